@@ -1,0 +1,164 @@
+"""A raw row becomes ids and numbers: the one function that features, trainer and server share.
+
+Categorical values become ids of their field's own vocabulary; numbers stay raw, with NaN for a missing one, because the
+exported model scales them itself. So training and serving cannot disagree.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
+
+MISSING = 0
+UNKNOWN = 1
+FIRST_KNOWN = 2
+#: Knots of the empirical distribution kept per number, for the model's rank-Gaussian scaling.
+KNOTS = 65
+
+TIME_PARTS = {
+    "hour": lambda at: at.hour,
+    "weekday": lambda at: at.weekday(),
+    "month": lambda at: at.month,
+}
+
+Columns = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Fitted on training windows alone, stored with the model as `encoding.json`.
+
+    `categorical` and `numeric` name the model's fields in order (the time parts are the last of the categorical ones);
+    `vocabulary[field][text]` is an id from 2; `knots[field]` are the field's quantiles, ascending.
+    """
+
+    time: str
+    zone: str
+    time_parts: tuple[str, ...]
+    categorical: tuple[str, ...]
+    numeric: tuple[str, ...]
+    vocabulary: Mapping[str, Mapping[str, int]]
+    knots: Mapping[str, tuple[float, ...]]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Ids per categorical field, missing and unknown among them."""
+        return [FIRST_KNOWN + len(self.vocabulary[field]) for field in self.categorical]
+
+    def encode(self, columns: Columns) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Raw columns of equal length n → ids `[n, categorical]` and numbers `[n, numeric]`; an absent column is missing.
+
+        Raises ValueError, naming the field, for a number or a time that cannot be read.
+        """
+        rows = len(next(iter(columns.values())))
+        ids = np.zeros((rows, len(self.categorical)), dtype=np.int64)
+        for i, field in enumerate(self.categorical):
+            vocabulary = self.vocabulary[field]
+            texts = self._texts(field, columns, rows)
+            ids[:, i] = [MISSING if text is None else vocabulary.get(text, UNKNOWN) for text in texts]
+        numbers = np.full((rows, len(self.numeric)), np.nan, dtype=np.float32)
+        for i, field in enumerate(self.numeric):
+            if field in columns:
+                numbers[:, i] = as_numbers(field, columns[field])
+        return ids, numbers
+
+    def _texts(self, field: str, columns: Columns, rows: int) -> Iterable[str | None]:
+        if field in self.time_parts:
+            return time_part(field, columns.get(self.time, [None] * rows), self.zone)
+        return map(as_text, columns[field]) if field in columns else [None] * rows
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "time": self.time, "zone": self.zone, "time_parts": list(self.time_parts),
+            "categorical": list(self.categorical), "numeric": list(self.numeric),
+            "vocabulary": {f: dict(v) for f, v in self.vocabulary.items()},
+            "knots": {f: list(k) for f, k in self.knots.items()},
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Encoding":
+        return cls(
+            time=data["time"], zone=data["zone"], time_parts=tuple(data["time_parts"]),
+            categorical=tuple(data["categorical"]), numeric=tuple(data["numeric"]),
+            vocabulary=data["vocabulary"], knots={f: tuple(k) for f, k in data["knots"].items()},
+        )  # fmt: skip
+
+
+def fit(
+    columns: Columns, *, time: str, zone: str, time_parts: Sequence[str], categorical: Sequence[str],
+    numeric: Sequence[str], min_frequency: int,
+) -> Encoding:  # fmt: skip
+    """The encoding of these rows: values seen at least `min_frequency` times, commonest first, and each number's quantiles."""
+    fields = (*categorical, *time_parts)
+    blank = Encoding(time, zone, tuple(time_parts), fields, tuple(numeric), {}, {})
+    rows = len(next(iter(columns.values())))
+    vocabulary = {f: _vocabulary(blank._texts(f, columns, rows), min_frequency) for f in fields}
+    knots = {f: _knots(as_numbers(f, columns[f])) for f in numeric}
+    return Encoding(time, zone, tuple(time_parts), fields, tuple(numeric), vocabulary, knots)
+
+
+def as_text(value: Any) -> str | None:
+    """The one spelling of a category: `1`, `1.0` and `"1"` are the same; None, NaN and "" are missing."""
+    if value is None or value == "" or value != value:
+        return None
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def as_numbers(field: str, values: Sequence[Any]) -> NDArray[np.float32]:
+    """float32 `[n]`, NaN where missing; infinite counts as missing. Raises ValueError naming the field and the value."""
+    try:
+        numbers = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError):
+        numbers = np.array([_number(field, v) for v in values], dtype=np.float32)
+    return np.where(np.isfinite(numbers), numbers, np.float32(np.nan))
+
+
+def time_part(part: str, times: Iterable[Any], zone: str) -> list[str | None]:
+    """`hour` (0–23), `weekday` (Monday is 0) or `month` (1–12) of each time in the zone, as text."""
+    local, read = ZoneInfo(zone), TIME_PARTS[part]
+    return [None if t is None else str(read(as_time(t).astimezone(local))) for t in times]
+
+
+def as_time(value: Any) -> datetime:
+    """A datetime, an ISO text or epoch seconds as an aware datetime; without a zone it is UTC. Raises ValueError."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return datetime.fromtimestamp(value, UTC)
+    at = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
+
+
+def _number(field: str, value: Any) -> float:
+    if value is None or value == "":
+        return math.nan
+    if isinstance(value, bool):
+        return float(value)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{field}: {value!r} is not a number") from None
+
+
+def _vocabulary(texts: Iterable[str | None], min_frequency: int) -> dict[str, int]:
+    counts = Counter(text for text in texts if text is not None)
+    kept = sorted((t for t, n in counts.items() if n >= min_frequency), key=lambda t: (-counts[t], t))
+    return {text: i for i, text in enumerate(kept, FIRST_KNOWN)}
+
+
+def _knots(numbers: NDArray[np.float32]) -> tuple[float, ...]:
+    known = numbers[np.isfinite(numbers)]
+    if not len(known):
+        return (0.0,)
+    quantiles = np.quantile(known.astype(np.float64), np.linspace(0, 1, KNOTS))
+    return cast(tuple[float, ...], tuple(float(q) for q in np.unique(quantiles)))

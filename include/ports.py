@@ -1,0 +1,142 @@
+"""What the stages need from the world, as plain nouns; `adapters` say how, `wiring` says which."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from include.domain.verdict import Verdict
+from include.domain.windows import Window
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A stored thing by place and SHA-256 of its manifest; what XCom carries."""
+
+    uri: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered model version; `artifact` is the result it stands for."""
+
+    model: str
+    number: str
+    artifact: Reference
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Routes:
+    """How the gateway splits a model's traffic: percent to the canary slot, the rest to stable; `mirror` copies all to canary."""
+
+    canary: int = 0
+    mirror: bool = False
+
+
+@dataclass(frozen=True)
+class ArmCounts:
+    """One slot's live traffic over a span, as the caller of the gateway saw it."""
+
+    requests: int
+    errors: int
+    slow: int
+
+
+class Tables(Protocol):
+    """Versioned tables, partitioned by window (column `window`: the window's label)."""
+
+    def replace(self, table: str, window: Window, rows: pa.Table, run: str) -> int:
+        """Make `rows` the window's whole content, atomically; the new table version."""
+
+    def read(self, table: str, windows: Sequence[Window], *, version: int | None = None,
+             columns: Sequence[str] | None = None) -> pa.Table:  # fmt: skip
+        """The windows' rows, at a version or the newest. Raises UserMistake for a table that is not there."""
+
+    def files(self, table: str, windows: Sequence[Window], *, version: int | None = None) -> list[str]:
+        """The Parquet files that hold them, for an engine that reads files itself."""
+
+    def windows(self, table: str) -> list[str]:
+        """Labels of the windows that hold rows, oldest first; empty when there is no table."""
+
+    def version(self, table: str) -> int | None:
+        """The newest version; None when there is no table."""
+
+
+class Validator(Protocol):
+    def validate(self, rows: pa.Table, window: Window, recent_rows: Sequence[int]) -> tuple[Verdict, str]:
+        """Judge a landed window; the verdict and the URI of the page that shows it. `recent_rows`: earlier windows' sizes."""
+
+
+class Scorer(Protocol):
+    """Runs an exported model."""
+
+    def score(self, artifact: Reference, columns: Mapping[str, Sequence[Any]]) -> NDArray[np.float64]:
+        """Raw columns of n rows → probabilities `[n]`. Raises Corrupt when a digest differs."""
+
+
+class Launcher(Protocol):
+    """Starts the trainer program somewhere and waits."""
+
+    def train(self, job: Path, processes: int) -> None:
+        """Run `job.json` to its result manifest. Raises UserMistake or Unavailable with the trainer's last words."""
+
+
+class Registry(Protocol):
+    """Model versions and their aliases: `challenger`, `champion`, `previous`."""
+
+    def register(self, model: str, artifact: Reference, tags: Mapping[str, str], run_id: str | None) -> Version:
+        """The version of this artifact; the same artifact twice gives the same version."""
+
+    def version(self, model: str, number: str) -> Version: ...
+
+    def alias(self, model: str, alias: str) -> Version | None: ...
+
+    def move(self, model: str, alias: str, number: str | None, expected: str | None) -> None:
+        """Point the alias at a version (None removes it). Raises Conflict when it does not stand at `expected` now."""
+
+    def tag(self, model: str, number: str, tags: Mapping[str, str]) -> None: ...
+
+    def attach(self, run_id: str, files: Iterable[Path], folder: str) -> None:
+        """Log files (plots, verdicts, cards) to the tracking run."""
+
+
+class Router(Protocol):
+    """Splits a model's live traffic between the slots `stable` and `canary`."""
+
+    def apply(self, model: str, routes: Routes) -> None:
+        """Set the split and return once the gateway serves it. Raises Unavailable."""
+
+    def current(self, model: str) -> Routes: ...
+
+
+class Slots(Protocol):
+    """The model servers."""
+
+    def await_version(self, slot: str, model: str, number: str, timeout: float) -> None:
+        """Return once the slot is ready with that version. Raises Unavailable with what the slot says instead."""
+
+
+class Signals(Protocol):
+    """What production shows."""
+
+    def counts(self, model: str, slow_ms: float) -> Mapping[str, ArmCounts]:
+        """Per slot, since the gateway started: requests, errors and answers slower than `slow_ms`."""
+
+    def predictions(self, model: str, since: datetime | None = None) -> pa.Table:
+        """Logged predictions: id, at, time, version, slot, mode, key, score, ms, and the raw features as `features` (JSON)."""
+
+
+class Ledger(Protocol):
+    """Append-only record of decisions."""
+
+    def append(self, model: str, kind: str, **facts: Any) -> None: ...
+
+    def read(self, model: str, kind: str | None = None) -> list[dict[str, Any]]:
+        """Oldest first; each with `at` (ISO, UTC), `kind` and its facts."""

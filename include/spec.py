@@ -1,0 +1,232 @@
+"""ModelSpec: the one YAML file a user writes for a model, checked whole before anything starts."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import available_timezones
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from include.domain.canary import Rollout
+from include.domain.drift import Drift
+from include.domain.encoding import TIME_PARTS
+from include.domain.errors import UserMistake
+from include.domain.gates import Gates
+from include.domain.retraining import Retraining
+from include.domain.windows import Grain
+
+SPECS = Path(__file__).parent / "models"
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+#: The sections in which a text like `10m` is a duration.
+TIMED = ("label_delay", "approval", "rollout", "watch", "training")
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+Family = Literal["dcn", "logistic", "lightgbm"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(Section):
+    """Where the raw files are: a file, a folder or a glob, relative to Perennial's home unless absolute or a URI."""
+
+    path: str
+    format: Literal["csv", "tsv", "parquet", "delta"] = "parquet"
+    names: tuple[str, ...] = ()  #: for files without a header
+
+
+class Columns(Section):
+    """Which column is what. A column of the source that stands nowhere here is an error, so that none is lost quietly."""
+
+    time: str
+    zone: str = "UTC"
+    label: str
+    keys: tuple[str, ...] = Field(min_length=1)
+    numeric: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        return (*self.categorical, *self.numeric)
+
+    @model_validator(mode="after")
+    def _once_each(self) -> Self:
+        fields = [self.label, *self.features, *self.ignored]
+        twice = sorted({f for f in fields if fields.count(f) > 1})
+        if twice:
+            raise ValueError(f"named more than once: {', '.join(twice)}")
+        if not self.features:
+            raise ValueError("a model needs at least one numeric or categorical column")
+        if self.zone not in available_timezones():
+            raise ValueError(f"{self.zone} is not a time zone of the IANA list, e.g. UTC or Europe/Berlin")
+        return self
+
+
+class Features(Section):
+    time_parts: tuple[str, ...] = ()
+    min_frequency: int = Field(default=20, ge=1)
+
+    @field_validator("time_parts")
+    @classmethod
+    def _known(cls, parts: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [p for p in parts if p not in TIME_PARTS]
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)}: known are {', '.join(TIME_PARTS)}")
+        return parts
+
+
+class Expectation(Section):
+    """A Great Expectations expectation by its class name, e.g. `expect_column_values_to_be_between`."""
+
+    expect: str
+    severity: Literal["warn", "fail"] = "fail"
+    arguments: Mapping[str, Any] = {}
+
+
+class Validation(Section):
+    max_quarantined: float = Field(default=0.01, ge=0, le=1)
+    max_nulls: float = Field(default=0.5, ge=0, le=1)
+    volume: tuple[float, float] = (0.3, 3.0)  #: rows, as a share of the median of the last windows
+    expectations: tuple[Expectation, ...] = ()
+
+
+class Model(Section):
+    """The architecture; `family` picks the algorithm, the rest is DCN-v2's."""
+
+    family: Family = "dcn"
+    embedding: int = Field(default=8, ge=1)
+    cross_layers: int = Field(default=3, ge=0)
+    cross_rank: int = Field(default=32, ge=0)  #: 0 is full rank
+    hidden: tuple[int, ...] = (256, 128)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+
+
+class Training(Section):
+    """Window counts are counted back from the newest labelled window: `test`, before it `validate`, before it the rest."""
+
+    windows: int | None = Field(default=None, ge=1)  #: train on the last so many; all when left out
+    validate_windows: int = Field(default=7, ge=1)
+    test_windows: int = Field(default=14, ge=1)
+    processes: int = Field(default=1, ge=1)
+    epochs: int = Field(default=3, ge=1)
+    batch_size: int = Field(default=1024, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    embedding_decay: float = Field(default=0.1, ge=0)
+    ema: float = Field(default=0.999, ge=0, lt=1)
+    seed: int = 17
+    timeout: timedelta = timedelta(hours=6)
+
+
+class Approval(Section):
+    """`person` waits for an answer in Airflow; no answer within `timeout` counts as Reject."""
+
+    mode: Literal["person", "auto"] = "person"
+    timeout: timedelta = timedelta(days=1)
+
+
+class Watch(Section):
+    drift: Drift = Drift()
+    retraining: Retraining = Retraining()
+    max_logloss_rise: float = 0.02
+    max_auc_fall: float = 0.02
+
+
+class Schedule(Section):
+    """Cron texts or presets; None leaves a DAG to requests alone. `start` and `end` bound the data's windows."""
+
+    data: str = "@daily"
+    train: str | None = "@weekly"
+    watch: str | None = "*/5 * * * *"
+    start: datetime
+    end: datetime | None = None
+
+
+class ModelSpec(Section):
+    name: Name
+    description: str
+    owner: str = "perennial"
+    tags: tuple[str, ...] = ()
+    window: Grain = Grain.DAY
+    source: Source
+    columns: Columns
+    label_delay: timedelta = timedelta(days=1)
+    features: Features = Features()
+    validation: Validation = Validation()
+    model: Model = Model()
+    training: Training = Training()
+    gates: Gates = Gates()
+    approval: Approval = Approval()
+    rollout: Rollout = Rollout()
+    watch: Watch = Watch()
+    schedule: Schedule
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the whole spec with its defaults filled in."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def load(path: Path) -> ModelSpec:
+    """The spec in that file. Raises UserMistake with every fault by its path in the YAML."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
+        raise UserMistake(f"{path.name}: cannot be read as YAML: {' '.join(str(fault).split())}") from None
+    if not isinstance(data, dict):
+        raise UserMistake(f"{path.name}: a spec is a mapping; copy include/models/flights.yaml and change it")
+    try:
+        return ModelSpec.model_validate({k: _timed(v) if k in TIMED else v for k, v in data.items()})
+    except ValidationError as faults:
+        lines = [f"  {'.'.join(map(str, f['loc'])) or 'spec'}: {_plain(f['msg'])}" for f in faults.errors()]
+        raise UserMistake("\n".join([f"{path.name}: {len(lines)} fault(s)", *lines])) from None
+
+
+def load_all(folder: Path = SPECS) -> tuple[list[ModelSpec], list[UserMistake]]:
+    """Every valid spec of the folder by name, and one error for each file that is not, so one fault hides no other model."""
+    specs: dict[str, ModelSpec] = {}
+    faults: list[UserMistake] = []
+    for path in sorted(folder.glob("*.y*ml")):
+        try:
+            spec = load(path)
+            if spec.name in specs:
+                raise UserMistake(f"{path.name}: name: another file already holds a model named {spec.name}")
+            specs[spec.name] = spec
+        except UserMistake as fault:
+            faults.append(fault)
+    return list(specs.values()), faults
+
+
+def find(name: str, folder: Path = SPECS) -> ModelSpec:
+    """The model's spec. Raises UserMistake when there is none, or naming what is wrong with its file."""
+    specs, faults = load_all(folder)
+    for spec in specs:
+        if spec.name == name:
+            return spec
+    known = ", ".join(s.name for s in specs)
+    raise UserMistake("\n".join([f"no valid model named {name}; there are: {known}", *map(str, faults)]))
+
+
+def _timed(value: Any) -> Any:
+    """`30s`, `10m`, `2h` and `28d` as durations, however deep they stand."""
+    if isinstance(value, dict):
+        return {k: _timed(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_timed(v) for v in value]
+    if isinstance(value, str) and re.fullmatch(r"\d+[smhd]", value):
+        return timedelta(**{UNITS[value[-1]]: int(value[:-1])})
+    return value
+
+
+def _plain(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("Extra inputs are not permitted", "unknown key").replace(
+        "Unexpected keyword argument", "unknown key")  # fmt: skip
+
+
