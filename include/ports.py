@@ -1,6 +1,6 @@
 """What the stages need from the world, as plain nouns; `adapters` say how, `wiring` says which."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -49,11 +49,66 @@ class ArmCounts:
     slow: int
 
 
+@dataclass(frozen=True)
+class SourceFile:
+    """One file that a source delivered; `window` where the file is that window's own. `digest` is its SHA-256."""
+
+    name: str
+    size: int
+    digest: str
+    window: Window | None = None
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A record that cannot be read: its place (records count from 1, a header is one), why, and what of it there is."""
+
+    file: str
+    line: int
+    column: str
+    reason: str
+    raw: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some of a file's records, typed as the file types them (text files: text); `lines` int64 `[n]` are their places."""
+
+    file: str
+    lines: NDArray[np.int64]
+    rows: pa.Table
+    unreadable: Sequence[Reject] = ()
+
+
+class Source(Protocol):
+    """Where raw rows come from."""
+
+    def files(self, windows: Sequence[Window]) -> list[SourceFile]:
+        """The files that may hold rows of these windows, by name. Raises Unavailable naming each that should be there."""
+
+    def read(self, file: SourceFile) -> Iterator[Batch]:
+        """The file's records, a bounded piece at a time. Raises UserMistake for a file that is not what the spec says,
+        Unavailable when it vanishes or changes under the reader."""
+
+
+class Records(Protocol):
+    """Small JSON documents of what was done to a model's windows: `landed/<window>`, `validated/<window>`, …"""
+
+    def write(self, kind: str, name: str, facts: Mapping[str, Any]) -> None:
+        """Atomically; an older one of that name is replaced."""
+
+    def read(self, kind: str, name: str) -> dict[str, Any] | None: ...
+
+
 class Tables(Protocol):
     """Versioned tables, partitioned by window (column `window`: the window's label)."""
 
-    def replace(self, table: str, window: Window, rows: pa.Table, run: str) -> int:
-        """Make `rows` the window's whole content, atomically; the new table version."""
+    def replace(self, table: str, window: Window, rows: pa.Table, run: str, *, read_at: int | None = None) -> int:
+        """Make `rows` the window's whole content, atomically; the new table version.
+
+        Writers of other windows do not disturb. Raises Conflict when somebody else wrote the same window meanwhile:
+        since the call began, or since version `read_at` where the rows build on what was read there.
+        """
 
     def read(self, table: str, windows: Sequence[Window], *, version: int | None = None,
              columns: Sequence[str] | None = None) -> pa.Table:  # fmt: skip
@@ -69,9 +124,24 @@ class Tables(Protocol):
         """The newest version; None when there is no table."""
 
 
+#: What is measured of a landed window, by name (`rows`, `label_rate`, `nulls.temp`, `volume`, …); None: cannot be said.
+Measures = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A landed window in numbers."""
+
+    window: str
+    measures: Measures
+
+
 class Validator(Protocol):
-    def validate(self, rows: pa.Table, window: Window, recent_rows: Sequence[int]) -> tuple[Verdict, str]:
-        """Judge a landed window; the verdict and the URI of the page that shows it. `recent_rows`: earlier windows' sizes."""
+    def validate(self, rows: pa.Table, profiles: Sequence[Profile], run: str) -> tuple[Mapping[str, Verdict], str]:
+        """Judge landed windows, each by itself; verdicts by window label, and the URI of the page that shows them.
+
+        `rows` hold the windows of `profiles` (column `window`); a profile is a window's own numbers.
+        """
 
 
 class Scorer(Protocol):

@@ -48,6 +48,11 @@ class Settings:
         return self.home / "tables"
 
     @property
+    def records(self) -> Path:
+        """What was done to each window: `<model>/landed/<window>.json`, `<model>/validated/<window>.json`."""
+        return self.home / "records"
+
+    @property
     def runs(self) -> Path:
         """Training runs: `<model>/<run>/` with dataset, results, verdicts."""
         return self.home / "runs"
@@ -71,6 +76,11 @@ class Settings:
     def gateway(self) -> Path:
         """Traefik's static file and, under `dynamic/`, the files it watches."""
         return self.home / "gateway"
+
+
+def inherited() -> dict[str, str]:
+    """The environment as it is, for a child process to inherit and for asking what a user set by hand."""
+    return dict(os.environ)
 
 
 def from_env(environ: Mapping[str, str] = os.environ) -> Settings:

@@ -17,6 +17,8 @@ from include.domain.drift import Drift
 from include.domain.encoding import TIME_PARTS
 from include.domain.errors import UserMistake
 from include.domain.gates import Gates
+from include.domain.performance import Performance
+from include.domain.quality import Quality
 from include.domain.retraining import Retraining
 from include.domain.windows import Grain
 
@@ -34,11 +36,20 @@ class Section(BaseModel):
 
 
 class Source(Section):
-    """Where the raw files are: a file, a folder or a glob, relative to Perennial's home unless absolute or a URI."""
+    """Where the raw files are: a file, a folder or a glob, relative to Perennial's home unless absolute or a URI.
+
+    `{window:%Y-%m-%d}` in the path (any strftime form) stands for a window's start: that window's own file or folder.
+    """
 
     path: str
     format: Literal["csv", "tsv", "parquet", "delta"] = "parquet"
     names: tuple[str, ...] = ()  #: for files without a header
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)  #: the format's own when left out
+    nulls: tuple[str, ...] = ("",)  #: texts that mean a missing value
+
+    @property
+    def by_window(self) -> bool:
+        return "{window" in self.path
 
 
 class Columns(Section):
@@ -46,7 +57,10 @@ class Columns(Section):
 
     time: str
     zone: str = "UTC"
+    time_format: str | None = None  #: strftime form, for times that are neither ISO 8601 nor an epoch
     label: str
+    known: str | None = None  #: the time at which the label is known; without it, `label_delay` after the event
+    outcomes: tuple[str, ...] = ()  #: numbers known only with the label: no feature, but aggregates may sum them up
     keys: tuple[str, ...] = Field(min_length=1)
     numeric: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
@@ -58,7 +72,7 @@ class Columns(Section):
 
     @model_validator(mode="after")
     def _once_each(self) -> Self:
-        fields = [self.label, *self.features, *self.ignored]
+        fields = [self.label, *self.features, *self.outcomes, *self.ignored, *([self.known] if self.known else [])]
         twice = sorted({f for f in fields if fields.count(f) > 1})
         if twice:
             raise ValueError(f"named more than once: {', '.join(twice)}")
@@ -133,9 +147,9 @@ class Approval(Section):
 
 class Watch(Section):
     drift: Drift = Drift()
+    performance: Performance = Performance()
+    quality: Quality = Quality()
     retraining: Retraining = Retraining()
-    max_logloss_rise: float = 0.02
-    max_auc_fall: float = 0.02
 
 
 class Schedule(Section):

@@ -1,7 +1,29 @@
-"""The canary's judge: is the challenger, at this moment and on live traffic, not worse than the champion?"""
+"""The canary's judge: is the challenger, at this moment and on live traffic, not worse than the champion?
 
+A guard is *worse*, and the challenger goes back, once the confidence sequence of the difference lies above zero and
+does not lie within the margin; it is *not inferior* once the sequence lies below the margin. So the two errors each
+have their own null: an equal challenger is wrongly rolled back, one worse by the margin is wrongly promoted. Between
+zero and the margin the question is to which the truth is nearer, so every rollout comes to a verdict. Rolling back
+needs one guard of k, so each is tested at α/k (Holm's first step, and a rollout takes no second); promotion needs every
+guard, which needs no correction (an intersection-union test, Berger 1982).
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from include.domain.sequential import Evidence, Means, Shares, limit
+from include.domain.verdict import Check, Outcome, Verdict
+
+#: Labelled or scored requests that each arm needs before a mean is taken as normal.
+MIN_VALUES = 200
+#: The least variance of a mean, so that values that are all the same can be weighed.
+TINY = 1e-12
+READING = {Outcome.PASS: "not inferior", Outcome.FAIL: "worse", Outcome.INCONCLUSIVE: "undecided"}
 
 
 @dataclass(frozen=True)
@@ -15,23 +37,172 @@ class Step:
 
 @dataclass(frozen=True)
 class Guards:
-    """Non-inferiority margins, absolute: shares of requests for errors and slow answers, units of the metric otherwise."""
+    """How much worse than the champion the challenger may be; a guard without a margin (None) is not judged.
+
+    `error_rate` and `slow_share` (answers slower than `slow_ms`) are shares of requests; with no champion they bound
+    the challenger's own share. `logloss` is in nats, over requests whose label is known. `score_mean` bounds how far
+    the mean score may be from the champion's and `calibration` how far the mean of score less label may be from 0, both
+    ways.
+    """
 
     __pydantic_config__ = {"extra": "forbid"}
     error_rate: float | None = 0.01
     slow_share: float | None = 0.05
     slow_ms: float = 100.0
+    logloss: float | None = None
+    score_mean: float | None = None
+    calibration: float | None = None
     confidence: float = 0.95
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """The `rollout` section of a spec: mirrored for `shadow`, then `steps` of live traffic, each judged by `guards`."""
+    """The `rollout` section of a spec: mirrored for `shadow`, then `steps` of live traffic, each judged by `guards`.
+
+    Requests of the first `warm_up` of a step are not counted. `min_requests` are the canary's, before it may pass.
+    """
 
     __pydantic_config__ = {"extra": "forbid"}
     shadow: timedelta = timedelta(minutes=10)
     steps: tuple[Step, ...] = (Step(10, timedelta(minutes=30)), Step(100))
     guards: Guards = field(default_factory=Guards)
+    warm_up: timedelta = timedelta(seconds=10)
     min_requests: int = 500
     max_duration: timedelta = timedelta(hours=6)
-    on_inconclusive: str = "rollback"
+    on_inconclusive: Literal["hold", "rollback"] = "rollback"
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of one value per request: how many, their sum and their sum of squares."""
+
+    n: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+    @classmethod
+    def of(cls, values: ArrayLike) -> "Moments":
+        array = np.asarray(values, dtype=np.float64)
+        return cls(len(array), float(array.sum()), float((array**2).sum()))
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.n
+
+    @property
+    def variance(self) -> float:
+        """Of the mean."""
+        return max(self.squares / self.n - self.mean**2, 0.0) / self.n
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One slot's traffic over a span. `bias` is score less label; it and `logloss` are of the requests with a known label."""
+
+    requests: int = 0
+    errors: int = 0
+    slow: int = 0
+    logloss: Moments = Moments()
+    score: Moments = Moments()
+    bias: Moments = Moments()
+
+
+@dataclass(frozen=True)
+class Span:
+    """Both slots over the same stretch of time under one split, e.g. a step; `stable` is None when there is no champion."""
+
+    canary: Arm
+    stable: Arm | None
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a guard saw. `both_ways`: a difference is bad in either direction; `alone`: there is nothing to differ from."""
+
+    name: str
+    margin: float
+    evidence: Evidence | None
+    enough: bool
+    both_ways: bool = False
+    alone: bool = False
+
+
+def judge(rollout: Rollout, spans: Sequence[Span]) -> Verdict:
+    """The verdict at this look, from the whole traffic of the rollout so far, one span per step. Safe at any number of
+    looks.
+
+    A span in which stable had no traffic adds nothing to a comparison: a step at 100 % has no concurrent baseline, and
+    is judged by passing it alone with `stable=None`, against the margins themselves.
+    """
+    looks = list(_looks(rollout, spans))
+    level = 1 - rollout.guards.confidence
+    return Verdict("canary", tuple(_check(look, level, level / len(looks)) for look in looks))
+
+
+def _looks(rollout: Rollout, spans: Sequence[Span]) -> Iterator[_Look]:
+    guards, requests = rollout.guards, sum(span.canary.requests for span in spans)
+    enough, alone = requests >= rollout.min_requests, all(span.stable is None for span in spans)
+    if guards.error_rate is not None:
+        yield _Look("error_rate", guards.error_rate, _shares(spans, "errors", alone), enough, alone=alone)
+    if guards.slow_share is not None:
+        yield _Look("slow_share", guards.slow_share, _shares(spans, "slow", alone), enough, alone=alone)
+    if guards.logloss is not None and not alone:
+        yield _Look("logloss", guards.logloss, _difference(spans, "logloss"), enough)
+    if guards.score_mean is not None and not alone:
+        yield _Look("score_mean", guards.score_mean, _difference(spans, "score"), enough, both_ways=True)
+    if guards.calibration is not None:
+        yield _Look("calibration", guards.calibration, _own(spans, "bias"), enough, both_ways=True, alone=True)
+
+
+def _shares(spans: Sequence[Span], kind: str, alone: bool) -> Shares | None:
+    arms = [(span.canary, span.stable or Arm()) for span in spans]
+    counts = [(getattr(ours, kind), ours.requests, getattr(theirs, kind), theirs.requests) for ours, theirs in arms]
+    if not any(ours and (alone or theirs) for _, ours, _, theirs in counts):
+        return None
+    ours, requests, theirs, stable_requests = np.array(counts, dtype=np.float64).T
+    return Shares(ours, requests, theirs, stable_requests, alone)
+
+
+def _difference(spans: Sequence[Span], kind: str) -> Means | None:
+    """The spans' differences of means, weighted by their precision."""
+    arms = [(getattr(span.canary, kind), getattr(span.stable or Arm(), kind)) for span in spans]
+    return _pooled([(a.mean - b.mean, a.variance + b.variance) for a, b in arms if min(a.n, b.n) >= MIN_VALUES])
+
+
+def _own(spans: Sequence[Span], kind: str) -> Means | None:
+    arms = [getattr(span.canary, kind) for span in spans]
+    return _pooled([(a.mean, a.variance) for a in arms if a.n >= MIN_VALUES])
+
+
+def _pooled(found: list[tuple[float, float]]) -> Means | None:
+    if not found:
+        return None
+    values, variances = np.array(found).T
+    precision = 1 / np.maximum(variances, TINY)
+    return Means(float((values * precision).sum() / precision.sum()), float(1 / precision.sum()))
+
+
+def _check(look: _Look, level: float, level_to_fail: float) -> Check:
+    name, margin, evidence = look.name, look.margin, look.evidence
+    if evidence is None:
+        return Check(
+            name, Outcome.INCONCLUSIVE, f"{name}: too little traffic or too few labels to say anything", bound=margin
+        )
+    if look.both_ways:
+        level = level_to_fail = level_to_fail / 2
+    low = limit(evidence, 1, level_to_fail, margin)
+    high = limit(evidence, -1, level, margin)
+    outcome = _outcome(look, low, high)
+    against = "the challenger's own" if look.alone else "more than the champion's"
+    sentence = (
+        f"{name} {evidence.estimate:+.4f} ({low:+.4f} to {high:+.4f}), {against}, margin {margin:g}: {READING[outcome]}"
+    )
+    return Check(name, outcome, sentence, evidence.estimate, margin, (low, high))
+
+
+def _outcome(look: _Look, low: float, high: float) -> Outcome:
+    within = high < look.margin and (not look.both_ways or low > -look.margin)
+    line = look.margin if look.alone or look.both_ways else 0.0
+    if not within and (low > line or (look.both_ways and high < -line)):
+        return Outcome.FAIL
+    return Outcome.PASS if within and look.enough else Outcome.INCONCLUSIVE

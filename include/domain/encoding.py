@@ -6,7 +6,7 @@ exported model scales them itself. So training and serving cannot disagree.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -18,10 +18,14 @@ from numpy.typing import NDArray
 MISSING = 0
 UNKNOWN = 1
 FIRST_KNOWN = 2
+#: The least number that is infinite as float32.
+INFINITE = 2.0**128 - 2.0**103
+#: Times whose parts a RowEncoder remembers; live rows share their times.
+REMEMBERED = 4096
 #: Knots of the empirical distribution kept per number, for the model's rank-Gaussian scaling.
 KNOTS = 65
 
-TIME_PARTS = {
+TIME_PARTS: dict[str, Callable[[datetime], int]] = {
     "hour": lambda at: at.hour,
     "weekday": lambda at: at.weekday(),
     "month": lambda at: at.month,
@@ -52,7 +56,7 @@ class Encoding:
         return [FIRST_KNOWN + len(self.vocabulary[field]) for field in self.categorical]
 
     def encode(self, columns: Columns) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Raw columns of equal length n → ids `[n, categorical]` and numbers `[n, numeric]`; an absent column is missing.
+        """Raw columns of equal length n → ids `[n, categorical]`, numbers `[n, numeric]`; an absent column is missing.
 
         Raises ValueError, naming the field, for a number or a time that cannot be read.
         """
@@ -70,7 +74,10 @@ class Encoding:
 
     def _texts(self, field: str, columns: Columns, rows: int) -> Iterable[str | None]:
         if field in self.time_parts:
-            return time_part(field, columns.get(self.time, [None] * rows), self.zone)
+            try:
+                return time_part(field, columns.get(self.time, [None] * rows), self.zone)
+            except ValueError as fault:
+                raise ValueError(f"{self.time}: {fault}") from None
         return map(as_text, columns[field]) if field in columns else [None] * rows
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,11 +97,58 @@ class Encoding:
         )  # fmt: skip
 
 
+class RowEncoder:
+    """`Encoding.encode` for one row at a time: the same values at a tenth of its cost for a single row.
+
+    A row is given as its values in the order of `fields`: the time, the categorical columns, the numeric ones.
+    """
+
+    def __init__(self, encoding: Encoding) -> None:
+        vocabularies = encoding.vocabulary
+        named = [f for f in encoding.categorical if f not in encoding.time_parts]
+        self.fields = (encoding.time, *named, *encoding.numeric)
+        self._columns = [vocabularies[f] for f in named]
+        self._parts = [(TIME_PARTS[f], vocabularies[f]) for f in encoding.categorical[len(named) :]]
+        self._time, self._zone, self._numeric = encoding.time, ZoneInfo(encoding.zone), encoding.numeric
+        self._remembered: dict[str, list[int]] = {}
+
+    def __call__(self, values: Sequence[Any]) -> tuple[list[int], list[float]]:
+        """The row's ids and numbers, NaN for a missing one. Raises ValueError naming the field, as `encode` does."""
+        ids = []
+        for vocabulary, value in zip(self._columns, values[1:], strict=False):
+            text = value if type(value) is str and value else as_text(value)
+            ids.append(MISSING if text is None else vocabulary.get(text, UNKNOWN))
+        if self._parts:
+            ids += self._time_ids(values[0])
+        numbers = []
+        for field, value in zip(self._numeric, values[1 + len(self._columns) :], strict=True):
+            number = value if type(value) is float else _number(field, value)
+            numbers.append(number if -INFINITE < number < INFINITE else math.nan)
+        return ids, numbers
+
+    def _time_ids(self, value: Any) -> list[int]:
+        if value is None:
+            return [MISSING] * len(self._parts)
+        known = self._remembered.get(value) if type(value) is str else None
+        if known is not None:
+            return known
+        try:
+            local = as_time(value).astimezone(self._zone)
+        except (ValueError, OverflowError) as fault:
+            raise ValueError(f"{self._time}: {fault}") from None
+        ids = [vocabulary.get(str(read(local)), UNKNOWN) for read, vocabulary in self._parts]
+        if type(value) is str:
+            if len(self._remembered) >= REMEMBERED:
+                self._remembered.clear()
+            self._remembered[value] = ids
+        return ids
+
+
 def fit(
     columns: Columns, *, time: str, zone: str, time_parts: Sequence[str], categorical: Sequence[str],
     numeric: Sequence[str], min_frequency: int,
 ) -> Encoding:  # fmt: skip
-    """The encoding of these rows: values seen at least `min_frequency` times, commonest first, and each number's quantiles."""
+    """The encoding of these rows: values seen `min_frequency` times or more by count, each number's quantiles."""
     fields = (*categorical, *time_parts)
     blank = Encoding(time, zone, tuple(time_parts), fields, tuple(numeric), {}, {})
     rows = len(next(iter(columns.values())))
@@ -105,7 +159,7 @@ def fit(
 
 def as_text(value: Any) -> str | None:
     """The one spelling of a category: `1`, `1.0` and `"1"` are the same; None, NaN and "" are missing."""
-    if value is None or value == "" or value != value:
+    if value is None or value == "" or value != value:  # noqa: PLR0124 (NaN of any kind)
         return None
     if isinstance(value, str):
         return value
@@ -117,37 +171,50 @@ def as_text(value: Any) -> str | None:
 
 
 def as_numbers(field: str, values: Sequence[Any]) -> NDArray[np.float32]:
-    """float32 `[n]`, NaN where missing; infinite counts as missing. Raises ValueError naming the field and the value."""
-    try:
-        numbers = np.asarray(values, dtype=np.float32)
-    except (TypeError, ValueError):
-        numbers = np.array([_number(field, v) for v in values], dtype=np.float32)
+    """float32 `[n]`, NaN where missing; infinite is missing. Raises ValueError naming the field and the value."""
+    with np.errstate(over="ignore"):
+        try:
+            numbers = np.asarray(values, dtype=np.float32)
+        except (TypeError, ValueError, OverflowError):
+            numbers = np.array([_number(field, v) for v in values], dtype=np.float32)
+    if numbers.ndim != 1:
+        raise ValueError(f"{field}: {_shown(values[0])} is not a number")
     return np.where(np.isfinite(numbers), numbers, np.float32(np.nan))
 
 
 def time_part(part: str, times: Iterable[Any], zone: str) -> list[str | None]:
-    """`hour` (0–23), `weekday` (Monday is 0) or `month` (1–12) of each time in the zone, as text."""
+    """`hour` (0–23), `weekday` (Monday is 0) or `month` (1–12) of each time in the zone, as text. Raises ValueError."""
     local, read = ZoneInfo(zone), TIME_PARTS[part]
-    return [None if t is None else str(read(as_time(t).astimezone(local))) for t in times]
+    try:
+        return [None if t is None else str(read(as_time(t).astimezone(local))) for t in times]
+    except OverflowError as fault:
+        raise ValueError(str(fault)) from None
 
 
 def as_time(value: Any) -> datetime:
     """A datetime, an ISO text or epoch seconds as an aware datetime; without a zone it is UTC. Raises ValueError."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return datetime.fromtimestamp(value, UTC)
-    at = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return datetime.fromtimestamp(value, UTC)
+        at = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(f"{_shown(value)} is not an ISO time or epoch seconds") from None
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
 def _number(field: str, value: Any) -> float:
     if value is None or value == "":
         return math.nan
-    if isinstance(value, bool):
-        return float(value)
     try:
         return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{field}: {value!r} is not a number") from None
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{field}: {_shown(value)} is not a number") from None
+
+
+def _shown(value: Any) -> str:
+    """The value for a message, cut where it is hostile."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def _vocabulary(texts: Iterable[str | None], min_frequency: int) -> dict[str, int]:

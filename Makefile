@@ -1,0 +1,46 @@
+# One command for a person, the hook and CI. `make help` lists them.
+SHELL := /bin/sh
+ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV := $(ROOT).venv
+PY := cd "$(ROOT)" && PYTHONPATH="$(ROOT)" "$(VENV)/bin/python"
+# uv reads variables of its own; where pip was told of wheels on a disk, uv is told the same.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+
+.PHONY: help setup demo up down status logs rollback test lint lock schema
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' "$(ROOT)Makefile" | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(VENV)/.locked ## the virtual environment with the locked requirements
+
+$(VENV)/.locked: $(ROOT)requirements.lock
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null || { \
+	  echo "Perennial needs Python 3.11 or 3.12, found: $$("$(PYTHON)" --version 2>&1 || echo none). Install it or run: make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x "$(VENV)/bin/python" || "$(PYTHON)" -m venv "$(VENV)" || { \
+	  rm -rf "$(VENV)"; echo "$(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
+	@echo "installing the locked requirements into .venv"
+	@"$(VENV)/bin/python" -m pip install -q --disable-pip-version-check uv==0.13.9
+	@VIRTUAL_ENV="$(VENV)" "$(VENV)/bin/uv" pip sync -q "$(ROOT)requirements.lock"
+	@touch "$@"
+
+demo: setup ## the whole story on real flights, about ten minutes; leaves the stack up
+	@$(PY) -m include.local demo
+up: setup ## start the stack alone
+	@$(PY) -m include.local up
+down: setup ## stop it; nothing is left running
+	@$(PY) -m include.local down
+status: setup ## each process, its port, its health and memory
+	@$(PY) -m include.local status
+logs: setup ## follow the logs of all processes
+	@$(PY) -m include.local logs
+rollback: setup ## make rollback MODEL=flights: all traffic back to the champion, in a second
+	@$(PY) -m include.local rollback $(MODEL)
+
+test: setup ## all tests
+	@$(PY) -m pytest
+lint: setup ## ruff, mypy --strict, import-linter
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy && cd "$(ROOT)" && "$(VENV)/bin/lint-imports" --no-cache
+schema: setup ## the spec's JSON Schema, written to docs/
+	@$(PY) -m include.local schema > "$(ROOT)docs/spec.schema.json"
+lock: setup ## resolve requirements*.txt anew into requirements.lock
+	@cd "$(ROOT)" && .venv/bin/uv pip compile -q requirements-dev.txt --python-version 3.11 --no-emit-find-links --no-header --no-annotate -o requirements.lock && sed -i 's/+cpu//' requirements.lock

@@ -1,0 +1,16 @@
+"""Roll the challenger out: mirrored traffic first, then growing shares of live traffic, each judged against the champion.
+
+A guard that fails sends all traffic back to the champion at once. `champion` moves only after the last step held.
+"""
+
+from airflow.sdk import DAG, chain
+
+from plugins import assets, tasks
+from plugins.dag_settings import common, specs
+from plugins.operators import HoldStep
+
+for spec in specs():
+    with DAG(f"{spec.name}.rollout", schedule=[assets.challenger(spec.name)], **common(spec, __doc__)):
+        steps = HoldStep.each_of(spec)
+        chain(tasks.begin_rollout(spec.name), *steps, tasks.promote(spec.name))
+        steps >> tasks.roll_back(spec.name)

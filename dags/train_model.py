@@ -1,0 +1,24 @@
+"""Train a challenger on the newest windows, judge it, register it and ask a person for approval.
+
+Runs by the spec's schedule and whenever the watch asks; the run's first task says why. Approval moves the alias
+`challenger`, which starts the rollout.
+"""
+
+from airflow.sdk import DAG
+
+from plugins import tasks
+from plugins.dag_settings import common, specs, weekly_or_on_request
+from plugins.operators import Approve
+
+for spec in specs():
+    with DAG(
+        f"{spec.name}.train",
+        schedule=weekly_or_on_request(spec),
+        params=tasks.AS_OF,
+        **common(spec, __doc__),
+    ):
+        dataset = tasks.assemble(spec.name, tasks.check_windows(spec.name))
+        challenger, baselines = tasks.train(spec.name, dataset), tasks.train_baselines(spec.name, dataset)
+        evidence = tasks.evaluate(spec.name, dataset, challenger, baselines)
+        registered = tasks.register(spec.name, evidence, tasks.gate(spec.name, evidence))
+        registered >> Approve.of(spec) >> tasks.release(spec, registered)

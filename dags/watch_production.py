@@ -1,0 +1,10 @@
+"""Read what production shows and decide whether to retrain; every decision is kept with its reason, each "no" too."""
+
+from airflow.sdk import DAG
+
+from plugins import tasks
+from plugins.dag_settings import common, every_few_minutes, specs
+
+for spec in specs():
+    with DAG(f"{spec.name}.watch", schedule=every_few_minutes(spec), **common(spec, __doc__)):
+        tasks.request(spec, tasks.decide(spec.name, tasks.sense(spec.name)))

@@ -1,0 +1,96 @@
+"""Tables over Delta Lake: a window is a partition, a write replaces it in one commit that names its run."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from include.domain.errors import Conflict, Unavailable, UserMistake
+from include.domain.windows import Window, label
+
+#: Two processes may create a table at once; the one that loses writes into the winner's.
+CREATIONS = 3
+
+
+class DeltaTables:
+    """`root` (a folder or an `s3://` URI) holds one model's tables; `storage` are delta-rs's options for it."""
+
+    def __init__(self, root: Path | str, storage: Mapping[str, str] | None = None) -> None:
+        self._root, self._storage = str(root), dict(storage or {}) or None
+
+    def replace(self, table: str, window: Window, rows: pa.Table, run: str, *, read_at: int | None = None) -> int:
+        name = label(window.start)
+        content = _of_window(rows, name)
+        for _ in range(CREATIONS):
+            known = self._open(table, read_at)
+            if known is not None:
+                return self._overwrite(known, name, content, run)
+            with contextlib.suppress(DeltaError):
+                self._write(f"{self._root}/{table}", content, run, name, mode="error", partition_by=["window"])
+                return 0
+        raise Conflict(f"{table}: others created and removed it {CREATIONS} times; try again")
+
+    def read(
+        self, table: str, windows: Sequence[Window], *, version: int | None = None, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        dataset = self._existing(table, version).to_pyarrow_dataset()
+        names = list(columns) if columns is not None else None
+        return dataset.to_table(columns=names, filter=pa.compute.field("window").isin([label(w.start) for w in windows]))
+
+    def files(self, table: str, windows: Sequence[Window], *, version: int | None = None) -> list[str]:
+        wanted = [f"/window={label(w.start)}/" for w in windows]
+        uris = self._existing(table, version).file_uris()
+        return sorted(u for u in uris if any(part in u for part in wanted))
+
+    def windows(self, table: str) -> list[str]:
+        known = self._open(table, None)
+        return sorted(p["window"] for p in known.partitions()) if known is not None else []
+
+    def version(self, table: str) -> int | None:
+        known = self._open(table, None)
+        return known.version() if known is not None else None
+
+    def _overwrite(self, known: DeltaTable, name: str, content: pa.Table, run: str) -> int:
+        names = [field.name for field in known.schema().fields]
+        for column in (n for n in names if n not in content.column_names):
+            content = content.append_column(column, pa.nulls(len(content), _type(known, column)))
+        merge = "merge" if set(content.column_names) - set(names) else None
+        try:
+            self._write(known, content, run, name, mode="overwrite", predicate=f"window = '{name}'", schema_mode=merge)
+        except CommitFailedError as fault:
+            raise Conflict(f"window {name}: another run wrote it at the same time; run it again ({fault})") from None
+        return known.version()
+
+    def _write(self, table: DeltaTable | str, content: pa.Table, run: str, name: str, **how: object) -> None:
+        commit = CommitProperties(custom_metadata={"run": run, "window": name})
+        try:
+            write_deltalake(table, content, commit_properties=commit, storage_options=self._storage, **how)
+        except OSError as fault:
+            raise Unavailable(f"{self._root}: cannot write window {name}: {fault}") from None
+
+    def _existing(self, table: str, version: int | None) -> DeltaTable:
+        known = self._open(table, version)
+        if known is None:
+            raise UserMistake(f"{self._root}/{table}: there is no such table yet; run the data DAG for some windows")
+        return known
+
+    def _open(self, table: str, version: int | None) -> DeltaTable | None:
+        try:
+            return DeltaTable(f"{self._root}/{table}", version=version, storage_options=self._storage)
+        except TableNotFoundError:
+            return None
+        except DeltaError as fault:
+            raise UserMistake(f"{self._root}/{table}: cannot be opened at version {version}: {fault}") from None
+
+
+def _of_window(rows: pa.Table, name: str) -> pa.Table:
+    """The rows with the partition column."""
+    known = rows.drop_columns(["window"]) if "window" in rows.column_names else rows
+    return known.append_column("window", pa.array([name], pa.string()).take(pa.array([0] * len(rows), pa.int64())))
+
+
+def _type(known: DeltaTable, column: str) -> pa.DataType:
+    return pa.schema(known.schema().to_arrow()).field(column).type

@@ -1,0 +1,35 @@
+"""Records as JSON files in a folder."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any, cast
+
+from include.domain.errors import Corrupt
+
+
+class JsonRecords:
+    """`folder` holds one model's: `<kind>/<name>.json`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, kind: str, name: str, facts: Mapping[str, Any]) -> None:
+        path = self._path(kind, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile("w", dir=path.parent, prefix=f".{name}.", delete=False, encoding="utf-8") as draft:
+            json.dump(facts, draft, indent=1, sort_keys=True)
+        Path(draft.name).replace(path)
+
+    def read(self, kind: str, name: str) -> dict[str, Any] | None:
+        path = self._path(kind, name)
+        try:
+            return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except ValueError as fault:
+            raise Corrupt(f"{path}: not JSON ({fault}); remove it and run the stage again") from None
+
+    def _path(self, kind: str, name: str) -> Path:
+        return self._folder / kind / f"{name}.json"

@@ -1,0 +1,165 @@
+"""Records of delimited text, in blocks: bounded memory, every unreadable record told by its place."""
+
+import codecs
+import csv
+import io
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+from numpy.typing import NDArray
+
+from include.domain.errors import UserMistake
+from include.ports import Batch, Reject
+from include.spec import Source
+
+BLOCK = 1 << 24
+#: A record longer than this is not read.
+LONGEST = 1 << 24
+SHOWN = 200
+
+
+def read_text(name: str, stream: BinaryIO, source: Source) -> Iterator[Batch]:
+    """The stream's records as text columns. Raises UserMistake for what spoils a whole file: no header, cut-off gzip."""
+    text = _Text(name, source)
+    try:
+        yield from text.batches(stream)
+    except (OSError, EOFError, pa.ArrowInvalid) as fault:
+        raise UserMistake(f"{name}: cannot be read after record {text.done}: {fault}; deliver it again") from None
+
+
+class _Text:
+    def __init__(self, name: str, source: Source) -> None:
+        self.name, self.done = name, 0
+        self.quoted = source.format == "csv"
+        self.delimiter = source.delimiter or ("\t" if source.format == "tsv" else ",")
+        self.names = list(source.names)
+
+    def batches(self, stream: BinaryIO) -> Iterator[Batch]:
+        for block, fault in _blocks(stream, quoted=self.quoted):
+            if fault:
+                yield self._unreadable(block, fault)
+                continue
+            content = block if self.names else self._without_header(block)
+            yield self._batch(content)
+        if not self.names:
+            raise UserMistake(f"{self.name}: the file is empty, not even a header")
+
+    def _without_header(self, block: bytes) -> bytes:
+        line, _, rest = block.removeprefix(codecs.BOM_UTF8).partition(b"\n")
+        try:
+            header = line.decode().rstrip("\r")
+        except UnicodeDecodeError:
+            raise UserMistake(f"{self.name}: the header is not UTF-8; convert the file to UTF-8") from None
+        self.names = next(csv.reader([header], delimiter=self.delimiter), [])
+        self.done = 1
+        if twice := sorted({n for n in self.names if self.names.count(n) > 1}):
+            raise UserMistake(f"{self.name}: the header names {', '.join(twice)} more than once")
+        return rest
+
+    def _batch(self, block: bytes) -> Batch:
+        content, undecodable = _decodable(block)
+        rows, misfits = self._parsed(content)
+        total = rows.num_rows + len(misfits) + len(undecodable)
+        places = _without(np.arange(self.done + 1, self.done + 1 + total), list(undecodable))
+        rejects = [Reject(self.name, self.done + 1 + at, "", "not UTF-8", line) for at, line in undecodable.items()]
+        for row in misfits:
+            reason = f"{row.actual_columns} fields, not {row.expected_columns}"
+            rejects.append(Reject(self.name, int(places[row.number - 1]), "", reason, row.text[:SHOWN]))
+        self.done += total
+        lines, filled = _without(places, [row.number - 1 for row in misfits]), _filled(rows)
+        return Batch(self.name, lines[filled], rows if filled.all() else rows.filter(pa.array(filled)), rejects)
+
+    def _parsed(self, content: bytes) -> tuple[pa.Table, list[pacsv.InvalidRow]]:
+        if not content:
+            return self._no_rows(), []
+        misfits: list[pacsv.InvalidRow] = []
+        rows = pacsv.read_csv(
+            pa.py_buffer(content),
+            read_options=pacsv.ReadOptions(use_threads=False, column_names=self.names, block_size=len(content) + 1),
+            parse_options=pacsv.ParseOptions(
+                delimiter=self.delimiter, quote_char='"' if self.quoted else False, newlines_in_values=self.quoted,
+                ignore_empty_lines=False, invalid_row_handler=lambda row: misfits.append(row) or "skip"),
+            convert_options=pacsv.ConvertOptions(
+                column_types=dict.fromkeys(self.names, pa.string()), check_utf8=False, strings_can_be_null=False),
+        )  # fmt: skip
+        return rows, misfits
+
+    def _unreadable(self, start: bytes, fault: str) -> Batch:
+        self.done += 1
+        reject = Reject(self.name, self.done, "", fault, start[:SHOWN].decode("utf-8", "replace"))
+        return Batch(self.name, np.empty(0, dtype=np.int64), self._no_rows(), [reject])
+
+    def _no_rows(self) -> pa.Table:
+        return pa.table({name: pa.array([], pa.string()) for name in self.names})
+
+
+def _filled(rows: pa.Table) -> NDArray[np.bool_]:
+    """Which rows are no blank lines; those are not records."""
+    filled = np.zeros(rows.num_rows, dtype=bool)
+    for column in rows.columns:
+        filled |= pc.not_equal(pc.binary_length(column), 0).to_numpy()
+        if filled.all():
+            break
+    return filled
+
+
+def _without(places: NDArray[np.int64], dropped: list[int]) -> NDArray[np.int64]:
+    return np.delete(places, np.array(dropped, dtype=np.int64))
+
+
+def _decodable(block: bytes) -> tuple[bytes, dict[int, str]]:
+    """The block without the lines that are not UTF-8, and those by their number from 0."""
+    try:
+        codecs.utf_8_decode(block, "strict", True)
+    except UnicodeDecodeError:
+        lines = io.BytesIO(block).readlines()
+    else:
+        return block, {}
+    shown = {n: line.decode("utf-8", "replace") for n, line in enumerate(lines)}
+    undecodable = {n: text[:SHOWN] for n, text in shown.items() if text.encode() != lines[n]}
+    return b"".join(line for n, line in enumerate(lines) if n not in undecodable), undecodable
+
+
+def _blocks(stream: BinaryIO, *, quoted: bool) -> Iterator[tuple[bytes, str | None]]:
+    """Pieces of whole records; or one record that cannot be read, with the reason."""
+    rest, ended = b"", False
+    while not ended:
+        piece = stream.read(BLOCK)
+        ended = not piece
+        rest += piece or (b"" if rest.endswith(b"\n") or not rest else b"\n")
+        while cut := _cut(rest, quoted=quoted):
+            yield rest[:cut], None
+            rest = rest[cut:]
+        while rest and (ended or len(rest) > LONGEST):
+            line, found, after = rest.partition(b"\n")
+            if found and len(line) <= LONGEST:
+                yield line, "a quote that is never closed"
+            else:
+                yield line, f"longer than {LONGEST >> 20} MB"
+            rest = after if found else _after_newline(stream)
+            if cut := _cut(rest, quoted=quoted):
+                yield rest[:cut], None
+                rest = rest[cut:]
+
+
+def _cut(block: bytes, *, quoted: bool) -> int:
+    """Where the last whole record ends, 0 where none does; a line feed within quotes ends none."""
+    cut = block.rfind(b"\n") + 1
+    if not quoted or not cut or block.count(b'"', 0, cut) % 2 == 0:
+        return cut
+    signs = np.frombuffer(block, dtype=np.uint8)
+    within = np.cumsum(signs == ord('"')) % 2 == 1
+    ends = np.flatnonzero((signs == ord("\n")) & ~within)
+    return int(ends[-1]) + 1 if len(ends) else 0
+
+
+def _after_newline(stream: BinaryIO) -> bytes:
+    while piece := stream.read(BLOCK):
+        _, found, rest = piece.partition(b"\n")
+        if found:
+            return rest
+    return b""

@@ -1,0 +1,85 @@
+"""Mergeable histograms: what is kept of a window's rows, so that drift is measured without reading them again.
+
+The bins are the champion's encoding: a number's knots, a category's vocabulary. Sketches of two windows add up to the
+sketch of both, in constant memory.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: The bin of missing values, first in every sketch; a category's second bin holds the values that training never saw.
+MISSING_BIN = 0
+UNKNOWN_BIN = 1
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """One feature over some rows.
+
+    `counts` int64 `[bins]`: a category's by id, a number's as missing, below the first knot, between knots …, from the
+    last knot on. `sums` float64 `[4]` of a number: Σx, Σx², Σ(first knot − x) below, Σ(x − last knot) above.
+    """
+
+    counts: NDArray[np.int64]
+    sums: NDArray[np.float64]
+
+    def __add__(self, other: "Sketch") -> "Sketch":
+        return Sketch(self.counts + other.counts, self.sums + other.sums)
+
+    @property
+    def rows(self) -> int:
+        return int(self.counts.sum())
+
+    @property
+    def numeric(self) -> bool:
+        return len(self.sums) > 0
+
+    @property
+    def missing(self) -> float:
+        """Share of rows without a value."""
+        return float(self.counts[MISSING_BIN] / max(1, self.rows))
+
+    @property
+    def unknown(self) -> float:
+        """Share of rows with a value that training never saw; 0 for a number."""
+        return 0.0 if self.numeric else float(self.counts[UNKNOWN_BIN] / max(1, self.rows))
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the known numbers; 0 when there are none."""
+        known = self.rows - int(self.counts[MISSING_BIN])
+        if not self.numeric or not known:
+            return 0.0
+        mean = self.sums[0] / known
+        return float(np.sqrt(max(0.0, self.sums[1] / known - mean * mean)))
+
+
+#: A window's sketches by feature.
+Sketches = Mapping[str, Sketch]
+
+
+def of_numbers(knots: Sequence[float], values: NDArray[np.floating]) -> Sketch:
+    """Values `[n]`, NaN where missing; `knots` ascending, at least one."""
+    edges = np.asarray(knots, dtype=values.dtype)
+    known = values[~np.isnan(values)]
+    bins = np.searchsorted(edges, known, side="right")
+    counts = np.bincount(bins, minlength=len(edges) + 1)
+    exact = known.astype(np.float64, copy=False)
+    below, above = exact[bins == 0], exact[bins == len(edges)]
+    sums = (exact.sum(), np.dot(exact, exact), (float(edges[0]) - below).sum(), (above - float(edges[-1])).sum())
+    return Sketch(np.concatenate(([len(values) - len(known)], counts)), np.array(sums))
+
+
+def of_ids(size: int, ids: NDArray[np.integer]) -> Sketch:
+    """Ids `[n]` below `size`; 0 is missing, 1 unknown."""
+    return Sketch(np.bincount(ids, minlength=size), np.zeros(0))
+
+
+def total(sketches: Sequence[Sketch]) -> Sketch:
+    """The sum; raises ValueError for none or for sketches on other bins."""
+    if len({len(s.counts) for s in sketches}) != 1:
+        raise ValueError(f"sketches of one feature with {sorted({len(s.counts) for s in sketches})} bins do not add up")
+    return Sketch(np.sum([s.counts for s in sketches], axis=0), np.sum([s.sums for s in sketches], axis=0))

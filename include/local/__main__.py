@@ -1,0 +1,105 @@
+"""`python -m include.local up | down | status | logs | demo | rollback MODEL | schema`: what the Makefile calls."""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
+
+from include.domain.errors import PerennialError
+from include.local import processes, stack
+from include.settings import Settings, from_env
+from include.spec import ModelSpec
+
+console = Console()
+
+
+def up(settings: Settings) -> None:
+    settings = stack.up(settings, lambda text: console.print(f"[dim]{text} …"))
+    links(settings)
+
+
+def down(settings: Settings) -> None:
+    swept = stack.down(settings)
+    console.print("the stack is down" + (f" ({swept} orphaned processes were stopped)" if swept else ""))
+
+
+def status(settings: Settings) -> None:
+    running = processes.running(settings.home)
+    if not running:
+        orphans = processes.marked(settings.home)
+        left = f"; {len(orphans)} orphaned processes are left: make down stops them" if orphans else ""
+        console.print(f"the stack is down: make up starts it{left}")
+        sys.exit(3)
+    health = stack.health(settings)
+    ports = {"api-server": settings.airflow_port, "mlflow": settings.mlflow_port, "gateway": settings.gateway_port,
+             "stable": settings.stable_port, "canary": settings.canary_port}  # fmt: skip
+    table = Table("process", "port", "state", "health", "memory", box=None)
+    for process in running:
+        port = ports.get(process.name)
+        table.add_row(process.name, str(port or ""), process.state.lower(), health.get(process.name, ""),
+                      f"{process.memory / 2**20:.0f} MB")  # fmt: skip
+    table.add_row("", "", "", "in all", f"{sum(p.memory for p in running) / 2**20:.0f} MB")
+    console.print(table)
+    links(settings)
+
+
+def logs(settings: Settings) -> None:
+    files = sorted((settings.home / "logs").glob("*.log"))
+    if not files:
+        console.print(f"no logs yet in {settings.home / 'logs'}: make up starts the stack")
+        sys.exit(3)
+    subprocess.run(["tail", "-n", "20", "-F", *map(str, files)], check=False)
+
+
+def demo(settings: Settings) -> None:
+    from include.local import story
+
+    story.play(settings, console)
+
+
+def rollback(settings: Settings, model: str) -> None:
+    from include.stages import rollout
+    from include.wiring import Parts
+
+    rollout.rollback(model, Parts(settings).controls(), "make rollback")
+    console.print(f"{model}: all traffic goes to the stable slot")
+
+
+def schema(_: Settings) -> None:
+    sys.stdout.write(json.dumps(ModelSpec.model_json_schema(), indent=2) + "\n")
+
+
+def links(settings: Settings) -> None:
+    password = json.loads((settings.home / "airflow" / "passwords.json").read_text())["admin"]
+    console.print(f"Airflow  {settings.airflow_url}   user admin, password {password}")
+    console.print(f"MLflow   {settings.mlflow_url}")
+    console.print(f"Gateway  {settings.gateway_url}/predict")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m include.local", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    simple: tuple[Callable[[Settings], None], ...] = (up, down, status, logs, demo, schema)
+    for command in simple:
+        commands.add_parser(command.__name__).set_defaults(command=command)
+    back = commands.add_parser("rollback")
+    back.add_argument("model")
+    back.set_defaults(command=rollback)
+    arguments = vars(parser.parse_args())
+    command = arguments.pop("command")
+    try:
+        command(stack.remembered(from_env()), **arguments)
+    except (PerennialError, ValueError) as fault:
+        Console(stderr=True).print(f"[red]{fault}", highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

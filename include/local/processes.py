@@ -1,0 +1,166 @@
+"""The Procfile's processes under supervisord: start them, ask after them, and leave none behind."""
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import xmlrpc.client
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+from supervisor.xmlrpc import SupervisorTransport
+
+from include.domain.errors import UserMistake
+
+#: Every process of the stack carries this variable with the stack's home, so that `down` finds orphans too.
+MARK = "PERENNIAL_STACK"
+
+SUPERVISOR = """\
+[supervisord]
+pidfile={home}/supervisord.pid
+logfile={home}/logs/supervisord.log
+childlogdir={home}/logs
+[unix_http_server]
+file={socket}
+chmod=0700
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+"""
+PROGRAM = """\
+[program:{name}]
+command=/bin/sh -c 'exec {command}'
+directory={root}
+redirect_stderr=true
+stdout_logfile={home}/logs/{name}.log
+stdout_logfile_maxbytes=20MB
+stdout_logfile_backups=1
+startsecs=3
+startretries=10
+stopasgroup=true
+killasgroup=true
+stopwaitsecs=15
+"""
+
+
+@dataclass(frozen=True)
+class Running:
+    """One process of the Procfile: its supervisord state, and the memory of it and its children in bytes."""
+
+    name: str
+    state: str
+    description: str
+    memory: int
+
+
+def parse_procfile(text: str) -> dict[str, str]:
+    """Name → command, in the file's order."""
+    return dict(re.findall(r"^([a-z][a-z0-9-]*):\s*(.+)$", text, flags=re.MULTILINE))
+
+
+def socket_of(home: Path) -> Path:
+    """Supervisord's socket; not in the home, which may lie deeper than the 107 bytes a socket's path can hold."""
+    name = hashlib.sha256(str(home).encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"perennial-{os.getuid()}-{name}.sock"
+
+
+def start(home: Path, root: Path, environment: Mapping[str, str]) -> None:
+    """Start supervisord, which starts the rest. Raises UserMistake with its words when it cannot."""
+    programs = parse_procfile((root / "Procfile").read_text())
+    fill = {"home": home, "root": root, "socket": socket_of(home)}
+    config = home / "supervisord.conf"
+    (home / "logs").mkdir(parents=True, exist_ok=True)
+    config.write_text(
+        SUPERVISOR.format(**fill)
+        + "".join(
+            PROGRAM.format(name=name, command=command.replace("%", "%%"), **fill) for name, command in programs.items()
+        )
+    )
+    socket_of(home).unlink(missing_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)],
+        env={**environment, MARK: str(home)},
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise UserMistake(f"the process manager did not start: {(done.stderr or done.stdout).strip()}")
+
+
+def running(home: Path) -> list[Running]:
+    """What supervisord says of each process; empty when it is not there."""
+    try:
+        with _supervisor(home) as manager:
+            rows = cast(list[dict[str, Any]], manager.supervisor.getAllProcessInfo())
+    except (OSError, xmlrpc.client.Error):
+        return []
+    return [
+        Running(str(r["name"]), str(r["statename"]), str(r["description"]), memory(int(str(r["pid"])))) for r in rows
+    ]
+
+
+def stop(home: Path) -> int:
+    """Stop supervisord and its children in order, then whatever still carries the mark; how many had to be swept."""
+    manager = _manager(home)
+    if manager:
+        manager.terminate()
+        psutil.wait_procs([manager], timeout=40)
+    left = marked(home)
+    for process in left:
+        _signal(process, signal.SIGTERM)
+    _, stubborn = psutil.wait_procs(left, timeout=10)
+    for process in stubborn:
+        _signal(process, signal.SIGKILL)
+    psutil.wait_procs(stubborn, timeout=5)
+    for path in (socket_of(home), home / "supervisord.pid"):
+        path.unlink(missing_ok=True)
+    return len(left)
+
+
+def marked(home: Path) -> list[psutil.Process]:
+    """Every live process that the stack of this home started, orphans included, but for this one."""
+    mine = {os.getpid(), *(p.pid for p in psutil.Process().parents())}
+    return [p for p in psutil.process_iter() if p.pid not in mine and _environment(p).get(MARK) == str(home)]
+
+
+def memory(pid: int) -> int:
+    """Bytes that the process and its children hold for themselves (unique set size)."""
+    try:
+        process = psutil.Process(pid)
+        return sum(p.memory_full_info().uss for p in (process, *process.children(recursive=True)))
+    except psutil.Error:
+        return 0
+
+
+def _manager(home: Path) -> psutil.Process | None:
+    try:
+        process = psutil.Process(int((home / "supervisord.pid").read_text()))
+    except (OSError, ValueError, psutil.Error):
+        return None
+    return process if _environment(process).get(MARK) == str(home) else None
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return dict(process.environ())
+    except (psutil.Error, OSError):
+        return {}
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.Error:
+        return
+
+
+def _supervisor(home: Path) -> xmlrpc.client.ServerProxy:
+    transport = SupervisorTransport(None, None, f"unix://{socket_of(home)}")
+    return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)

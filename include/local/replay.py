@@ -1,0 +1,82 @@
+"""Recorded rows sent through the gateway as live traffic, one row a request, in their own order."""
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+#: Requests under way at once: enough to keep two slots' batches filled, few enough to leave the cores to the stack.
+CONNECTIONS = 32
+
+
+@dataclass
+class Tally:
+    """What the callers saw: answers by the slot that gave them, and failures by HTTP status (0 is no answer)."""
+
+    sent: int = 0
+    by_slot: Counter[str] = field(default_factory=Counter)
+    failed: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def failures(self) -> int:
+        return self.failed.total()
+
+
+class Replay:
+    """Sends rows from a thread of its own until they or the caller's patience end; `rate` is requests a second."""
+
+    def __init__(self, url: str, rows: Iterable[Mapping[str, Any]], rate: float) -> None:
+        self.tally = Tally()
+        self._url, self._rows, self._rate = f"{url}/predict", iter(rows), rate
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._send_all()), daemon=True, name="replay")
+
+    def __enter__(self) -> "Replay":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=30)
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    async def _send_all(self) -> None:
+        paced = self._paced()
+        patience = aiohttp.ClientTimeout(total=10)
+        async with aiohttp.ClientSession(timeout=patience) as session, asyncio.TaskGroup() as group:
+            for _ in range(CONNECTIONS):
+                group.create_task(self._worker(session, paced))
+
+    async def _worker(self, session: aiohttp.ClientSession, paced: Iterator[tuple[float, Mapping[str, Any]]]) -> None:
+        for due, row in paced:
+            if (early := due - time.monotonic()) > 0:
+                await asyncio.sleep(early)
+            await self._send(session, row)
+
+    def _paced(self) -> Iterator[tuple[float, Mapping[str, Any]]]:
+        begun = time.monotonic()
+        for n, row in enumerate(self._rows):
+            if self._stop.is_set():
+                return
+            yield begun + n / self._rate, row
+
+    async def _send(self, session: aiohttp.ClientSession, row: Mapping[str, Any]) -> None:
+        self.tally.sent += 1
+        try:
+            async with session.post(self._url, json={"rows": [row]}) as answer:
+                body = await answer.json(content_type=None)
+                status = answer.status
+        except (aiohttp.ClientError, TimeoutError, ValueError):
+            status, body = 0, None
+        if status == 200 and body:
+            self.tally.by_slot[str(body["slot"])] += 1
+        else:
+            self.tally.failed[status] += 1

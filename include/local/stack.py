@@ -1,0 +1,202 @@
+"""Up and down: check the machine, lay the home out, choose ports, start, wait until all is healthy."""
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import httpx
+
+from include.adapters import traefik
+from include.domain.errors import Unavailable, UserMistake
+from include.local import processes
+from include.settings import ROOT, Settings, inherited
+
+NEEDED_BYTES = 4 << 30
+PORTS = [f.name for f in fields(Settings) if f.name.endswith("_port")]
+BIN = Path(sys.executable).parent
+
+
+def check_machine(home: Path) -> None:
+    """Raises UserMistake, in one line, for a folder that cannot be written or a full disk."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        (home / ".probe").write_text("")
+        (home / ".probe").unlink()
+    except OSError as fault:
+        raise UserMistake(
+            f"{home} cannot be written ({fault.strerror}); set PERENNIAL_HOME to a folder of yours"
+        ) from None
+    if (free := shutil.disk_usage(home).free) < NEEDED_BYTES:
+        raise UserMistake(
+            f"{home} has {free / 2**30:.1f} GB free and 4 GB are needed; set PERENNIAL_HOME to a larger disk"
+        )
+
+
+def choose_ports(settings: Settings, given: Mapping[str, str]) -> Settings:
+    """The settings with free ports: one asked for by its variable must be free, another gives way to the next free one."""
+    chosen: dict[str, int] = {}
+    for name in PORTS:
+        port, variable = getattr(settings, name), f"PERENNIAL_{name.upper()}"
+        if variable in given and not _free(settings.host, port):
+            raise UserMistake(f"port {port} is in use; set {variable} to a free one or stop what listens there")
+        while port in chosen.values() or not _free(settings.host, port):
+            port += 1
+        chosen[name] = port
+    return replace(settings, **chosen)  # type: ignore[arg-type]
+
+
+def remembered(settings: Settings) -> Settings:
+    """The settings that the running stack was started with, where one is."""
+    path = settings.home / "stack.json"
+    return replace(settings, **json.loads(path.read_text())) if path.exists() else settings
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What the Procfile's processes read; secrets are made once and kept beside the database."""
+    home, keys = settings.home, _secrets(settings.home / "secrets.json")
+    own = {f"PERENNIAL_{name.upper()}": str(value) for name, value in asdict(settings).items()}
+    return {
+        **inherited(), **own,
+        "PATH": f"{BIN}{os.pathsep}{inherited().get('PATH', os.defpath)}",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(os.cpu_count() or 1),
+        "MLFLOW_TRACKING_URI": settings.mlflow_url,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "DO_NOT_TRACK": "1",
+        "GX_ANALYTICS_ENABLED": "false",
+        "AIRFLOW_HOME": str(home / "airflow"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{settings.airflow_url}/execution/",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "airflow" / "passwords.json"),
+        "AIRFLOW__CORE__FERNET_KEY": keys["fernet"],
+        "AIRFLOW__API__BASE_URL": settings.airflow_url,
+        "AIRFLOW__API__SECRET_KEY": keys["session"],
+        "AIRFLOW__API_AUTH__JWT_SECRET": keys["jwt"],
+        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+        "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
+        "AIRFLOW__TRIGGERER__DEFAULT_CAPACITY": "100",
+    }  # fmt: skip
+
+
+def up(settings: Settings, say: Callable[[str], None]) -> Settings:
+    """A healthy stack, started if none runs here; the settings with its ports. Raises UserMistake or Unavailable."""
+    if processes.running(settings.home):
+        return remembered(settings)
+    check_machine(settings.home)
+    processes.stop(settings.home)
+    settings = choose_ports(settings, inherited())
+    variables = environment(settings)
+    for folder in ("airflow", "mlflow", "logs", "predictions"):
+        (settings.home / folder).mkdir(exist_ok=True)
+    passwords = settings.home / "airflow" / "passwords.json"
+    if not passwords.exists():
+        _write_private(passwords, json.dumps({"admin": secrets.token_urlsafe(9)}))
+    say("preparing Airflow's database")
+    _run([str(BIN / "airflow"), "db", "migrate"], variables, settings.home / "logs" / "migrate.log")
+    traefik.lay_out(settings)
+    ports = {name: getattr(settings, name) for name in [*PORTS, "model"]}
+    (settings.home / "stack.json").write_text(json.dumps(ports))
+    say("starting " + ", ".join(processes.parse_procfile((ROOT / "Procfile").read_text())))
+    processes.start(settings.home, ROOT, variables)
+    wait_healthy(settings)
+    return settings
+
+
+def down(settings: Settings) -> int:
+    """Nothing of this stack runs afterwards, even when its manager was killed; how many processes were orphans."""
+    swept = processes.stop(settings.home)
+    (settings.home / "stack.json").unlink(missing_ok=True)
+    return swept
+
+
+def health(settings: Settings) -> dict[str, str]:
+    """For each process of the Procfile `healthy`, or why not."""
+    airflow = _json(f"{settings.airflow_url}/api/v2/monitor/health")
+    parts = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
+    states = {"api-server": "healthy" if airflow else "does not answer yet"}
+    for process, part in parts.items():
+        states[process] = str((airflow.get(part) or {}).get("status") or "no heartbeat yet")
+    states["mlflow"] = "healthy" if _answers(f"{settings.mlflow_url}/health") else "does not answer yet"
+    states["gateway"] = "healthy" if _answers(f"{settings.gateway_admin_url}/ping") else "does not answer yet"
+    for slot in ("stable", "canary"):
+        status = _json(f"{settings.slot_url(slot)}/status")
+        states[slot] = "healthy" if status else "does not answer yet"
+        if status and not status.get("ready"):
+            states[slot] = f"healthy ({status.get('reason') or 'no version yet'})"
+    return states
+
+
+def wait_healthy(settings: Settings, timeout: float = 180) -> None:
+    """Return once every part is healthy. Raises Unavailable naming the parts that are not and where their logs are."""
+    deadline = time.monotonic() + timeout
+    while ill := {n: s for n, s in health(settings).items() if not s.startswith("healthy")}:
+        dead = [r.name for r in processes.running(settings.home) if r.state == "FATAL"]
+        if dead or time.monotonic() > deadline:
+            faults = ", ".join(f"{name}: {state}" for name, state in ill.items())
+            raise Unavailable(f"the stack is not healthy ({faults}); see {settings.home / 'logs'}/<name>.log")
+        time.sleep(0.3)
+
+
+def _free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _secrets(path: Path) -> dict[str, str]:
+    if not path.exists():
+        keys = {"fernet": _fernet_key(), "session": secrets.token_hex(32), "jwt": secrets.token_hex(64)}
+        _write_private(path, json.dumps(keys))
+    return dict(json.loads(path.read_text()))
+
+
+def _fernet_key() -> str:
+    from cryptography.fernet import Fernet
+
+    return Fernet.generate_key().decode()
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
+def _run(command: list[str], variables: Mapping[str, str], log: Path) -> None:
+    with log.open("w") as out:
+        if subprocess.run(command, env=variables, stdout=out, stderr=subprocess.STDOUT, check=False).returncode:
+            raise Unavailable(f"`{' '.join(command[-2:])}` failed; see {log}")
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _json(url: str) -> dict[str, dict[str, str]]:
+    try:
+        answer = httpx.get(url, timeout=2)
+        return dict(answer.json()) if answer.status_code == 200 else {}
+    except (httpx.HTTPError, ValueError):
+        return {}

@@ -1,0 +1,176 @@
+"""`make demo`: a winter model is born, shipped, goes stale in summer and is replaced, on real flights, through Airflow."""
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from include.domain.errors import Unavailable, UserMistake
+from include.local import chronicle, flights, processes, stack
+from include.local.replay import Replay
+from include.local.rest import Airflow
+from include.settings import ROOT, Settings
+
+MODEL = "flights"
+WINTER = (datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 4, 1, tzinfo=UTC))
+SPRING = (WINTER[1], datetime(2013, 7, 1, tzinfo=UTC))
+#: Requests a second while a rollout is judged, and while the spring passes in a minute.
+STEADY, FAST = 250.0, 2000.0
+MONTHS = timedelta(days=60)
+#: Tasks of the two data, train and rollout runs and of the watch, and the replay: the bar's length.
+STEPS = 2 * (3 + 9 + 6) + 3 + 1
+DONE = {"success", "failed", "skipped", "upstream_failed"}
+MARKS = {"success": "[green]✓", "failed": "[red]✗", "skipped": "[dim]–", "upstream_failed": "[dim]·"}
+
+
+def play(settings: Settings, console: Console) -> None:
+    """Tell the story and leave the stack up; Ctrl-C leaves nothing running."""
+    begun = time.monotonic()
+    start_clean(settings)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        settings = stack.up(settings, lambda text: console.print(f"[dim]{text} …"))
+        with bar(console) as progress:
+            story = Story(settings, progress)
+            story.tell()
+        chronicle.show(settings, MODEL, story.timed, console)
+        console.print(f"\nIt took {time.monotonic() - begun:.0f} s. The stack stays up: make status, make down.")
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        console.print("stopping everything …")
+        stack.down(settings)
+        raise
+
+
+def start_clean(settings: Settings) -> None:
+    """An empty home. Raises UserMistake when the one that is there was not made by a demo: its data might be wanted."""
+    mark = settings.home / "made-by-demo"
+    if settings.home.exists() and any(settings.home.iterdir()) and not mark.exists():
+        raise UserMistake(
+            f"{settings.home} holds work that no demo made; set PERENNIAL_HOME to another folder for the demo"
+        )
+    processes.stop(settings.home)
+    shutil.rmtree(settings.home, ignore_errors=True)
+    stack.check_machine(settings.home)
+    mark.touch()
+
+
+@contextmanager
+def bar(console: Console) -> Iterator[Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        progress.add_task("the loop", total=STEPS)
+        yield progress
+
+
+class Story:
+    def __init__(self, settings: Settings, progress: Progress) -> None:
+        password = json.loads((settings.home / "airflow" / "passwords.json").read_text())["admin"]
+        self.settings, self.progress = settings, progress
+        self.airflow = Airflow(settings.airflow_url, password)
+        self.timed: list[chronicle.Timed] = []
+
+    def tell(self) -> None:
+        self.airflow.apply(
+            ROOT / "airflow_settings.yaml", mlflow={"host": self.settings.host, "port": self.settings.mlflow_port}
+        )
+        self.airflow.await_dags({f"{MODEL}.{family}" for family in ("data", "train", "rollout", "watch")})
+        for family in ("data", "train", "rollout"):
+            self.airflow.pause(f"{MODEL}.{family}", paused=False)
+        self.say("January to March: land and validate the first windows, build their features")
+        self.land(*WINTER)
+        self.say("train the winter model; roll it out on April's flights")
+        self.ship(self.airflow.trigger(f"{MODEL}.train", {}, "the first model"), SPRING[0])
+        self.say("April to June pass: flights are answered live, then land with their labels")
+        self.live(*SPRING)
+        self.land(*SPRING)
+        self.say("the watch looks at what production shows")
+        self.ship(self.watch(), SPRING[1])
+
+    def land(self, start: datetime, end: datetime) -> None:
+        flights.deliver(self.settings.home / "inbox" / MODEL, start.date(), end.date())
+        conf = {"start": start.isoformat(), "end": end.isoformat()}
+        self.follow("data", self.airflow.trigger(f"{MODEL}.data", conf))
+
+    def ship(self, training: str, today: datetime) -> None:
+        """Follow a training to its end and, when it was released, its rollout under live traffic."""
+        known = {run["dag_run_id"] for run in self.airflow.runs(f"{MODEL}.rollout")}
+        if self.follow("train", training) != "success":
+            self.say("the challenger was not released; its reasons are in the table below")
+            return
+        rows = flights.requests(today.date(), (today + MONTHS).date())
+        with Replay(self.settings.gateway_url, rows, STEADY):
+            self.follow("rollout", self.await_run("rollout", known))
+
+    def live(self, start: datetime, end: datetime) -> None:
+        """Send the span's flights through the gateway, as fast as two cores answer them."""
+        begun = time.monotonic()
+        with Replay(self.settings.gateway_url, flights.requests(start.date(), end.date()), FAST) as replay:
+            task = self.progress.add_task("flights answered live", total=None)
+            while replay.running:
+                self.progress.update(task, completed=replay.tally.sent)
+                time.sleep(0.2)
+            self.progress.remove_task(task)
+        tally = replay.tally
+        answered = ", ".join(f"{n:,} by {slot}" for slot, n in sorted(tally.by_slot.items()))
+        self.line(
+            "success",
+            "replay",
+            f"{tally.sent:,} requests: {answered}, {tally.failures} failed",
+            time.monotonic() - begun,
+        )
+
+    def watch(self) -> str:
+        """Let the watch decide; the training run that its request started."""
+        known = {run["dag_run_id"] for run in self.airflow.runs(f"{MODEL}.train")}
+        self.airflow.pause(f"{MODEL}.watch", paused=False)
+        self.follow("watch", self.airflow.trigger(f"{MODEL}.watch", {}))
+        self.say(chronicle.last_decision(self.settings, MODEL))
+        return self.await_run("train", known)
+
+    def follow(self, family: str, run: str) -> str:
+        """Print each task as it ends and answer the approval; the run's final state."""
+        dag, shown = f"{MODEL}.{family}", set[str]()
+        for tasks in self.airflow.follow(dag, run):
+            for task in tasks:
+                if task.state == "awaiting_input" and f"{task.task} asked" not in shown:
+                    shown.add(f"{task.task} asked")
+                    self.say("approval is asked of a person in the Airflow UI; here the demo answers Approve itself")
+                    self.airflow.answer(dag, run, task.task, "Approve")
+                if task.state in DONE and task.task not in shown:
+                    shown.add(task.task)
+                    self.line(task.state or "", dag, task.task, task.seconds)
+        self.timed.append(self.time(dag, run))
+        return str(self.airflow.run(dag, run)["state"])
+
+    def time(self, dag: str, run: str) -> chronicle.Timed:
+        """The finished run's seconds; waiting for a person counts neither as work nor as wall time."""
+        facts, tasks = self.airflow.run(dag, run), self.airflow.tasks(dag, run)
+        waited = sum(t.seconds for t in tasks if t.task == "approve")
+        wall = (datetime.fromisoformat(facts["end_date"]) - datetime.fromisoformat(facts["start_date"])).total_seconds()
+        work = {t.task: t.seconds for t in tasks if t.state in ("success", "failed") and t.task != "approve"}
+        return chronicle.Timed(dag, work, wall - waited)
+
+    def await_run(self, family: str, known: set[str], timeout: float = 60) -> str:
+        """The id of a run that was not known before."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if new := [r["dag_run_id"] for r in self.airflow.runs(f"{MODEL}.{family}") if r["dag_run_id"] not in known]:
+                return str(new[-1])
+            time.sleep(0.3)
+        raise Unavailable(f"{MODEL}.{family} was not started within {timeout:.0f} s; look at its page in Airflow")
+
+    def say(self, text: str) -> None:
+        self.progress.console.print(f"[bold]{text}")
+
+    def line(self, state: str, where: str, what: str, seconds: float) -> None:
+        self.progress.console.print(
+            f"  {MARKS.get(state, state)} [/]{where:<16} {what:<58} {seconds:7.1f} s", highlight=False
+        )
+        self.progress.advance(self.progress.task_ids[0])

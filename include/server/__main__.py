@@ -1,0 +1,98 @@
+"""The model server: follows a registry alias, or serves one artifact, over HTTP."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import uvloop
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from include.server.app import App, Bounds
+from include.server.log import PredictionLog
+from include.server.metrics import Metrics
+from include.server.model import Limits, Named
+from include.server.slot import Slot
+from include.server.source import Alias, Fixed
+
+#: Connections kept open or waiting; idle ones cost memory alone and must not keep others out.
+CONNECTIONS = 8192
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m include.server", description=__doc__)
+    parser.add_argument("--slot", required=True, help="this process's name: stable or canary")
+    parser.add_argument("--model", required=True, help="the registered model's name")
+    parser.add_argument("--alias", default="champion", help="the registry alias to follow")
+    parser.add_argument("--registry", help="the MLflow server's URL")
+    parser.add_argument("--artifact", help="serve this manifest.json instead of an alias")
+    parser.add_argument("--digest", help="the SHA-256 of --artifact; without it the manifest itself is not checked")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--log", type=Path, required=True, help="folder of the prediction log: <log>/<model>/<slot>/")
+    parser.add_argument("--threads", type=int, default=1, help="threads of one inference")
+    parser.add_argument("--max-requests", type=int, default=Bounds.requests, help="under way at once; more get 503")
+    parser.add_argument("--max-rows", type=int, default=Bounds.rows, help="rows of one request")
+    parser.add_argument("--max-body", type=int, default=Bounds.body, help="bytes of one request")
+    parser.add_argument("--body-seconds", type=float, default=Bounds.seconds, help="time to send a body")
+    parser.add_argument("--drain", type=float, default=1.0,
+                        help="seconds to serve on, not ready, after SIGTERM, so that the gateway sees it")  # fmt: skip
+    parser.add_argument("--lenient", action="store_true", help="drop unknown columns instead of refusing the row")
+    options = parser.parse_args(given)
+    if (options.registry is None) == (options.artifact is None):
+        parser.error("give either --registry or --artifact")
+    return options
+
+
+async def serve(options: argparse.Namespace) -> None:
+    """Serve until SIGTERM or SIGINT; then drain, and write what is logged."""
+    metrics = Metrics(options.slot, options.model)
+    folder = options.log / options.model / options.slot
+    limits = Limits(options.max_rows, options.threads, options.lenient)
+    bounds = Bounds(options.max_body, options.max_requests, options.body_seconds, options.max_rows)
+    slot = Slot(options.slot, options.model, _source(options), limits=limits, metrics=metrics,
+                memory=folder / "serving.json")  # fmt: skip
+    log = PredictionLog(folder, metrics)
+    app = App(slot, log, metrics, bounds)
+    server = Server(
+        app, options.host, options.port, interface=Interfaces.RSGI, http=HTTPModes.http1, websockets=False,
+        backlog=1024, backpressure=CONNECTIONS, log_enabled=False,
+        http1_settings=HTTP1Settings(header_read_timeout=10_000),
+    )  # fmt: skip
+    stopped = asyncio.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(sign, stopped.set)
+    watching = asyncio.create_task(slot.watch())
+    serving = asyncio.create_task(server.serve())
+    done, _ = await asyncio.wait(
+        (watching, serving, asyncio.create_task(stopped.wait())), return_when=asyncio.FIRST_COMPLETED
+    )
+    slot.draining = True
+    watching.cancel()
+    if stopped.is_set():
+        await asyncio.sleep(options.drain)
+        server.stop()  # type: ignore[no-untyped-call]
+        await serving
+    await asyncio.to_thread(log.close)
+    for task in done:
+        task.result()
+
+
+def _source(options: argparse.Namespace) -> Alias | Fixed:
+    if options.artifact is None:
+        return Alias(options.registry, options.model, options.alias)
+    return Fixed(Named("0", str(Path(options.artifact).resolve()), options.digest))
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    uvloop.run(serve(arguments()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

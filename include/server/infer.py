@@ -1,0 +1,72 @@
+"""The Open Inference Protocol V2 for one model: metadata, and infer over the tensors `ids` and `numbers`."""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from include.domain.encoding import FIRST_KNOWN
+from include.server.answers import JSON, Answer, Refused
+from include.server.model import Encoded, Model
+from include.server.tensors import Infer, read_request, rows_of
+
+SERVER = {"name": "perennial", "version": "0.1.0", "extensions": ["binary_tensor_data"]}
+LENGTH = "inference-header-content-length"
+
+
+def metadata(model: Model, name: str) -> dict[str, Any]:
+    signature = model.manifest["signature"]
+    return {"name": name, "versions": [model.version], "platform": "onnx_onnxv1", **signature}
+
+
+def read(model: Model, body: bytes, json_length: str | None, max_rows: int) -> tuple[Infer, list[Encoded]]:
+    """The request and its encoded rows. Raises Refused (400) naming the tensor at fault."""
+    request, blobs = read_request(body, json_length)
+    inputs = {t.name: t for t in request.inputs}
+    wanted = {"ids": (len(model.encoding.categorical), np.int64), "numbers": (len(model.encoding.numeric), np.float32)}
+    for name in (*inputs, *(o.name for o in request.outputs)):
+        if name not in wanted and name != "score":
+            raise Refused(400, f"{name[:60]}: the model has no such tensor", name[:60])
+    tensors = {}
+    for name, (width, kind) in wanted.items():
+        if name not in inputs:
+            raise Refused(400, f"{name}: this input is missing", name)
+        tensors[name] = rows_of(inputs[name], blobs.get(name), width, kind)
+    ids, numbers = tensors["ids"], tensors["numbers"]
+    if len(ids) != len(numbers):
+        raise Refused(400, f"numbers: {len(numbers)} rows where ids has {len(ids)}", "numbers")
+    if len(ids) > max_rows:
+        raise Refused(413, f"ids: {len(ids)} rows, at most {max_rows} go into one request", "ids")
+    bad = (ids < 0) | (ids >= np.array(model.encoding.sizes, dtype=np.int64))
+    if bad.any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        field, size = model.encoding.categorical[column], model.encoding.sizes[column]
+        raise Refused(400, f"ids: row {row}, {field}: {ids[row, column]} is not below {size}", "ids")
+    clean = np.where(np.isfinite(numbers), numbers, np.nan)
+    return request, list(zip(ids.tolist(), clean.tolist(), strict=True))
+
+
+def write(model: Model, name: str, request: Infer, request_id: str, scores: list[float]) -> Answer:
+    """The answer: JSON, or the scores as binary tensor where the request asks so."""
+    asked = next((o.parameters.binary_data for o in request.outputs if o.name == "score"), None)
+    binary = bool(request.parameters.binary_data_output) if asked is None else asked
+    blob = np.array(scores, dtype="<f4").tobytes()
+    score: dict[str, Any] = {"name": "score", "datatype": "FP32", "shape": [len(scores)]}
+    score |= {"parameters": {"binary_data_size": len(blob)}} if binary else {"data": scores}
+    head = msgspec.json.encode(
+        {"model_name": name, "model_version": model.version, "id": request.id or request_id, "outputs": [score]}
+    )
+    if not binary:
+        return Answer(200, head, JSON)
+    headers = [("content-type", "application/octet-stream"), (LENGTH, str(len(head)))]
+    return Answer(200, head + blob, headers)
+
+
+def features(model: Model, encoded: Encoded) -> dict[str, str | float | None]:
+    """What the ids and numbers stand for, for the prediction log; an unknown category reads `?`."""
+    ids, numbers = encoded
+    texts = {
+        field: model.texts[field][i - FIRST_KNOWN] if i >= FIRST_KNOWN else ("?" if i else None)
+        for field, i in zip(model.encoding.categorical, ids, strict=True)
+    }
+    return {**texts, **{f: None if v != v else v for f, v in zip(model.encoding.numeric, numbers, strict=True)}}  # noqa: PLR0124

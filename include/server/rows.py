@@ -1,0 +1,86 @@
+"""Raw rows as callers send them: JSON objects by column name, read into one type made for the model's columns."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import msgspec
+
+from include.domain.encoding import Encoding, RowEncoder, as_text, as_time
+from include.server.answers import Refused, unreadable
+
+#: Characters of one text value; a category longer than this is a mistake, and every value is logged.
+MAX_TEXT = 1024
+
+Value = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)] | int | float | bool | None
+Time = Annotated[str, msgspec.Meta(max_length=64)] | int | float | None
+
+_ENVELOPE = re.compile(rb'\s*\{\s*"rows"')
+
+
+class Rows:
+    """Reads and encodes the rows of one model.
+
+    Every feature must be there, null where its value is not known; so must the time where the model uses its parts. The
+    keys may be there. Anything else is refused, unless `lenient`, which drops it: that is for adding a feature, which
+    callers must send before the model that knows it takes over.
+    """
+
+    def __init__(self, encoding: Encoding, keys: Sequence[str], max_rows: int, lenient: bool = False) -> None:
+        self._encode = RowEncoder(encoding)
+        self._width = len(self._encode.fields)
+        columns = list(dict.fromkeys((*self._encode.fields, *keys)))
+        needed = set(self._encode.fields) - (set() if encoding.time_parts else {encoding.time})
+        self._keys = [columns.index(k) for k in keys]
+        fields = [
+            (f"c{i}", Time if c == encoding.time else Value, _named(c, c in needed)) for i, c in enumerate(columns)
+        ]
+        self.type: type[msgspec.Struct] = msgspec.defstruct(
+            "Row", fields, kw_only=True, forbid_unknown_fields=not lenient, gc=False
+        )
+        many = Annotated[list[self.type], msgspec.Meta(min_length=1, max_length=max_rows)]  # type: ignore[name-defined]
+        envelope = msgspec.defstruct("Envelope", [("rows", many)], forbid_unknown_fields=True)
+        self._one: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.type)
+        self._many: msgspec.json.Decoder[Any] = msgspec.json.Decoder(envelope)
+
+    def read(self, body: bytes) -> list[Any]:
+        """The rows of `{"rows": [...]}` or of one bare row. Raises Refused (400) naming the field."""
+        try:
+            if not _ENVELOPE.match(body):
+                return [self._one.decode(body)]
+            rows: list[Any] = self._many.decode(body).rows
+            return rows
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+            raise unreadable(fault) from None
+
+    def example(self, row: Mapping[str, Any]) -> Any:
+        """A stored example as a row. Raises msgspec.ValidationError."""
+        return msgspec.convert(row, self.type)
+
+    def encode(self, row: Any) -> tuple[list[int], list[float]]:
+        """Raises Refused (400), naming the field, for a number or a time that cannot be read."""
+        try:
+            return self._encode(msgspec.structs.astuple(row)[: self._width])
+        except ValueError as fault:
+            field = str(fault).partition(":")[0]
+            raise Refused(400, str(fault), field) from None
+
+    def key(self, row: Any) -> str | None:
+        """The key columns joined by `|`, or None when none was sent."""
+        values = msgspec.structs.astuple(row)
+        texts = [as_text(values[i]) for i in self._keys]
+        return "|".join(t or "" for t in texts) if any(t is not None for t in texts) else None
+
+    def time(self, row: Any) -> str | None:
+        """The row's time as sent, epoch seconds as ISO; None where there is none."""
+        at = row.c0
+        if at is None or isinstance(at, str):
+            return at
+        try:
+            return as_time(at).isoformat()
+        except ValueError:
+            return None
+
+
+def _named(column: str, needed: bool) -> Any:
+    return msgspec.field(name=column) if needed else msgspec.field(name=column, default=None)

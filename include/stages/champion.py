@@ -1,0 +1,82 @@
+"""What the watch must know of the champion: its data, its encoding, and how it did on its test windows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from include.domain.encoding import Encoding
+from include.domain.errors import Corrupt
+from include.domain.performance import Estimate, Scored, auc, logloss
+from include.domain.windows import Grain, label
+from include.ports import Version
+from include.stages import records
+from include.stages.sketching import window_of
+
+#: The layout of manifests that this code reads.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Champion:
+    """`ends` is the end of its newest window; `test` its scores on the test windows, `measured` its metrics there."""
+
+    version: str
+    encoding: Encoding
+    train_windows: tuple[str, ...]
+    ends: datetime
+    measured: Mapping[str, Estimate]
+    test: Scored | None
+    importance: Mapping[str, float] | None
+
+
+def load(version: Version, grain: Grain) -> Champion:
+    """From its artifact's manifest. Raises Corrupt when a part is missing, damaged or of another format."""
+    manifest = records.read(version.artifact)
+    try:
+        if manifest["format"] != FORMAT:
+            raise Corrupt(f"{version.artifact.uri}: format {manifest['format']}; this code reads format {FORMAT}")
+        folder = records.path_of(version.artifact.uri).parent
+        kept = {"encoding.json": manifest["files"]["encoding.json"]}
+        records.check_files(folder / "manifest.json", kept)
+        encoding = Encoding.from_dict(records.read(records.reference(folder / "encoding.json")))
+        windows = manifest["windows"]
+        newest = max(w for part in windows.values() for w in part)
+        test = _test_scores(folder.parent / "evaluation" / "scores.npz", grain)
+        return Champion(
+            version.number, encoding, tuple(windows["train"]), window_of(newest, grain).end,
+            _measured(manifest["metrics"]["test"], test), test, manifest.get("importance"),
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError) as fault:
+        raise Corrupt(f"{version.artifact.uri}: not a manifest of format {FORMAT}: {fault!r}") from None
+
+
+def scored(
+    labels: NDArray[np.floating], scores: NDArray[np.floating], times: NDArray[np.int64], grain: Grain
+) -> Scored:
+    """`times`: epoch seconds `[n]`; the rows' windows follow from them."""
+    starts, index = np.unique(times // int(grain.length.total_seconds()), return_inverse=True)
+    names = tuple(window_label(int(s), grain) for s in starts)
+    return Scored(labels.astype(np.float64), scores.astype(np.float64), index.astype(np.intp), names)
+
+
+def window_label(number: int, grain: Grain) -> str:
+    """Of the window that starts `number` grains after 1970."""
+    return label(datetime.fromtimestamp(0, UTC) + number * grain.length)
+
+
+def _test_scores(path: Path, grain: Grain) -> Scored | None:
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as kept:
+        return scored(kept["labels"], kept["challenger"], kept["times"], grain)
+
+
+def _measured(metrics: Mapping[str, float], test: Scored | None) -> dict[str, Estimate]:
+    """With the error that the test windows themselves have, where their scores are kept."""
+    if test is not None and test.both_classes:
+        return {"logloss": logloss(test), "auc": auc(test)}
+    return {name: Estimate(float(metrics[name]), 0.0, 1) for name in ("logloss", "auc")}

@@ -1,0 +1,174 @@
+"""Evaluation: challenger, champion and baselines score the same test rows, and the gates judge the challenger by them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from include.domain import gates, statistics
+from include.domain.encoding import as_text
+from include.domain.errors import Corrupt
+from include.domain.gates import CHALLENGER, CHAMPION, Evidence
+from include.domain.verdict import Check, Outcome, Verdict
+from include.domain.windows import Window, parse
+from include.ports import Reference, Scorer, Tables, Version
+from include.spec import ModelSpec
+from include.stages import records
+
+FORMAT = 1
+TABLE = "features"
+Columns = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """`released` is what the verdict means here: under `dry_run` it is reported and holds nothing back."""
+
+    record: Reference
+    verdict: Verdict
+    released: bool
+
+
+def evaluate(
+    spec: ModelSpec, dataset: Reference, models: Mapping[str, Reference], champion: Version | None, *,
+    tables: Tables, scorer: Scorer, folder: Path,
+) -> Reference:  # fmt: skip
+    """Score the dataset's test rows with every model (`challenger` and the baselines by family) and the champion.
+
+    Writes scores.npz and evaluation.json into `folder`/evaluation/; the reference is the latter's. A champion that cannot
+    be scored is recorded as a fault, which the gates turn into an error. Raises Corrupt for any other damaged part.
+    """
+    data = records.read(dataset)
+    rows = _test_rows(spec, data, tables)
+    columns = raw_columns(rows, [c for c in rows.column_names if c != spec.columns.label])
+    scores = {name: scorer.score(artifact, columns) for name, artifact in models.items()}
+    faults = {}
+    if champion is not None:
+        try:
+            scores[CHAMPION] = scorer.score(champion.artifact, columns)
+        except Corrupt as fault:
+            faults[CHAMPION] = f"version {champion.number} cannot be scored: {fault}"
+    labels = rows[spec.columns.label].to_numpy().astype(np.float64)
+    arrays = {
+        "labels": labels,
+        "times": rows[spec.columns.time].cast(pa.int64()).to_numpy() // 1_000_000,
+        **scores,
+        **{f"slice:{name}": _slice(rows[name]) for name in spec.gates.slices.by if name in rows.column_names},
+        **_changed(spec, models[CHALLENGER], columns, scorer),
+    }
+    out = folder / "evaluation"
+    out.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(out / "scores.npz", **arrays)
+    everything = dict(models) | ({CHAMPION: champion.artifact} if champion else {})
+    return records.write(out / "evaluation.json", {
+        "format": FORMAT, "model": spec.name, "run": data["run"], "spec_digest": spec.digest,
+        "dataset": {"uri": dataset.uri, "digest": dataset.digest}, "table_version": data["table_version"],
+        "windows": data["windows"], "rows": len(labels), "positives": int(labels.sum()),
+        "models": {name: {"uri": model.uri, "digest": model.digest} for name, model in everything.items()},
+        "champion": champion and champion.number,
+        "metrics": {name: measure(spec, labels, values) for name, values in scores.items()},
+        "faults": faults,
+        "files": {"scores.npz": records.facts(out / "scores.npz")},
+    })  # fmt: skip
+
+
+def judge(spec: ModelSpec, evaluation: Reference, measured: Mapping[str, float]) -> Judged:
+    """The gates' verdict on an evaluation, kept as verdict.json beside it. `measured`: what was measured elsewhere."""
+    record = records.read(evaluation)
+    evidence = evidence_of(evaluation, {"model_mb": _megabytes(record["models"][CHALLENGER]), **measured})
+    verdict = gates.judge(spec.gates, evidence, spec.training.seed)
+    errors = tuple(Check(name, Outcome.ERROR, said) for name, said in record["faults"].items())
+    verdict = Verdict(verdict.subject, (*errors, *verdict.checks))
+    released = verdict.outcome is Outcome.PASS or spec.gates.dry_run
+    path = records.path_of(evaluation.uri).with_name("verdict.json")
+    kept = {
+        **verdict.to_dict(), "dry_run": spec.gates.dry_run, "released": released, "measured": dict(evidence.measured),
+        "evaluation": {"uri": evaluation.uri, "digest": evaluation.digest},
+    }  # fmt: skip
+    return Judged(records.write(path, kept), verdict, released)
+
+
+def evidence_of(evaluation: Reference, measured: Mapping[str, float]) -> Evidence:
+    """The arrays of an evaluation as the gates take them. Raises Corrupt when they are not those it recorded."""
+    record = records.read(evaluation)
+    path = records.path_of(evaluation.uri)
+    records.check_files(path, record["files"])
+    with np.load(path.with_name("scores.npz"), allow_pickle=False) as kept:
+        arrays = {name: kept[name] for name in kept.files}
+    scores = {name: arrays[name] for name in record["metrics"]}
+    return Evidence(arrays["labels"], scores, _named(arrays, "slice:"), measured, _named(arrays, "changed:"))
+
+
+def measure(spec: ModelSpec, labels: NDArray[np.float64], scores: NDArray[np.float64]) -> dict[str, dict[str, float]]:
+    """Each metric's value and interval, `low` to `high`, at the gates' confidence; none where a class is missing."""
+    if not 0 < labels.sum() < len(labels):
+        return {}
+    found = {}
+    for name, metric in statistics.METRICS.items():
+        estimate = metric(labels, scores)
+        low, high = estimate.interval(spec.gates.champion.confidence)
+        found[name] = {"value": estimate.value, "low": low, "high": high}
+    return found
+
+
+def raw_columns(rows: pa.Table, names: list[str]) -> Columns:
+    """The columns as the encoding takes them: numbers as arrays with NaN for missing, all else as lists."""
+    return {name: _raw(rows[name]) for name in names}
+
+
+def _test_rows(spec: ModelSpec, data: Mapping[str, Any], tables: Tables) -> pa.Table:
+    """The labelled test rows in order of time, at the table version that the dataset was made from."""
+    starts = [parse(label) for label in data["windows"]["test"]]
+    windows = [Window(start, start + spec.window.length) for start in starts]
+    wanted = [spec.columns.time, *spec.columns.keys, *spec.columns.features, spec.columns.label]
+    names = list(dict.fromkeys(wanted))
+    rows = tables.read(data["table"], windows, version=data["table_version"], columns=names)
+    rows = rows.filter(rows[spec.columns.label].is_valid()).sort_by(spec.columns.time)
+    if len(rows) != data["rows"]["test"]:
+        raise Corrupt(
+            f"{data['table']} at version {data['table_version']} holds {len(rows):,} labelled rows in the test windows, "
+            f"the dataset {data['rows']['test']:,}; run the features stage again"
+        )
+    return rows
+
+
+def _changed(spec: ModelSpec, challenger: Reference, columns: Columns, scorer: Scorer) -> Columns:
+    """The challenger's scores of the rows as each behaviour check changes them."""
+    found = {}
+    for check in spec.gates.behaviour:
+        if check.column in columns:
+            changed = {**columns, check.column: check.change(_listed(columns[check.column]))}
+            found[f"changed:{check.name}"] = scorer.score(challenger, changed)
+    return found
+
+
+def _raw(column: pa.ChunkedArray) -> Any:
+    if pa.types.is_floating(column.type):
+        return column.to_numpy()
+    return column.to_pylist()
+
+
+def _listed(values: Any) -> list[Any]:
+    """As a list with None for a missing number."""
+    return [None if isinstance(v, float) and v != v else v for v in list(values)]  # noqa: PLR0124
+
+
+def _slice(column: pa.ChunkedArray) -> NDArray[Any]:
+    """Raw values as an array that needs no pickle: a missing text is the empty one."""
+    if pa.types.is_floating(column.type):
+        return np.asarray(column.to_numpy())
+    return np.asarray([as_text(v) or "" for v in column.to_pylist()], dtype=np.str_)
+
+
+def _named(arrays: Mapping[str, Any], prefix: str) -> Columns:
+    return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
+
+
+def _megabytes(model: Mapping[str, str]) -> float:
+    """Size of the exported model, in units of 10^6 bytes."""
+    files = records.read(Reference(model["uri"], model["digest"]))["files"]
+    return float(files["model.onnx"]["bytes"]) / 1e6

@@ -1,0 +1,30 @@
+"""What the watch saw, kept as a record, so that deciding is a step of its own and can be repeated."""
+
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+
+from include.domain.signal import Signal, State
+from include.ports import Reference
+from include.stages import records
+from include.stages.monitoring import Look
+
+
+def keep(look: Look, path: Path) -> Reference:
+    """Write all of it but the drift of single features, which the reports show."""
+    times = {name: at and at.isoformat() for name, at in (("as_of", look.as_of), ("trained", look.trained))}
+    signals = [asdict(signal) for signal in look.signals]
+    return records.write(path, {**times, "newest": look.newest, "version": look.version, "signals": signals})
+
+
+def kept(known: Reference) -> Look:
+    """Raises Corrupt when the record is gone or was changed."""
+    data = records.read(known)
+    as_of, trained = (data[name] and datetime.fromisoformat(data[name]) for name in ("as_of", "trained"))
+    signals = tuple(_signal(row) for row in data["signals"])
+    return Look(as_of, data["newest"], data["version"], trained, signals, {})
+
+
+def _signal(row: dict[str, object]) -> Signal:
+    lists = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
+    return Signal(**{**row, **lists, "state": State(str(row["state"]))})  # type: ignore[arg-type]

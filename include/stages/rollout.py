@@ -1,0 +1,172 @@
+"""Rollout: mirrored traffic, then growing shares of live traffic, each judged against the champion at the same time.
+
+Every function can be called again after a kill at any point: what was done is read from the state file, the gateway
+and the registry, never from memory. A look needs neither the registry nor Airflow, and neither does going back.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from include.domain.errors import Conflict, UserMistake
+from include.ports import Ledger, Registry, Router, Routes, Signals, Slots
+from include.spec import ModelSpec
+from include.stages import promotion, rollout_state
+from include.stages.rollout_state import Phase, State
+
+#: Seconds that a slot may take to load a version.
+SLOT_PATIENCE = 120.0
+ALL_TO_STABLE = Routes()
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What a rollout acts on; `folder` holds the state files."""
+
+    folder: Path
+    router: Router
+    signals: Signals
+    ledger: Ledger
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the plan: how traffic flows, and for how long at most."""
+
+    name: str
+    routes: Routes
+    hold: timedelta
+
+
+def plan(spec: ModelSpec) -> list[Stage]:
+    """Shadow, then each step; a step's number is its place in this list."""
+    shadow = Stage("shadow", Routes(canary=0, mirror=True), spec.rollout.shadow)
+    return [shadow, *(Stage(f"{s.weight} %", Routes(canary=s.weight), s.hold) for s in spec.rollout.steps)]
+
+
+def begin(
+    spec: ModelSpec, controls: Controls, version: str, *, registry: Registry, slots: Slots, run: str, now: datetime
+) -> State:
+    """Make the version the challenger, wait until the canary slot serves it, and write the rollout's state.
+
+    The same run goes on where it was. Raises Conflict while another version is rolled out, UserMistake when the version is
+    the champion already.
+    """
+    state = rollout_state.load(controls.folder, spec.name)
+    if state and state.run == run:
+        return state
+    if state and state.active:
+        raise Conflict(f"{spec.name}: version {state.version} is being rolled out (run {state.run}); wait or abort it")
+    champion = promotion.challenge(spec.name, version, registry)
+    slots.await_version("canary", spec.name, version, SLOT_PATIENCE)
+    state = State(spec.name, version, champion, run, now)
+    with rollout_state.locked(controls.folder, spec.name):
+        rollout_state.save(controls.folder, state)
+    controls.ledger.append(spec.name, "rollout", event="began", version=version, champion=champion, run=run)
+    return state
+
+
+def enter(spec: ModelSpec, controls: Controls, step: int, now: datetime) -> str | None:
+    """Let traffic flow as that step says. None, or the sentence that says why the step is skipped.
+
+    A step that is entered already keeps its clock and its counts. Raises Conflict when the rollout has ended.
+    """
+    with rollout_state.locked(controls.folder, spec.name):
+        state = running(spec.name, controls)
+        if reason := skipped(spec, state, step):
+            return reason
+        if state.step != step:
+            state = replace(state, step=step, step_began=now, looks=0, seen=None, sums={})
+            rollout_state.save(controls.folder, state)
+        _route(controls, state, plan(spec)[step].routes)
+    return None
+
+
+def skipped(spec: ModelSpec, state: State, step: int) -> str | None:
+    """Why this step is not for this rollout."""
+    if state.first_release and step < len(spec.rollout.steps):
+        return "first release: there is no champion to compare with or to serve the rest of the traffic"
+    if step == 0 and not spec.rollout.shadow:
+        return "the spec asks for no shadow"
+    return None
+
+
+def promote(spec: ModelSpec, controls: Controls, registry: Registry, slots: Slots) -> str:
+    """Make the version champion and bring all traffic back to the stable slot once that serves it; the version.
+
+    The old champion becomes `previous`. Raises Conflict when the champion moved since the rollout began.
+    """
+    state = rollout_state.load(controls.folder, spec.name)
+    if state and state.phase is Phase.PROMOTED:
+        return state.version
+    with rollout_state.locked(controls.folder, spec.name):
+        state = replace(running(spec.name, controls), phase=Phase.PROMOTING)
+        if state.step != len(spec.rollout.steps):
+            raise UserMistake(f"{spec.name}: the rollout has not passed its last step, so nothing is promoted")
+        rollout_state.save(controls.folder, state)
+    slots.await_version("canary", spec.name, state.version, SLOT_PATIENCE)
+    reason = f"passed every step of rollout {state.run}"
+    promotion.crown(spec.name, state.version, state.champion, reason, registry=registry, ledger=controls.ledger)
+    slots.await_version("stable", spec.name, state.version, SLOT_PATIENCE)
+    _route(controls, state, Routes())
+    promotion.retire(spec.name, state.version, registry, {"rollout": Phase.PROMOTED})
+    _end(controls, state, Phase.PROMOTED, reason)
+    return state.version
+
+
+def rollback(model: str, controls: Controls, reason: str) -> None:
+    """All traffic to stable, then the record of it; needs neither registry nor Airflow, nor a rollout that runs.
+
+    Raises Unavailable when the gateway is down; it takes the routes up by itself when it is back.
+    """
+    try:
+        controls.router.apply(model, ALL_TO_STABLE)
+    finally:
+        with rollout_state.locked(controls.folder, model):
+            state = rollout_state.load(controls.folder, model)
+            if state and state.active:
+                _end(controls, state, Phase.ROLLED_BACK, reason)
+            else:
+                controls.ledger.append(model, "rollout", event="all to stable", reason=reason)
+    # A step that was being entered meanwhile has seen the end by now, or has set its routes before it.
+    if controls.router.current(model) != ALL_TO_STABLE:
+        controls.router.apply(model, ALL_TO_STABLE)
+
+
+def close(model: str, controls: Controls, registry: Registry) -> str:
+    """After a rollback: the version is no challenger any more and keeps its reason as a tag. The reason."""
+    state = rollout_state.load(controls.folder, model)
+    if state is None or state.phase is not Phase.ROLLED_BACK:
+        raise UserMistake(f"{model}: no rollout was rolled back, so there is nothing to close")
+    tags = {"rollout": Phase.ROLLED_BACK, "rollout_reason": state.reason}
+    promotion.retire(model, state.version, registry, tags)
+    return state.reason
+
+
+def hold(spec: ModelSpec, state: State) -> timedelta:
+    """How long the step may last; a first release's only step has the longest time of the plan to show itself."""
+    stages = plan(spec)
+    return max(s.hold for s in stages) if state.first_release else stages[state.step].hold
+
+
+def running(model: str, controls: Controls) -> State:
+    """The state of the rollout that runs. Raises UserMistake when none ever began, Conflict when it has ended."""
+    state = rollout_state.load(controls.folder, model)
+    if state is None:
+        raise UserMistake(f"{model}: no rollout has begun")
+    if not state.active:
+        raise Conflict(f"{model}: the rollout of version {state.version} was {state.phase}: {state.reason}")
+    return state
+
+
+def _route(controls: Controls, state: State, routes: Routes) -> None:
+    """Apply, and record it: what a logged prediction was, live or shadow, follows from these rows."""
+    controls.router.apply(state.model, routes)
+    facts = {"version": state.version, "canary": routes.canary, "mirror": routes.mirror}
+    controls.ledger.append(state.model, "routes", **facts)
+
+
+def _end(controls: Controls, state: State, phase: Phase, reason: str) -> None:
+    facts = {"version": state.version, "champion": state.champion, "run": state.run, "reason": reason}
+    controls.ledger.append(state.model, "rollout", event=phase, **facts)
+    rollout_state.save(controls.folder, replace(state, phase=phase, reason=reason))

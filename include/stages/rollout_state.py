@@ -1,0 +1,139 @@
+"""Where a rollout stands: one small file a model, replaced whole, from which any process can go on after a kill."""
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from include.domain.errors import UserMistake
+from include.ports import ArmCounts
+from include.stages import records
+
+
+class Phase(StrEnum):
+    RUNNING = "running"
+    PROMOTING = "promoting"
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled back"
+
+
+class Word(StrEnum):
+    """What a person can say to a running rollout."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    PROMOTE = "promote"
+    ABORT = "abort"
+
+
+ACTIVE = (Phase.RUNNING, Phase.PROMOTING)
+NONE = ArmCounts(0, 0, 0)
+
+
+@dataclass(frozen=True)
+class State:
+    """`step` counts from 0, the shadow; -1 is before it.
+
+    By slot: `seen` are the gateway's counters at the last look, None before the step's first one; `sums` are the step's
+    traffic since then.
+    """
+
+    model: str
+    version: str
+    champion: str | None
+    run: str
+    began: datetime
+    phase: Phase = Phase.RUNNING
+    step: int = -1
+    step_began: datetime | None = None
+    looks: int = 0
+    seen: Mapping[str, ArmCounts] | None = None
+    sums: Mapping[str, ArmCounts] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def active(self) -> bool:
+        return self.phase in ACTIVE
+
+    @property
+    def first_release(self) -> bool:
+        return self.champion is None
+
+
+def load(folder: Path, model: str) -> State | None:
+    """None when the model never had a rollout."""
+    path = folder / f"{model}.json"
+    if not path.exists():
+        return None
+    data = json.loads(path.read_text(encoding="utf-8"))
+    step_began = data["step_began"]
+    return State(**{
+        **data,
+        "began": datetime.fromisoformat(data["began"]),
+        "step_began": step_began and datetime.fromisoformat(step_began),
+        "phase": Phase(data["phase"]),
+        "seen": None if data["seen"] is None else _arms(data["seen"]),
+        "sums": _arms(data["sums"]),
+    })  # fmt: skip
+
+
+def save(folder: Path, state: State) -> None:
+    data: dict[str, Any] = asdict(state)
+    data["began"] = state.began.isoformat()
+    data["step_began"] = state.step_began and state.step_began.isoformat()
+    records.write(folder / f"{state.model}.json", data)
+
+
+@contextmanager
+def locked(folder: Path, model: str) -> Iterator[None]:
+    """Nobody else on this machine changes the model's rollout meanwhile."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{model}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def say(folder: Path, model: str, word: Word, by: str, at: datetime) -> None:
+    """Leave a word for the running rollout; its next look obeys. Raises UserMistake when none runs."""
+    state = load(folder, model)
+    if state is None or not state.active:
+        raise UserMistake(f"{model}: no rollout is running, so there is nothing to {word}")
+    records.write(folder / f"{model}.word.json", {"run": state.run, "word": word, "by": by, "at": at.isoformat()})
+
+
+def heard(folder: Path, state: State) -> tuple[Word, str] | None:
+    """The last word said to this rollout, and who said it."""
+    path = folder / f"{state.model}.word.json"
+    if not path.exists():
+        return None
+    said = json.loads(path.read_text(encoding="utf-8"))
+    return (Word(said["word"]), said["by"]) if said["run"] == state.run else None
+
+
+def advance(state: State, counts: Mapping[str, ArmCounts], warm: bool) -> State:
+    """The state after reading the gateway's counters; until it is `warm`, and at the first look, they are the base."""
+    sums = dict(state.sums)
+    if warm and state.seen is not None:
+        for slot, now in counts.items():
+            sums[slot] = _add(sums.get(slot, NONE), _since(state.seen.get(slot, NONE), now))
+    return replace(state, looks=state.looks + 1, seen=dict(counts), sums=sums)
+
+
+def _since(before: ArmCounts, now: ArmCounts) -> ArmCounts:
+    """Traffic between two readings of a counter; a smaller one means that the gateway started anew, from 0."""
+    if now.requests < before.requests:
+        return now
+    return ArmCounts(now.requests - before.requests, now.errors - before.errors, now.slow - before.slow)
+
+
+def _add(a: ArmCounts, b: ArmCounts) -> ArmCounts:
+    return ArmCounts(a.requests + b.requests, a.errors + b.errors, a.slow + b.slow)
+
+
+def _arms(data: Mapping[str, Mapping[str, int]]) -> dict[str, ArmCounts]:
+    return {slot: ArmCounts(**counts) for slot, counts in data.items()}

@@ -1,0 +1,126 @@
+"""Rows of a window → its sketches, kept in the table `sketches`, so that a window is read once for each champion."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from include.domain.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoding, as_numbers, as_text
+from include.domain.sketch import Sketch, Sketches, of_ids, of_numbers
+from include.domain.windows import Grain, Window, parse
+from include.ports import Tables
+
+TABLE = "sketches"
+SCHEMA = pa.schema(
+    [
+        ("window", pa.string()), ("bins", pa.string()), ("rows", pa.int64()), ("feature", pa.string()),
+        ("counts", pa.list_(pa.int64())), ("sums", pa.list_(pa.float64())),
+    ]
+)  # fmt: skip
+
+
+def window_of(label: str, grain: Grain) -> Window:
+    return Window(parse(label), parse(label) + grain.length)
+
+
+def features(encoding: Encoding) -> tuple[str, ...]:
+    """What is watched: the model's columns without the parts of the time, whose season is known."""
+    return (*(f for f in encoding.categorical if f not in encoding.time_parts), *encoding.numeric)
+
+
+def sketch(encoding: Encoding, rows: pa.Table) -> dict[str, Sketch]:
+    """Each watched feature of the rows on the encoding's bins; a column that the rows lack is left out."""
+    found = {}
+    for feature in features(encoding):
+        if feature not in rows.column_names:
+            continue
+        column = rows[feature].combine_chunks()
+        if feature in encoding.knots:
+            found[feature] = of_numbers(encoding.knots[feature], _numbers(feature, column))
+        else:
+            vocabulary = encoding.vocabulary[feature]
+            found[feature] = of_ids(FIRST_KNOWN + len(vocabulary), _ids(vocabulary, column))
+    return found
+
+
+def of_windows(
+    tables: Tables, source: str, encoding: Encoding, labels: Sequence[str], grain: Grain
+) -> dict[str, Sketches]:
+    """The windows' sketches, from the table where it has them for this encoding and as many rows, else made."""
+    bins = digest(encoding)
+    windows = {label: window_of(label, grain) for label in labels}
+    sizes = _sizes(tables, source, list(windows.values()))
+    found = _kept(tables, bins, [windows[w] for w in labels if sizes.get(w)], sizes)
+    fresh = [label for label in labels if sizes.get(label) and label not in found]
+    wanted = ["window", *features(encoding)]
+    for label in fresh:
+        rows = tables.read(source, [windows[label]])
+        made = sketch(encoding, rows.select([c for c in wanted if c in rows.column_names]))
+        tables.replace(TABLE, windows[label], _rows(label, bins, rows.num_rows, made), "watch")
+        found[label] = made
+    return {label: found[label] for label in labels if label in found}
+
+
+def digest(encoding: Encoding) -> str:
+    """Names the bins."""
+    return hashlib.sha256(json.dumps(encoding.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _sizes(tables: Tables, source: str, windows: Sequence[Window]) -> dict[str, int]:
+    if not windows:
+        return {}
+    counted = tables.read(source, windows, columns=["window"])["window"].value_counts().to_pylist()
+    return {entry["values"]: entry["counts"] for entry in counted}
+
+
+def _kept(tables: Tables, bins: str, windows: Sequence[Window], sizes: dict[str, int]) -> dict[str, dict[str, Sketch]]:
+    if tables.version(TABLE) is None or not windows:
+        return {}
+    rows = tables.read(TABLE, windows)
+    rows = rows.filter(pc.equal(rows["bins"], bins))
+    found: dict[str, dict[str, Sketch]] = {}
+    for row in rows.to_pylist():
+        if row["rows"] == sizes.get(row["window"]):
+            held = Sketch(np.array(row["counts"], dtype=np.int64), np.array(row["sums"], dtype=np.float64))
+            found.setdefault(row["window"], {})[row["feature"]] = held
+    return found
+
+
+def _rows(label: str, bins: str, size: int, sketches: Sketches) -> pa.Table:
+    entries: Iterable[dict[str, object]] = (
+        {
+            "window": label,
+            "bins": bins,
+            "rows": size,
+            "feature": f,
+            "counts": s.counts.tolist(),
+            "sums": s.sums.tolist(),
+        }
+        for f, s in sketches.items()
+    )
+    return pa.Table.from_pylist(list(entries), schema=SCHEMA)
+
+
+def _numbers(feature: str, column: pa.Array) -> NDArray[np.floating]:
+    """float32 `[n]`, NaN where missing or infinite."""
+    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+        return as_numbers(feature, column.to_pylist())
+    numbers = column.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+    return np.where(np.isinf(numbers), np.float32(np.nan), numbers) if np.isinf(numbers).any() else numbers
+
+
+def _ids(vocabulary: Mapping[str, int], column: pa.Array) -> NDArray[np.int64]:
+    """Ids `[n]`, as `Encoding.encode` gives them, without a Python loop over the rows."""
+    if not pa.types.is_string(column.type):
+        coded = column.dictionary_encode()
+        texts = pa.array([as_text(v) for v in coded.dictionary.to_pylist()], pa.string())
+        column = texts.take(coded.indices)
+    known = pa.array(sorted(vocabulary, key=lambda text: vocabulary[text]), pa.string())
+    found = pc.add(pc.index_in(column, value_set=known).cast(pa.int64()), FIRST_KNOWN)
+    ids = pc.fill_null(found, UNKNOWN)
+    blank = pc.fill_null(pc.equal(column, ""), True)
+    return np.asarray(pc.if_else(blank, MISSING, ids).to_numpy(zero_copy_only=False), dtype=np.int64)

@@ -1,0 +1,70 @@
+"""Times in whatever form a source gives them, as timestamps in UTC."""
+
+from datetime import UTC, datetime
+
+import polars as pl
+
+from include.domain.errors import UserMistake
+
+TIMESTAMP = pl.Datetime("us", "UTC")
+#: Tried in this order; `T` and a blank between date and time are the same.
+AWARE = ("%Y-%m-%dT%H:%M:%S%.f%:z", "%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%dT%H:%M%:z")
+NAIVE = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d", "%Y%m%dT%H%M%S", "%Y/%m/%dT%H:%M:%S")
+#: Seconds, milliseconds, microseconds, nanoseconds since 1970, told apart by size: each unit's count of the year 2200 is
+#: far below the next one's of 1971.
+UNITS = ((1e11, 1e6), (1e14, 1e3), (1e17, 1.0), (1e20, 1e-3))
+#: A time outside is a fault of the source (epoch 0, a year 9999 for "never").
+EARLIEST, LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+
+
+def as_timestamps(raw: pl.Series, zone: str, time_format: str | None) -> pl.Series:
+    """Datetime[us, UTC] `[n]`, null where the value is no time between 1970 and 2200.
+
+    A time without a zone is one of `zone`'s: the earlier one where clocks were set back, none where they skipped it.
+    Raises UserMistake for a type that cannot hold times.
+    """
+    if raw.dtype == pl.String:
+        times = _from_text(raw, zone, time_format)
+    elif raw.dtype == pl.Date or isinstance(raw.dtype, pl.Datetime):
+        times = _placed(raw, zone)
+    elif raw.dtype.is_numeric() and time_format is None:
+        times = _from_epoch(raw.cast(pl.Float64))
+    elif raw.dtype.is_integer():
+        times = _from_text(raw.cast(pl.String), zone, time_format)
+    else:
+        raise UserMistake(f"column {raw.name} holds {raw.dtype}, which is no time")
+    return pl.select(pl.when(times.is_between(EARLIEST, LATEST)).then(times).alias(raw.name))[raw.name]
+
+
+def _from_text(raw: pl.Series, zone: str, time_format: str | None) -> pl.Series:
+    if time_format is not None:
+        return _placed(_parsed(raw, time_format), zone)
+    text = raw.str.strip_chars().str.replace(r"^(\d{4}[-/]\d\d[-/]\d\d|\d{8}) +", "${1}T").str.replace(r"[zZ]$", "+00:00")
+    found = pl.Series(raw.name, [None], TIMESTAMP).new_from_index(0, len(raw)) if len(raw) else raw.cast(TIMESTAMP)
+    for form in (*NAIVE[:1], *AWARE, *NAIVE[1:]):
+        left = found.is_null() & text.is_not_null()
+        if not left.any():
+            return found
+        found = found.zip_with(~left, _placed(_parsed(text, form), zone))
+    epoch = text.str.extract(r"^(\d{9,19}(?:\.\d+)?)$").cast(pl.Float64, strict=False)
+    return found.zip_with(found.is_not_null(), _from_epoch(epoch))
+
+
+def _parsed(text: pl.Series, form: str) -> pl.Series:
+    if "%H" not in form:
+        return text.str.to_date(form, strict=False).cast(pl.Datetime("us"))
+    return text.str.to_datetime(form, strict=False, time_unit="us")
+
+
+def _placed(times: pl.Series, zone: str) -> pl.Series:
+    at = times.cast(pl.Datetime("us")) if times.dtype == pl.Date else times.dt.cast_time_unit("us")
+    if getattr(at.dtype, "time_zone", None) is None:
+        at = at.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+    return at.dt.convert_time_zone("UTC")
+
+
+def _from_epoch(numbers: pl.Series) -> pl.Series:
+    micros = pl.lit(None, pl.Float64)
+    for limit, factor in reversed(UNITS):
+        micros = pl.when(numbers.abs() < limit).then(numbers * factor).otherwise(micros)
+    return pl.select(micros.cast(pl.Int64, strict=False).alias("t"))["t"].cast(TIMESTAMP)

@@ -1,0 +1,71 @@
+"""Training: a spec and a dataset become a job for the trainer program, and its manifest the result."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from include.domain.errors import Corrupt, UserMistake
+from include.ports import Launcher, Reference
+from include.spec import Family, ModelSpec
+from include.stages import records
+
+
+def train(
+    spec: ModelSpec, dataset: Reference, folder: Path, launcher: Launcher, *,
+    family: Family | None = None, tracking_url: str | None = None, tags: Mapping[str, str] | None = None,
+) -> Reference:  # fmt: skip
+    """The manifest of a model of that family (the spec's own when left out), trained into `folder`/<family>/.
+
+    A finished manifest for the same dataset and spec is returned at once. Raises UserMistake when the folder holds the
+    result of another dataset or spec, Corrupt for a damaged one, and what the launcher raises.
+    """
+    family = family or spec.model.family
+    data = records.read(dataset)
+    out = folder / family
+    if done := finished(out, dataset, spec.digest):
+        return done
+    tracking = _tracking(spec, data["run"], family, tracking_url, tags or {})
+    records.write(out / "job.json", job(spec, dataset, family, out, tracking))
+    launcher.train(out / "job.json", spec.training.processes)
+    result = finished(out, dataset, spec.digest)
+    if result is None:
+        raise Corrupt(f"{out}: the trainer ended well but wrote no manifest.json; see its log")
+    return result
+
+
+def finished(out: Path, dataset: Reference, spec_digest: str) -> Reference | None:
+    """The manifest in that folder, checked with every file it names; None when there is none yet."""
+    path = out / "manifest.json"
+    if not path.exists():
+        return None
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    if manifest["dataset"]["digest"] != dataset.digest or manifest["spec_digest"] != spec_digest:
+        raise UserMistake(
+            f"{out}: holds a model of another dataset or spec; start a new run instead of clearing this one"
+        )
+    records.check_files(path, manifest["files"])
+    return records.reference(path)
+
+
+def job(spec: ModelSpec, dataset: Reference, family: str, out: Path, tracking: dict[str, Any] | None) -> dict[str, Any]:
+    """What the trainer program reads."""
+    return {
+        "dataset": {"uri": dataset.uri, "digest": dataset.digest},
+        "family": family,
+        "model": spec.model.model_dump(mode="json"),
+        "training": spec.training.model_dump(mode="json"),
+        "seed": spec.training.seed,
+        "spec_digest": spec.digest,
+        "out": str(out),
+        "tracking": tracking,
+    }
+
+
+def _tracking(
+    spec: ModelSpec, run: str, family: str, url: str | None, tags: Mapping[str, str]
+) -> dict[str, Any] | None:  # fmt: skip
+    if url is None:
+        return None
+    own = {"run": run, "family": family, "spec_digest": spec.digest, **tags}
+    return {"uri": url, "experiment": spec.name, "run_name": f"{run} {family}", "tags": own}

@@ -1,0 +1,36 @@
+"""`python -m include.trainer job.json`, alone or under torchrun: from a job file to a manifest.
+
+Exit codes: 0 done, 2 the job, the data or the machine cannot do it (one line says why), 75 stopped by SIGTERM with a
+checkpoint saved, anything else a failure worth another try.
+"""
+
+import sys
+from pathlib import Path
+
+from include.domain.errors import PerennialError, UserMistake
+from include.trainer import job as jobs
+from include.trainer.run import run
+from include.trainer.signals import STOPPED, Stop, Stopped
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        if len(arguments) != 1:
+            raise UserMistake("usage: python -m include.trainer job.json")
+        run(jobs.read(Path(arguments[0])), Stop())
+    except Stopped as stopped:
+        return _last_words(str(stopped), STOPPED)
+    except UserMistake as mistake:
+        return _last_words(str(mistake), 2)
+    except PerennialError as fault:
+        return _last_words(str(fault), 1)
+    return 0
+
+
+def _last_words(line: str, code: int) -> int:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

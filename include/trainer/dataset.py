@@ -1,0 +1,108 @@
+"""The dataset on disk as memory-mapped arrays, checked against its record, and the order in which training reads it."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from include.domain.encoding import Encoding
+from include.domain.errors import Corrupt, UserMistake
+
+SPLITS = ("train", "validate", "test")
+#: Rows read in one piece from disk; so many blocks are shuffled together in memory.
+BLOCK = 8192
+BLOCKS_TOGETHER = 32
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of some windows: ids int32 `[n, C]`, numbers float32 `[n, N]` (NaN missing), labels `[n]`, times (epoch s) `[n]`."""
+
+    ids: NDArray[np.int32]
+    numbers: NDArray[np.float32]
+    labels: NDArray[np.float32]
+    times: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: NDArray[np.int64]) -> "Split":
+        return Split(self.ids[rows], self.numbers[rows], self.labels[rows], self.times[rows])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    record: dict[str, Any]  #: `dataset.json`
+    folder: Path
+    encoding: Encoding
+    train: Split
+    validate: Split
+    test: Split
+
+
+def load(path: Path, digest: str) -> Dataset:
+    """The dataset that `dataset.json` records. Raises Corrupt where a digest differs, UserMistake where nothing can be learnt."""
+    if not path.is_file():
+        raise UserMistake(f"{path}: there is no dataset; run the features stage again")
+    record = json.loads(_checked(path, digest))
+    folder = path.parent
+    for name, facts in record["files"].items():
+        _checked(folder / name, facts["sha256"])
+    encoding = Encoding.from_dict(json.loads((folder / "encoding.json").read_text(encoding="utf-8")))
+    splits = {name: _split(folder, name) for name in SPLITS}
+    for name, split in splits.items():
+        _refuse_useless(name, split, record["windows"][name])
+    return Dataset(record, folder, encoding, **splits)
+
+
+def order(rows: int, batch_size: int, seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:
+    """The rows of each batch of an epoch, in an order that seed and epoch alone decide, whatever the number of processes.
+
+    Blocks are read in random order and the rows of a few of them shuffled together, so that the disk is read in long
+    pieces while neighbours in a batch are strangers.
+    """
+    random = np.random.default_rng([seed, epoch])
+    blocks = random.permutation(-(-rows // BLOCK))
+    left = np.empty(0, dtype=np.int64)
+    for start in range(0, len(blocks), BLOCKS_TOGETHER):
+        together = [np.arange(b * BLOCK, min((b + 1) * BLOCK, rows)) for b in blocks[start : start + BLOCKS_TOGETHER]]
+        mixed = np.concatenate([left, random.permutation(np.concatenate(together))])
+        whole = len(mixed) // batch_size * batch_size
+        yield from mixed[:whole].reshape(-1, batch_size)
+        left = mixed[whole:]
+    if len(left):
+        yield left
+
+
+def steps(rows: int, batch_size: int) -> int:
+    """Batches in an epoch."""
+    return -(-rows // batch_size)
+
+
+def _split(folder: Path, name: str) -> Split:
+    ids, numbers, labels, times = (np.load(folder / f"{name}.{part}.npy", mmap_mode="r", allow_pickle=False)
+                                   for part in ("ids", "numbers", "labels", "times"))  # fmt: skip
+    return Split(ids, numbers, labels, times)
+
+
+def _refuse_useless(name: str, split: Split, windows: list[str]) -> None:
+    span = f"{windows[0]} to {windows[-1]}" if windows else "no window"
+    if not len(split):
+        raise UserMistake(f"{name}: no rows in {span}; land data there or change the windows of the spec")
+    positives = int(split.labels.sum())
+    if name == "train" and positives in (0, len(split)):
+        raise UserMistake(f"{name}: all {len(split)} labels of {span} are {int(positives > 0)}; a model needs both classes")
+
+
+def _checked(path: Path, digest: str) -> bytes:
+    if not path.is_file():
+        raise Corrupt(f"{path}: the dataset's record names it, but it is not there; run the features stage again")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise Corrupt(f"{path}: its SHA-256 is not the recorded one; run the features stage again")
+    return data

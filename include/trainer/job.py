@@ -1,0 +1,115 @@
+"""The job file: everything a training needs to know, and nothing it must ask anyone for."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from include.domain.errors import UserMistake
+
+FAMILIES = ("dcn", "logistic", "lightgbm")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The spec's `model` section, as the trainer reads it."""
+
+    embedding: int
+    cross_layers: int
+    cross_rank: int  #: 0 is full rank
+    hidden: tuple[int, ...]
+    dropout: float
+    structure: str = "parallel"
+    experts: int = 1  #: low-rank experts a cross layer
+
+
+@dataclass(frozen=True)
+class Training:
+    """The spec's `training` section, as the trainer reads it."""
+
+    epochs: int
+    batch_size: int  #: rows a step, over all processes
+    learning_rate: float
+    embedding_decay: float
+    ema: float
+    label_smoothing: float = 0.0
+    precision: str = "auto"
+    checkpoint_steps: int = 500
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """An MLflow server and where in it this run belongs."""
+
+    uri: str
+    experiment: str
+    run_name: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Job:
+    dataset: Path  #: `dataset.json`
+    dataset_digest: str  #: SHA-256 of its bytes
+    family: str
+    model: Model
+    training: Training
+    seed: int
+    spec_digest: str
+    out: Path
+    tracking: Tracking | None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.out / "checkpoints"
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of all that decides the weights: two jobs with the same one train the same model."""
+        parts = (self.dataset_digest, self.family, asdict(self.model), asdict(self.training), self.seed)
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def params(self) -> dict[str, str]:
+        """What MLflow shows as the run's parameters."""
+        sections = {"model": asdict(self.model), "training": asdict(self.training)}
+        flat = {f"{s}.{name}": str(value) for s, section in sections.items() for name, value in section.items()}
+        return {"family": self.family, "seed": str(self.seed), **flat}
+
+
+def read(path: Path) -> Job:
+    """Raises UserMistake naming what is missing or cannot be read."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        job = _job(data)
+    except OSError as fault:
+        raise UserMistake(f"{path}: cannot read the job: {fault.strerror}") from None
+    except KeyError as fault:
+        raise UserMistake(f"{path}: the job lacks {fault}") from None
+    except (ValueError, TypeError) as fault:
+        raise UserMistake(f"{path}: not a job: {fault}") from None
+    if job.family not in FAMILIES:
+        raise UserMistake(f"{path}: family: {job.family!r} is not one of {', '.join(FAMILIES)}")
+    return job
+
+
+def _job(data: Mapping[str, Any]) -> Job:
+    tracking = data.get("tracking")
+    return Job(
+        dataset=Path(str(data["dataset"]["uri"]).removeprefix("file://")),
+        dataset_digest=data["dataset"]["digest"],
+        family=data["family"],
+        model=_pick(Model, {**data["model"], "hidden": tuple(data["model"]["hidden"])}),
+        training=_pick(Training, data["training"]),
+        seed=int(data["seed"]),
+        spec_digest=data["spec_digest"],
+        out=Path(data["out"]),
+        tracking=_pick(Tracking, tracking) if tracking else None,
+    )
+
+
+def _pick(section: type[T], data: Mapping[str, Any]) -> T:
+    return section(**{f.name: data[f.name] for f in fields(section) if f.name in data})  # type: ignore[arg-type]

@@ -1,0 +1,152 @@
+"""The models: DCN-v2 and a wide logistic regression, both from ids `[batch, C]` and raw numbers `[batch, N]` to logits `[batch]`.
+
+DCN-v2: Wang et al., "DCN V2: Improved Deep & Cross Network", WWW 2021 (arXiv:2008.13535); equation numbers are theirs.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import ndtri
+from torch import Tensor, nn
+
+from include.domain.encoding import Encoding
+from include.trainer.job import Model
+
+#: Scaled numbers stay within the normal scores of this quantile and its mirror image (±2.05): a number never seen in
+#: training is at most as strange as the strangest in fifty.
+TAIL = 0.02
+#: Rows of the training data that decide the scaling; more change it by less than the knots' own width.
+SAMPLE = 500_000
+
+
+class Scale(nn.Module):
+    """Raw numbers `[batch, N]` → rank-Gaussian scores and missing flags `[batch, 2 N]`.
+
+    A number's rank among the training data, read at the encoding's knots, becomes the normal score of that rank, linear
+    between the knots and constant outside; a missing number becomes 0 and raises its flag.
+    """
+
+    def __init__(self, encoding: Encoding, numbers: NDArray[np.float32]) -> None:
+        super().__init__()
+        curves = [_curve(np.array(encoding.knots[f]), numbers[:SAMPLE, i]) for i, f in enumerate(encoding.numeric)]
+        pieces = max((len(widths) for _, widths, _, _ in curves), default=0)
+        for i, name in enumerate(("starts", "widths", "slopes")):
+            padded = [np.pad(curve[i], (0, pieces - len(curve[i]))) for curve in curves]
+            self.register_buffer(name, torch.tensor(np.array(padded), dtype=torch.float32).reshape(len(curves), pieces))
+        self.register_buffer("lowest", torch.tensor([curve[3] for curve in curves], dtype=torch.float32))
+        self.outputs = 2 * len(curves)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        missing = torch.isnan(numbers)
+        inside = torch.minimum(torch.relu(torch.nan_to_num(numbers).unsqueeze(-1) - self.starts), self.widths)
+        scores = (inside * self.slopes).sum(-1) + self.lowest
+        return torch.cat([torch.where(missing, torch.zeros_like(scores), scores), missing.float()], dim=1)
+
+
+class Table(nn.Module):
+    """One embedding table for all categorical fields, each at its own offset: ids `[batch, C]` → `[batch, C, width]`."""
+
+    def __init__(self, sizes: list[int], width: int) -> None:
+        super().__init__()
+        self.rows = nn.Embedding(max(sum(sizes), 1), width)
+        self.register_buffer("offsets", torch.tensor([0, *np.cumsum(sizes)[:-1]][: len(sizes)], dtype=torch.int64))
+        nn.init.normal_(self.rows.weight, std=0.01)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.rows(ids + self.offsets)
+
+
+class Cross(nn.Module):
+    """A full-rank cross layer, x0 ⊙ (W x + b) + x (equation 1)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, x0: Tensor, x: Tensor) -> Tensor:
+        return x0 * self.linear(x) + x
+
+
+class LowRankCross(nn.Module):
+    """A low-rank cross layer, x0 ⊙ (U Vᵀx + b) + x (equation 2), or a gated mixture of such experts (equations 3 and 4).
+
+    With K experts the layer is Σᵢ gᵢ(x) x0 ⊙ (Uᵢ tanh(Cᵢ tanh(Vᵢᵀx)) + bᵢ) + x, where g is a softmax over the experts.
+    """
+
+    def __init__(self, width: int, rank: int, experts: int) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(nn.Linear(width, rank, bias=False) for _ in range(experts))
+        self.up = nn.ModuleList(nn.Linear(rank, width) for _ in range(experts))
+        self.middle = nn.ModuleList(nn.Linear(rank, rank, bias=False) for _ in range(experts if experts > 1 else 0))
+        self.gate = nn.Linear(width, experts) if experts > 1 else None
+
+    def forward(self, x0: Tensor, x: Tensor) -> Tensor:
+        if self.gate is None:
+            return x0 * self.up[0](self.down[0](x)) + x
+        gates = torch.softmax(self.gate(x), dim=1)
+        crossed = [up(torch.tanh(middle(torch.tanh(down(x)))))
+                   for down, middle, up in zip(self.down, self.middle, self.up, strict=True)]  # fmt: skip
+        return x0 * (torch.stack(crossed, dim=2) * gates.unsqueeze(1)).sum(2) + x
+
+
+class DCN(nn.Module):
+    """Cross layers beside an MLP (`parallel`) or below it (`stacked`), on embeddings, scaled numbers and missing flags."""
+
+    def __init__(self, shape: Model, encoding: Encoding, numbers: NDArray[np.float32]) -> None:
+        super().__init__()
+        self.scale = Scale(encoding, numbers)
+        self.table = Table(encoding.sizes, shape.embedding)
+        width = len(encoding.sizes) * shape.embedding + self.scale.outputs
+        self.crosses = nn.ModuleList(
+            LowRankCross(width, shape.cross_rank, shape.experts) if shape.cross_rank else Cross(width)
+            for _ in range(shape.cross_layers)
+        )
+        self.stacked = shape.structure == "stacked"
+        self.deep, deep_width = _mlp(width, shape.hidden, shape.dropout)
+        self.head = nn.Linear(deep_width if self.stacked else deep_width + width, 1)
+
+    def forward(self, ids: Tensor, numbers: Tensor) -> Tensor:
+        x0 = torch.cat([self.table(ids).flatten(1), self.scale(numbers)], dim=1)
+        x = x0
+        for cross in self.crosses:
+            x = cross(x0, x)
+        last = self.deep(x) if self.stacked else torch.cat([x, self.deep(x0)], dim=1)
+        return self.head(last).squeeze(1)
+
+
+class Logistic(nn.Module):
+    """A wide logistic regression: one weight an id, one a scaled number, one a missing flag."""
+
+    def __init__(self, encoding: Encoding, numbers: NDArray[np.float32]) -> None:
+        super().__init__()
+        self.scale = Scale(encoding, numbers)
+        self.table = Table(encoding.sizes, 1)
+        self.head = nn.Linear(self.scale.outputs, 1)
+
+    def forward(self, ids: Tensor, numbers: Tensor) -> Tensor:
+        return self.table(ids).sum(1).squeeze(1) + self.head(self.scale(numbers)).squeeze(1)
+
+
+def build(family: str, shape: Model, encoding: Encoding, numbers: NDArray[np.float32]) -> DCN | Logistic:
+    return Logistic(encoding, numbers) if family == "logistic" else DCN(shape, encoding, numbers)
+
+
+def _mlp(width: int, hidden: tuple[int, ...], dropout: float) -> tuple[nn.Sequential, int]:
+    layers: list[nn.Module] = []
+    for size in hidden:
+        layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
+        width = size
+    return nn.Sequential(*layers), width
+
+
+def _curve(
+    knots: NDArray[np.float64], numbers: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], float]:
+    """Starts, widths and slopes of the pieces of number → normal score, and the score left of all of them."""
+    knots = np.unique(knots.astype(np.float32))
+    known = np.sort(numbers[np.isfinite(numbers)])
+    # Half of the ties count as below, so that a value held by most rows sits in the middle of the ranks it fills.
+    below = (np.searchsorted(known, knots, "left") + np.searchsorted(known, knots, "right")) / 2
+    scores = ndtri(np.clip(below / max(len(known), 1), TAIL, 1 - TAIL)) if len(known) else np.zeros(len(knots))
+    widths = np.diff(knots.astype(np.float64))
+    return knots[:-1].astype(np.float64), widths, np.diff(scores) / widths, float(scores[0])

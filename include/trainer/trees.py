@@ -1,0 +1,59 @@
+"""LightGBM: gradient-boosted trees on the same ids and numbers, as one ONNX graph with the same inputs and output."""
+
+import time
+from typing import Any
+
+import lightgbm
+import numpy as np
+from numpy.typing import NDArray
+
+from include.trainer import treegraph
+from include.trainer.dataset import Dataset, Split
+from include.trainer.fitted import Fitted
+from include.trainer.job import Job
+from include.trainer.tracking import Tracker
+
+ROUNDS = 400
+PATIENCE = 50  #: rounds without a lower logloss on the validate windows before growing ends
+#: Small steps, shared leaves and smoothed categories: few positives a day make large trees remember days, not causes.
+PARAMETERS = {
+    "objective": "binary", "metric": "binary_logloss", "learning_rate": 0.05, "num_leaves": 31, "min_data_in_leaf": 100,
+    "feature_fraction": 0.7, "bagging_fraction": 0.8, "bagging_freq": 1, "cat_smooth": 50, "cat_l2": 20,
+    "deterministic": True, "force_row_wise": True, "verbose": -1,
+}  # fmt: skip
+
+
+def fit(job: Job, data: Dataset, tracker: Tracker) -> Fitted:
+    """Grow trees until the validate windows gain no more."""
+    categorical = data.train.ids.shape[1]
+    train = lightgbm.Dataset(table(data.train.ids, data.train.numbers), data.train.labels,
+                             categorical_feature=list(range(categorical)))  # fmt: skip
+    validate = train.create_valid(table(data.validate.ids, data.validate.numbers), data.validate.labels)
+    began = time.monotonic()
+    booster = lightgbm.train(
+        {**PARAMETERS, "seed": job.seed}, train, ROUNDS, valid_sets=[validate],
+        callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False), _progress(tracker)],
+    )  # fmt: skip
+    seconds = time.monotonic() - began
+    rounds = booster.current_iteration()
+    text = booster.model_to_string(num_iteration=booster.best_iteration)
+    return Fitted(
+        "model.txt", text.encode(), treegraph.graph(booster.dump_model(), categorical, data.train.numbers.shape[1]),
+        lambda ids, numbers: np.asarray(booster.predict(table(ids, numbers)), dtype=np.float64),
+        seconds, len(data.train) * rounds / max(seconds, 1e-9),
+    )  # fmt: skip
+
+
+def table(ids: NDArray[np.int32], numbers: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Ids and numbers side by side, float32 `[n, C + N]`; exact for ids below 2²⁴."""
+    return np.concatenate([ids.astype(np.float32), numbers], axis=1)
+
+
+def _progress(tracker: Tracker) -> Any:
+    def after(round_: lightgbm.callback.CallbackEnv) -> None:
+        if (round_.iteration + 1) % PATIENCE == 0:
+            loss = round_.evaluation_result_list[0][2]
+            tracker.say(f"round {round_.iteration + 1}/{round_.end_iteration} validate logloss {loss:.4f}")
+            tracker.metrics({"validate_logloss": loss}, round_.iteration + 1)
+
+    return after

@@ -1,0 +1,91 @@
+"""The composition root: which adapter stands behind which port. Nothing else chooses.
+
+Adapters are imported where they are made, because some take seconds and each task needs only a few.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from include.ports import Launcher, Ledger, Records, Registry, Router, Scorer, Signals, Slots, Source, Tables, Validator
+from include.settings import Settings, from_env
+from include.spec import ModelSpec
+from include.stages import rollout
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Every part that the settings name, made when it is asked for."""
+
+    settings: Settings
+
+    def tables(self, spec: ModelSpec) -> Tables:
+        from include.adapters.delta import DeltaTables
+
+        return DeltaTables(self.settings.tables / spec.name)
+
+    def validator(self, spec: ModelSpec) -> Validator:
+        from include.adapters.expectations import GreatExpectations
+
+        return GreatExpectations(spec, self.settings.reports / spec.name / "validation")
+
+    def launcher(self) -> Launcher:
+        from include.adapters.torchrun import Torchrun
+
+        return Torchrun()
+
+    def scorer(self) -> Scorer:
+        from include.adapters.onnx import OnnxScorer
+
+        return OnnxScorer()
+
+    def registry(self) -> Registry:
+        from include.adapters.mlflow import MLflow
+
+        return MLflow(self.settings.mlflow_url, self.settings.home / "locks")
+
+    def router(self) -> Router:
+        from include.adapters import traefik
+
+        return traefik.for_settings(self.settings)
+
+    def slots(self) -> Slots:
+        from include.adapters.slots import HttpSlots
+
+        return HttpSlots({slot: self.settings.slot_url(slot) for slot in ("stable", "canary")})
+
+    def signals(self) -> Signals:
+        from include.adapters.signals import ProductionSignals
+
+        return ProductionSignals(self.settings.gateway_admin_url, self.settings.predictions)
+
+    def ledger(self) -> Ledger:
+        from include.adapters.ledger import FileLedger
+
+        return FileLedger(self.settings.ledger)
+
+    def controls(self) -> rollout.Controls:
+        """What a rollout acts on."""
+        return rollout.Controls(self.settings.home / "rollouts", self.router(), self.signals(), self.ledger())
+
+    def records(self, spec: ModelSpec) -> Records:
+        from include.adapters.records import JsonRecords
+
+        return JsonRecords(self.settings.records / spec.name)
+
+    def source(self, spec: ModelSpec) -> Source:
+        from include.adapters.sources import FileSource
+
+        return FileSource(spec.source, self.settings.home)
+
+    def watch_folder(self, spec: ModelSpec) -> Path:
+        """What each look of the watch saw."""
+        return self.settings.home / "watch" / spec.name
+
+    def run_folder(self, spec: ModelSpec, run: str) -> Path:
+        """Where a training run keeps its dataset, results and verdicts."""
+        return self.settings.runs / spec.name / run
+
+
+def parts() -> Parts:
+    """As the environment says."""
+    return Parts(from_env())

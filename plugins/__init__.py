@@ -1,0 +1,1 @@
+"""All that knows Airflow and is no DAG."""

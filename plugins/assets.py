@@ -1,0 +1,18 @@
+"""The named assets on which the DAGs of one model meet."""
+
+from airflow.sdk import Asset
+
+
+def features(model: str) -> Asset:
+    """Features of a window were built."""
+    return Asset(f"{model}.features", uri=f"perennial://{model}/features", group="perennial")
+
+
+def retraining(model: str) -> Asset:
+    """The watch asks for a training; the event's extra holds `request`, `cause`, `sentence` and `as_of`."""
+    return Asset(f"{model}.retraining", uri=f"perennial://{model}/retraining", group="perennial")
+
+
+def challenger(model: str) -> Asset:
+    """A version was approved; the event's extra holds `version`."""
+    return Asset(f"{model}.challenger", uri=f"perennial://{model}/challenger", group="perennial")

@@ -1,0 +1,54 @@
+"""What every DAG of a model has in common, and when it runs; read from the spec."""
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import AssetOrTimeSchedule, CronDataIntervalTimetable, CronTriggerTimetable
+
+from include.spec import ModelSpec, load_all
+from plugins import assets
+from plugins.outcome import BY_CAUSE
+
+UTC = "UTC"
+
+
+def specs() -> list[ModelSpec]:
+    """The valid specs; `dags/model_specs.py` shows the faults of the others."""
+    return load_all()[0]
+
+
+def common(spec: ModelSpec, doc: str | None, **own: Any) -> dict[str, Any]:
+    """DAG arguments: name the family's own ones in `own`."""
+    return {
+        "start_date": spec.schedule.start,
+        "catchup": False,
+        "max_active_runs": 1,
+        "doc_md": f"{doc}\n\n**{spec.name}**: {spec.description}",
+        "tags": ["perennial", spec.name, *spec.tags],
+        "default_args": {
+            "owner": spec.owner,
+            "retries": 2,
+            "retry_delay": timedelta(seconds=10),
+            "retry_policy": BY_CAUSE,
+            "execution_timeout": timedelta(hours=1),
+        },
+        "dagrun_timeout": timedelta(days=2),
+        **own,
+    }
+
+
+def every_window(spec: ModelSpec) -> CronDataIntervalTimetable:
+    """One run a data interval, so that backfills and the grid speak of windows."""
+    return CronDataIntervalTimetable(spec.schedule.data, timezone=UTC)
+
+
+def weekly_or_on_request(spec: ModelSpec) -> Any:
+    """By time, where the spec names one, and whenever the watch asks."""
+    asked = assets.retraining(spec.name)
+    if spec.schedule.train is None:
+        return [asked]
+    return AssetOrTimeSchedule(timetable=CronTriggerTimetable(spec.schedule.train, timezone=UTC), assets=[asked])
+
+
+def every_few_minutes(spec: ModelSpec) -> CronTriggerTimetable | None:
+    return CronTriggerTimetable(spec.schedule.watch, timezone=UTC) if spec.schedule.watch else None

@@ -1,0 +1,68 @@
+"""Operators that wait: for a person's approval, and for a step of the rollout to be decided."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from include.spec import ModelSpec
+from plugins.triggers import Looks
+
+
+class Approve(ApprovalOperator):
+    """Shows the evidence and waits for a person; with `approval: {mode: auto}` a passed verdict approves itself."""
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> "Approve":
+        return cls(
+            task_id="approve",
+            subject=f"Release {spec.name} version {{{{ ti.xcom_pull('register')['version'] }}}}?",
+            body="{{ ti.xcom_pull('register')['card'] }}",
+            defaults=cls.REJECT,
+            response_timeout=spec.approval.timeout,
+            execution_timeout=None,
+            params={"auto": spec.approval.mode == "auto"},
+            pool="serving",
+        )
+
+    def execute(self, context: Any) -> Any:
+        registered = context["ti"].xcom_pull(task_ids="register")
+        if self.params["auto"] and registered["outcome"] == "pass":
+            at = datetime.now(UTC).isoformat()
+            return {"chosen_options": [self.APPROVE], "responded_by_user": {"name": "auto"}, "responded_at": at}
+        self.body = Path(self.body or "").read_text(encoding="utf-8")
+        return super().execute(context)
+
+
+class HoldStep(BaseOperator):
+    """Lets traffic flow as one step of the rollout's plan says, and holds it until the judge has decided."""
+
+    def __init__(self, *, model: str, step: int, **kwargs: Any) -> None:
+        super().__init__(pool="serving", trigger_rule="none_failed", **kwargs)
+        self.model, self.step = model, step
+
+    @classmethod
+    def each_of(cls, spec: ModelSpec) -> list["HoldStep"]:
+        """`shadow`, then `canary_<weight>` for each step of the plan."""
+        names = ["shadow", *(f"canary_{step.weight}" for step in spec.rollout.steps)]
+        return [cls(task_id=name, model=spec.name, step=number) for number, name in enumerate(names)]
+
+    def execute(self, context: Any) -> None:
+        from include import spec as specs
+        from include import wiring
+        from include.stages import rollout
+
+        reason = rollout.enter(specs.find(self.model), wiring.parts().controls(), self.step, datetime.now(UTC))
+        if reason:
+            raise AirflowSkipException(reason)
+        self.defer(trigger=Looks(self.model), method_name="settle")
+
+    def settle(self, context: Any, event: dict[str, str]) -> str:
+        """The judge's sentence. Fails without a retry when traffic went back to the champion."""
+        if event["decision"] == "roll back":
+            raise AirflowFailException(event["sentence"])
+        self.log.info(event["sentence"])
+        return event["sentence"]

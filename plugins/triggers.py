@@ -1,0 +1,36 @@
+"""What waits in the triggerer, so that a long hold keeps no worker."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+#: Seconds between two looks at the canary.
+LOOK_EVERY = 1.0
+
+
+class Looks(BaseTrigger):
+    """Looks at a model's running rollout until the step is decided. It keeps nothing: a restarted triggerer looks on."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__()
+        self.model = model
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return "plugins.triggers.Looks", {"model": self.model}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        from include import spec as specs
+        from include import wiring
+        from include.stages import rollout_look
+
+        spec = specs.find(self.model)
+        controls = wiring.parts().controls()
+        while True:
+            seen = await asyncio.to_thread(rollout_look.look, spec, controls, datetime.now(UTC))
+            if seen.decision != "wait":
+                yield TriggerEvent({"decision": seen.decision, "sentence": seen.sentence})
+                return
+            await asyncio.sleep(LOOK_EVERY)

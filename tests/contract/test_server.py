@@ -1,0 +1,202 @@
+"""The server as a process, over HTTP, with a registry that answers as MLflow does."""
+
+import itertools
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import httpx
+import pytest
+
+from include.adapters.slots import HttpSlots
+from include.domain.errors import Unavailable
+from tests.serving import ROW, Registry, Server, await_, expected, rows, write_artifact
+
+BIASES = {"1": 0.0, "2": 1.0, "3": -1.0}
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    registry = Registry()
+    for number, bias in BIASES.items():
+        registry.versions[number] = write_artifact(tmp_path / f"run-{number}", bias)
+    yield registry
+    registry.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path, registry: Registry) -> Iterator[Server]:
+    registry.aliases["champion"] = "1"
+    server = Server(tmp_path, "--slot", "stable", "--registry", registry.url)
+    yield server
+    server.close()
+
+
+def serves(server: Server, number: str) -> None:
+    await_(lambda: server.status()["version"] == number, f"version {number}")
+
+
+def test_rows_score_as_the_model_says_alone_and_together(server: Server) -> None:
+    given = rows(200)
+    together = server.predict(*given)
+    with ThreadPoolExecutor(8) as callers:
+        alone = [p["scores"][0] for p in callers.map(server.predict, given)]
+    for row, one, many in zip(given, alone, together["scores"], strict=True):
+        assert one == pytest.approx(expected(row), abs=1e-5)
+        assert many == pytest.approx(one, abs=1e-6)
+    assert (together["model"], together["version"], together["slot"]) == ("flights", "1", "stable")
+
+
+def test_one_bare_row_is_a_request_too(server: Server) -> None:
+    answer = server.http.post("/predict", json=ROW).json()
+    assert answer["scores"] == [pytest.approx(expected(ROW), abs=1e-5)]
+
+
+def test_without_a_version_it_is_alive_not_ready_and_says_why(tmp_path: Path, registry: Registry) -> None:
+    server = Server(tmp_path, "--slot", "canary", "--alias", "challenger", "--registry", registry.url, wait=False)
+    try:
+        ready, predict = server.http.get("/v2/health/ready"), server.http.post("/predict", json=ROW)
+        assert (ready.status_code, predict.status_code) == (503, 503)
+        assert "challenger" in await_(lambda: server.status()["reason"], "a reason")
+        assert predict.headers["retry-after"] == "1"
+        registry.aliases["challenger"] = "2"
+        serves(server, "2")
+    finally:
+        server.close()
+
+
+def test_swaps_under_load_lose_no_request_and_mix_no_versions(server: Server, registry: Registry) -> None:
+    stop, given = Event(), rows(50)
+
+    def call(_: int) -> set[str]:
+        seen = set()
+        for row in itertools.cycle(given):
+            answer = server.predict(row)
+            assert answer["scores"][0] == pytest.approx(expected(row, BIASES[answer["version"]]), abs=1e-5)
+            seen.add(answer["version"])
+            if stop.is_set():
+                return seen
+        raise AssertionError
+
+    with ThreadPoolExecutor(4) as callers:
+        calls = [callers.submit(call, n) for n in range(4)]
+        try:
+            for number in ("2", "3", "1", "2"):
+                registry.aliases["champion"] = number
+                serves(server, number)
+        finally:
+            stop.set()
+        assert all(len(c.result()) == 3 for c in calls)
+    assert server.metric("perennial_model_loads_total{") == 5
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "encoding.json", "manifest.json"])
+def test_a_version_that_fails_to_load_leaves_the_old_one_serving(
+    server: Server, registry: Registry, tmp_path: Path, name: str
+) -> None:
+    broken = tmp_path / "run-2" / name
+    broken.write_bytes(broken.read_bytes() + b" ")
+    registry.aliases["champion"] = "2"
+    await_(lambda: (server.status()["reason"] or "").startswith("version 2 did not load"), "the fault in /status")
+    ready = server.http.get("/v2/health/ready")
+    assert (ready.status_code, server.predict(ROW)["version"]) == (200, "1")
+    assert name in ready.json()["reason"] and "digest" in ready.json()["reason"]
+    assert server.metric('perennial_model_loads_total{slot="stable",model="flights",outcome="failed"}') == 1
+    with pytest.raises(Unavailable, match=r"serves version 1 of flights; version 2 did not load"):
+        HttpSlots({"stable": server.url}).await_version("stable", "flights", "2", timeout=0.1)
+    registry.aliases["champion"] = "3"
+    HttpSlots({"stable": server.url}).await_version("stable", "flights", "3", timeout=20)
+    assert server.status()["reason"] is None
+
+
+def test_alias_removed_or_registry_away_it_serves_on_also_after_a_restart(
+    server: Server, registry: Registry, tmp_path: Path
+) -> None:
+    del registry.aliases["champion"]
+    assert "names no version" in await_(lambda: server.status()["reason"], "the missing alias")
+    assert server.predict(ROW)["version"] == "1"
+    registry.close()
+    await_(lambda: "does not answer" in (server.status()["reason"] or ""), "the registry's absence")
+    assert server.http.get("/v2/health/ready").status_code == 200
+    server.stop()
+    again = Server(tmp_path, "--slot", "stable", "--registry", registry.url)
+    try:
+        assert again.predict(ROW)["version"] == "1"
+    finally:
+        again.close()
+
+
+def test_slots_that_do_not_answer_are_unavailable() -> None:
+    with pytest.raises(Unavailable, match="does not answer"):
+        HttpSlots({"stable": "http://127.0.0.1:9"}).await_version("stable", "flights", "1", timeout=0)
+
+
+def test_sigterm_answers_what_is_under_way_then_ends(server: Server) -> None:
+    """Callers with kept connections, as a gateway holds them: it is told by health and has the drain's time to turn away."""
+    stop, ended = Event(), Event()
+
+    def call(_: int) -> int:
+        with httpx.Client(base_url=server.url, trust_env=False) as http:
+            for n in itertools.count(1):
+                assert http.post("/predict", json=ROW).status_code == 200
+                if stop.is_set():
+                    return n
+        raise AssertionError
+
+    with ThreadPoolExecutor(4) as callers:
+        calls = [callers.submit(call, n) for n in range(4)]
+        server.process.send_signal(signal.SIGTERM)
+        await_(lambda: server.http.get("/v2/health/ready").status_code == 503, "not ready")
+        assert server.status()["reason"] == "shutting down"
+        stop.set()
+        answered = sum(c.result() for c in calls)
+    ended.set()
+    assert server.process.wait(timeout=20) == 0
+    assert len(server.logged()) == answered
+
+
+def test_log_line_holds_what_a_later_join_needs(server: Server) -> None:
+    server.predict({**ROW, "carrier": "ZZ"}, **{"x-request-id": "call-7"})
+    server.predict(ROW, ROW)
+    assert server.stop() == 0
+    first, *two = server.logged()
+    assert first | {"at": 0, "ms": 0, "score": 0} == {
+        "id": "call-7", "at": 0, "version": "1", "slot": "stable", "key": "ZZ|1545", "time": ROW["at"],
+        "features": {**ROW, "carrier": "ZZ"}, "score": 0, "ms": 0,
+    }  # fmt: skip
+    assert [line["id"].rsplit("-", 1)[1] for line in two] == ["0", "1"]
+
+
+def test_kill_9_loses_no_line_that_was_written(server: Server) -> None:
+    for _ in range(3):
+        server.predict(*rows(100))
+        written = 'perennial_log_rows_total{slot="stable",model="flights",outcome="written"}'
+        await_(lambda: server.metric(written) % 100 == 0 and server.metric(written), "the log to be written", 1.0)
+    server.stop(signal.SIGKILL)
+    assert len(server.logged()) == 300
+
+
+def test_a_log_that_cannot_be_written_stops_no_prediction_and_is_counted(tmp_path: Path, registry: Registry) -> None:
+    registry.aliases["champion"] = "1"
+    (tmp_path / "log").write_text("a file where the folder should be")
+    server = Server(tmp_path, "--slot", "stable", "--registry", registry.url)
+    try:
+        server.predict(*rows(10))
+        await_(
+            lambda: server.metric('perennial_log_rows_total{slot="stable",model="flights",outcome="lost"}') == 10, ""
+        )
+        assert server.predict(ROW)["version"] == "1"
+    finally:
+        server.close()
+
+
+def test_one_artifact_can_be_served_without_a_registry(tmp_path: Path) -> None:
+    tags = write_artifact(tmp_path / "run")
+    flags = ("--artifact", tags["artifact_uri"], "--digest", tags["artifact_digest"])
+    server = Server(tmp_path, "--slot", "stable", *flags)
+    try:
+        assert server.predict(ROW)["scores"] == [pytest.approx(expected(ROW), abs=1e-5)]
+    finally:
+        server.close()

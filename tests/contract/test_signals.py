@@ -1,0 +1,94 @@
+"""Signals from the real files of the servers and the text that a real Traefik serves."""
+
+import json
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include.adapters import signals
+from include.adapters.signals import ProductionSignals
+from include.domain.errors import Unavailable, UserMistake
+from include.ports import ArmCounts
+
+#: Cut from the page of a Traefik 3.7 with `metrics.prometheus.addServicesLabels`.
+METRICS = """
+# HELP traefik_service_request_duration_seconds How long it took to process the request on a service.
+# TYPE traefik_service_request_duration_seconds histogram
+traefik_service_request_duration_seconds_bucket{code="200",method="POST",protocol="http",service="flights-stable@file",le="0.1"} 8995
+traefik_service_request_duration_seconds_bucket{code="200",method="POST",protocol="http",service="flights-stable@file",le="0.3"} 8999
+traefik_service_request_duration_seconds_bucket{code="200",method="POST",protocol="http",service="flights-stable@file",le="+Inf"} 9000
+traefik_service_request_duration_seconds_count{code="200",method="POST",protocol="http",service="flights-stable@file"} 9000
+traefik_service_request_duration_seconds_bucket{code="502",method="POST",protocol="http",service="flights-canary@file",le="0.1"} 10
+traefik_service_request_duration_seconds_bucket{code="502",method="POST",protocol="http",service="flights-canary@file",le="+Inf"} 12
+traefik_service_request_duration_seconds_count{code="502",method="POST",protocol="http",service="flights-canary@file"} 12
+# TYPE traefik_service_requests_total counter
+traefik_service_requests_total{code="200",method="POST",protocol="http",service="flights-stable@file"} 9.0e+03
+traefik_service_requests_total{code="200",method="POST",protocol="http",service="flights-canary@file"} 988
+traefik_service_requests_total{code="422",method="POST",protocol="http",service="flights-canary@file"} 5
+traefik_service_requests_total{code="502",method="POST",protocol="http",service="flights-canary@file"} 12
+traefik_service_requests_total{code="200",method="POST",protocol="http",service="flights-split@file"} 10000
+traefik_service_requests_total{code="200",method="POST",protocol="http",service="other-stable@file"} 7
+"""
+
+
+def line(number: int, **other: Any) -> str:
+    row = {"id": f"r{number}", "at": 1000.0 + number, "version": "3", "slot": "stable", "mode": "live", "key": f"k|{number}",
+           "time": "2013-04-01T05:00:00-04:00", "features": {"dep": "JFK", "temp": 1.5}, "score": 0.25, "ms": 0.4}  # fmt: skip
+    return json.dumps({**row, **other}) + "\n"
+
+
+def segment(folder: Path, name: str, *lines: str) -> Path:
+    path = folder / "flights" / "stable" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(lines))
+    return path
+
+
+def test_counts_are_the_callers_per_slot() -> None:
+    found = signals.counts(METRICS, "flights", 100)
+    assert found == {"stable": ArmCounts(9000, 0, 5), "canary": ArmCounts(1005, 12, 2)}
+
+
+def test_a_bound_that_the_gateway_does_not_measure_is_refused_with_those_it_does() -> None:
+    with pytest.raises(UserMistake, match="there are 100, 300 ms"):
+        signals.counts(METRICS, "flights", 50)
+
+
+def test_no_traffic_is_no_count() -> None:
+    assert signals.counts("", "flights", 100) == {}
+
+
+def test_a_gateway_that_is_down_is_unavailable(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="127.0.0.1:9"):
+        ProductionSignals("http://127.0.0.1:9", tmp_path).counts("flights", 100)
+
+
+def test_predictions_come_from_every_segment_in_order_of_their_start(tmp_path: Path) -> None:
+    segment(tmp_path, "2000-9.jsonl", line(3, time=None, mode=None))
+    segment(tmp_path, "1000-8.jsonl", line(1), line(2, slot="canary"))
+    rows = ProductionSignals("http://x", tmp_path).predictions("flights").to_pylist()
+    assert [r["id"] for r in rows] == ["r1", "r2", "r3"]
+    assert rows[0]["time"] == datetime(2013, 4, 1, 9, tzinfo=UTC)
+    assert json.loads(rows[0]["features"]) == {"dep": "JFK", "temp": 1.5}
+    assert (rows[2]["time"], rows[1]["slot"]) == (None, "canary")
+
+
+def test_since_is_when_the_prediction_was_made(tmp_path: Path) -> None:
+    segment(tmp_path, "1000-8.jsonl", line(1), line(2))
+    found = ProductionSignals("http://x", tmp_path).predictions("flights", datetime.fromtimestamp(1002, UTC))
+    assert found["id"].to_pylist() == ["r2"]
+
+
+def test_a_half_written_line_is_skipped_with_a_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    segment(tmp_path, "1000-8.jsonl", line(1), "\n", line(2), line(3)[:40])
+    with caplog.at_level(logging.WARNING):
+        found = ProductionSignals("http://x", tmp_path).predictions("flights")
+    assert found["id"].to_pylist() == ["r1", "r2"]
+    assert "1000-8.jsonl line 4 is skipped" in caplog.text
+
+
+def test_no_segment_is_an_empty_table(tmp_path: Path) -> None:
+    assert ProductionSignals("http://x", tmp_path).predictions("flights").num_rows == 0

@@ -1,0 +1,108 @@
+"""A spec is checked whole: every fault at once, by its path, and one bad file hides no other model."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from include.domain.errors import UserMistake
+from include.spec import ModelSpec, find, load, load_all
+
+MINIMAL = {
+    "name": "churn",
+    "description": "Will this subscriber leave?",
+    "source": {"path": "inbox/churn/*.csv", "format": "csv"},
+    "columns": {"time": "seen_at", "label": "left", "keys": ["subscriber"], "numeric": ["spend"]},
+    "schedule": {"start": "2026-01-01T00:00:00Z"},
+}
+
+
+def write(folder: Path, name: str, **changes: object) -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**MINIMAL, "name": name, **changes}))
+    return path
+
+
+def test_a_time_a_label_a_key_and_a_feature_are_enough(tmp_path: Path) -> None:
+    spec = load(write(tmp_path, "churn"))
+    assert spec.training.seed == 17
+    assert spec.approval.mode == "person"
+
+
+def test_the_shipped_specs_are_valid() -> None:
+    specs, faults = load_all()
+    assert not faults
+    assert {"flights", "clicks"} <= {spec.name for spec in specs}
+
+
+def test_durations_read_as_people_write_them(tmp_path: Path) -> None:
+    spec = load(write(tmp_path, "churn", label_delay="30d", rollout={"steps": [{"weight": 10, "hold": "90s"}]}))
+    assert spec.label_delay == timedelta(days=30)
+    assert spec.rollout.steps[0].hold == timedelta(seconds=90)
+
+
+def test_every_fault_is_named_by_its_path_in_one_message(tmp_path: Path) -> None:
+    columns = {"time": "t", "keys": ["k"], "numeric": ["x"], "zone": "Mars/Olympus"}
+    path = write(tmp_path, "churn", columns=columns, gates={"min_acu": 0.7}, training={"epochs": 0}, colour="red")
+    with pytest.raises(UserMistake) as caught:
+        load(path)
+    message = str(caught.value)
+    for fault in ("columns.label: Field required", "gates.min_acu: unknown key", "training.epochs", "colour: unknown key"):
+        assert fault in message
+
+
+@pytest.mark.parametrize(
+    ("columns", "fault"),
+    [
+        ({"numeric": ["x", "y"], "label": "y"}, "named more than once: y"),
+        ({"numeric": []}, "at least one numeric or categorical"),
+        ({"zone": "Mars/Olympus"}, "not a time zone"),
+        ({"keys": []}, "columns.keys"),
+    ],
+)
+def test_columns_must_make_sense(tmp_path: Path, columns: dict[str, object], fault: str) -> None:
+    base: dict[str, object] = {"time": "t", "label": "y", "keys": ["k"], "numeric": ["x"]}
+    with pytest.raises(UserMistake, match=fault):
+        load(write(tmp_path, "churn", columns=base | columns))
+
+
+@pytest.mark.parametrize("text", ["- a list", "a: [unclosed", "\xff"])
+def test_what_is_no_mapping_is_one_clear_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserMistake, match=r"^odd\.yaml: "):
+        load(path)
+
+
+def test_a_bad_file_hides_no_other_model(tmp_path: Path) -> None:
+    write(tmp_path, "good")
+    write(tmp_path, "bad", colour="red")
+    specs, faults = load_all(tmp_path)
+    assert [spec.name for spec in specs] == ["good"]
+    assert "bad.yaml" in str(faults[0])
+
+
+def test_two_models_cannot_share_a_name(tmp_path: Path) -> None:
+    write(tmp_path, "churn")
+    (tmp_path / "copy.yaml").write_text((tmp_path / "churn.yaml").read_text())
+    specs, faults = load_all(tmp_path)
+    assert len(specs) == 1
+    assert "another file already holds a model named churn" in str(faults[0])
+
+
+def test_an_unknown_model_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+    write(tmp_path, "churn")
+    with pytest.raises(UserMistake, match="no valid model named chrun; there are: churn"):
+        find("chrun", tmp_path)
+
+
+def test_the_digest_changes_with_a_value_and_not_with_a_default_written_out(tmp_path: Path) -> None:
+    plain = load(write(tmp_path, "churn"))
+    spelled = load(write(tmp_path, "churn", window="day"))
+    other = load(write(tmp_path, "churn", window="hour"))
+    assert plain.digest == spelled.digest != other.digest
+
+
+def test_the_schema_of_the_file_can_be_exported() -> None:
+    assert "columns" in ModelSpec.model_json_schema()["properties"]
