@@ -12,5 +12,6 @@ from plugins.operators import HoldStep
 for spec in specs():
     with DAG(f"{spec.name}.rollout", schedule=[assets.challenger(spec.name)], **common(spec, __doc__)):
         steps = HoldStep.each_of(spec)
-        chain(tasks.begin_rollout(spec.name), *steps, tasks.promote(spec.name))
-        steps >> tasks.roll_back(spec.name)
+        promoted = tasks.promote(spec.name)
+        chain(tasks.begin_rollout(spec.name), *steps, promoted)
+        [*steps, promoted] >> tasks.roll_back(spec.name)

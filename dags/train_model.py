@@ -21,4 +21,6 @@ for spec in specs():
         challenger, baselines = tasks.train(spec.name, dataset), tasks.train_baselines(spec.name, dataset)
         evidence = tasks.evaluate(spec.name, dataset, challenger, baselines)
         registered = tasks.register(spec.name, evidence, tasks.gate(spec.name, evidence))
-        registered >> Approve.of(spec) >> tasks.release(spec, registered)
+        approve = Approve.of(spec)
+        registered >> approve
+        tasks.release(spec, registered, approve.output)

@@ -124,16 +124,16 @@ class Tables(Protocol):
         """The newest version; None when there is no table."""
 
 
-#: What is measured of a landed window, by name (`rows`, `label_rate`, `nulls.temp`, `volume`, …); None: cannot be said.
-Measures = Mapping[str, float | None]
-
-
 @dataclass(frozen=True)
 class Profile:
-    """A landed window in numbers."""
+    """A landed window in numbers, by name; None where one cannot be said (no earlier window, no label yet).
+
+    `rows`, `label_rate`; against the last windows `volume` (ratio), `label_shift` (difference); `silence`: the part of
+    the window after its last row; `nulls.<column>`; `unseen.<column>`: rows with a category that no last window had.
+    """
 
     window: str
-    measures: Measures
+    measures: Mapping[str, float | None]
 
 
 class Validator(Protocol):
@@ -149,6 +149,22 @@ class Scorer(Protocol):
 
     def score(self, artifact: Reference, columns: Mapping[str, Sequence[Any]]) -> NDArray[np.float64]:
         """Raw columns of n rows → probabilities `[n]`. Raises Corrupt when a digest differs."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a model server answered: scores `[n]`, the 99th percentile of a row's time and its memory at the end."""
+
+    scores: NDArray[np.float64]
+    p99_ms: float
+    memory_mb: float
+
+
+class Probe(Protocol):
+    """Starts the real model server on an artifact, for a moment and for nobody else."""
+
+    def serve(self, model: str, artifact: Reference, rows: Sequence[Mapping[str, Any]]) -> Served:
+        """Its answers to these rows, one request a row. Raises Unavailable with the server's own words."""
 
 
 class Launcher(Protocol):

@@ -12,6 +12,7 @@ from zoneinfo import available_timezones
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from include.domain.aggregates import Aggregates, faults
 from include.domain.canary import Rollout
 from include.domain.drift import Drift
 from include.domain.encoding import TIME_PARTS
@@ -25,7 +26,7 @@ from include.domain.windows import Grain
 SPECS = Path(__file__).parent / "models"
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 #: The sections in which a text like `10m` is a duration.
-TIMED = ("label_delay", "approval", "rollout", "watch", "training")
+TIMED = ("label_delay", "features", "approval", "rollout", "watch", "training")
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Family = Literal["dcn", "logistic", "lightgbm"]
@@ -86,6 +87,7 @@ class Columns(Section):
 class Features(Section):
     time_parts: tuple[str, ...] = ()
     min_frequency: int = Field(default=20, ge=1)
+    aggregates: Aggregates = Aggregates()
 
     @field_validator("time_parts")
     @classmethod
@@ -107,7 +109,11 @@ class Expectation(Section):
 class Validation(Section):
     max_quarantined: float = Field(default=0.01, ge=0, le=1)
     max_nulls: float = Field(default=0.5, ge=0, le=1)
+    max_nulls_of: Mapping[str, float] = {}  #: another bound for some columns
     volume: tuple[float, float] = (0.3, 3.0)  #: rows, as a share of the median of the last windows
+    max_label_shift: float = Field(default=0.3, ge=0, le=1)  #: label rate against the median of the last windows
+    max_unseen: float = Field(default=0.3, ge=0, le=1)  #: share of rows with a category that no last window had
+    max_silence: float = Field(default=0.5, ge=0, le=1)  #: the end of a window without a row, as a share of its length
     expectations: tuple[Expectation, ...] = ()
 
 
@@ -181,6 +187,18 @@ class ModelSpec(Section):
     watch: Watch = Watch()
     schedule: Schedule
 
+    @model_validator(mode="after")
+    def _aggregates_of_columns(self) -> Self:
+        columns = self.columns
+        if found := list(faults(self.features.aggregates, columns.categorical, (columns.label, *columns.outcomes))):
+            raise ValueError(f"features.aggregates: {'; '.join(found)}")
+        return self
+
+    @property
+    def numeric(self) -> tuple[str, ...]:
+        """The model's numbers: those of a raw row, then the aggregates."""
+        return (*self.columns.numeric, *self.features.aggregates.features)
+
     @property
     def digest(self) -> str:
         """SHA-256 of the whole spec with its defaults filled in."""
@@ -242,5 +260,3 @@ def _timed(value: Any) -> Any:
 def _plain(message: str) -> str:
     return message.removeprefix("Value error, ").replace("Extra inputs are not permitted", "unknown key").replace(
         "Unexpected keyword argument", "unknown key")  # fmt: skip
-
-

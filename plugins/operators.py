@@ -4,36 +4,42 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import BaseOperator
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.sdk import BaseOperator, Param
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.spec import ModelSpec
 from plugins.triggers import Looks
 
 
-class Approve(ApprovalOperator):
+class Approve(HITLOperator):
     """Shows the evidence and waits for a person; with `approval: {mode: auto}` a passed verdict approves itself."""
+
+    APPROVE, REJECT = "Approve", "Reject"
+
+    def __init__(self, *, auto: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.auto = auto
 
     @classmethod
     def of(cls, spec: ModelSpec) -> "Approve":
         return cls(
             task_id="approve",
+            auto=spec.approval.mode == "auto",
             subject=f"Release {spec.name} version {{{{ ti.xcom_pull('register')['version'] }}}}?",
-            body="{{ ti.xcom_pull('register')['card'] }}",
+            options=[cls.APPROVE, cls.REJECT],
             defaults=cls.REJECT,
             response_timeout=spec.approval.timeout,
             execution_timeout=None,
-            params={"auto": spec.approval.mode == "auto"},
+            params={"reason": Param("", type="string", description="Why; kept with the version")},
             pool="serving",
         )
 
     def execute(self, context: Any) -> Any:
         registered = context["ti"].xcom_pull(task_ids="register")
-        if self.params["auto"] and registered["outcome"] == "pass":
-            at = datetime.now(UTC).isoformat()
-            return {"chosen_options": [self.APPROVE], "responded_by_user": {"name": "auto"}, "responded_at": at}
-        self.body = Path(self.body or "").read_text(encoding="utf-8")
+        if self.auto and registered["outcome"] == "pass":
+            return {"chosen_options": [self.APPROVE], "params_input": {}, "responded_by_user": {"name": "auto"}}
+        self.body = Path(registered["card"]).read_text(encoding="utf-8")
         return super().execute(context)
 
 

@@ -158,11 +158,11 @@ def evaluate(model: str, dataset: Ref, challenger: Ref, baselines: dict[str, Ref
 def gate(model: str, evidence: Ref) -> Ref:
     """Judge the challenger; a challenger that fails ends here, its reasons on record."""
     from include.ports import Reference
-    from include.stages import evaluation, promotion
+    from include.stages import card, evaluation, promotion
 
     spec, parts = _open(model)
     judged = evaluation.judge(spec, Reference(**evidence), {})
-    promotion.publish(spec, Reference(**evidence), judged, registry=parts.registry(), ledger=parts.ledger())
+    promotion.publish(model, Reference(**evidence), judged, card.write(Reference(**evidence), judged), registry=parts.registry(), ledger=parts.ledger())
     if not spec.gates.dry_run:
         settle(judged.verdict)
     return asdict(judged.record)
@@ -172,30 +172,34 @@ def gate(model: str, evidence: Ref) -> Ref:
 def register(model: str, evidence: Ref, verdict: Ref) -> dict[str, str]:
     """Register the version with its evidence; registering twice gives one version."""
     from include.ports import Reference
-    from include.stages import evaluation, promotion
+    from include.stages import card, evaluation, promotion
 
     _, parts = _open(model)
     judged = evaluation.judged(Reference(**verdict))
     version = promotion.register(model, Reference(**evidence), judged, registry=parts.registry(), ledger=parts.ledger())
-    card = str(evaluation.card_of(Reference(**evidence)))
-    return {"version": version.number, "outcome": judged.verdict.outcome, "card": card}
+    page = str(card.markdown_of(Reference(**evidence)))
+    return {"version": version.number, "outcome": judged.verdict.outcome, "card": page}
 
 
-def release(spec: ModelSpec, registered: Any) -> Any:
-    """The task `release`: the approved version becomes the challenger, which starts the rollout."""
+def release(spec: ModelSpec, registered: Any, answer: Any) -> Any:
+    """The task `release`: an approved version goes to the rollout, a rejected one keeps its reasons."""
 
     @task(task_id="release", pool="serving", outlets=[assets.challenger(spec.name)])
     def release_version(model: str, registered: dict[str, str], answer: dict[str, Any]) -> Any:
-        """Record who approved, and hand the version to the rollout."""
+        """Record who answered and what; approval starts the rollout."""
         from include.stages import promotion
 
         _, parts = _open(model)
-        by = str((answer.get("responded_by_user") or {}).get("name") or "the default")
-        promotion.approve(model, registered["version"], by, datetime.now(UTC),
-                          registry=parts.registry(), ledger=parts.ledger())  # fmt: skip
-        yield Metadata(assets.challenger(model), extra={"version": registered["version"], "approved_by": by})
+        version, reason = registered["version"], (answer["params_input"] or {}).get("reason")
+        by = str((answer.get("responded_by_user") or {}).get("name") or "nobody in time")
+        kept = {"registry": parts.registry(), "ledger": parts.ledger()}
+        if answer["chosen_options"] != ["Approve"]:
+            promotion.reject(model, version, [reason or "no reason was given"], by, datetime.now(UTC), **kept)
+            raise AirflowSkipException(f"version {version} was rejected by {by}: {reason or 'no reason was given'}")
+        promotion.approve(model, version, by, datetime.now(UTC), **kept)
+        yield Metadata(assets.challenger(model), extra={"version": version, "approved_by": by})
 
-    return release_version(spec.name, registered, "{{ ti.xcom_pull('approve') }}")
+    return release_version(spec.name, registered, answer)
 
 
 # ---- <model>.rollout
@@ -208,7 +212,8 @@ def begin_rollout(model: str) -> str:
 
     spec, parts = _open(model)
     version = str(_event_extra()["version"])
-    rollout.begin(spec, parts.controls(), parts.registry(), parts.slots(), version, _run(), datetime.now(UTC))
+    kept = {"registry": parts.registry(), "slots": parts.slots()}
+    rollout.begin(spec, parts.controls(), version, **kept, run=_run(), now=datetime.now(UTC))
     return version
 
 
@@ -223,11 +228,17 @@ def promote(model: str) -> str:
 
 @task(pool="serving", trigger_rule="one_failed")
 def roll_back(model: str) -> str:
-    """All traffic is back at the champion already; close the rollout's record."""
-    from include.stages import rollout
+    """Send all traffic back to the champion, where a failed guard has not done so already, and close the record."""
+    from include.stages import rollout, rollout_state
 
     _, parts = _open(model)
-    return rollout.close(model, parts.controls(), parts.registry())
+    controls = parts.controls()
+    state = rollout_state.load(controls.folder, model)
+    if state is None or state.run != _run():
+        raise AirflowSkipException("this run began no rollout, so traffic is as it was")
+    if state.active:
+        rollout.rollback(model, controls, "a step of the rollout failed; see its log in Airflow")
+    return rollout.close(model, controls, parts.registry())
 
 
 # ---- <model>.watch

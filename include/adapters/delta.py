@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, write_deltalake
@@ -20,12 +21,13 @@ class DeltaTables:
 
     def __init__(self, root: Path | str, storage: Mapping[str, str] | None = None) -> None:
         self._root, self._storage = str(root), dict(storage or {}) or None
+        self._opened: dict[str, DeltaTable] = {}
 
     def replace(self, table: str, window: Window, rows: pa.Table, run: str, *, read_at: int | None = None) -> int:
         name = label(window.start)
         content = _of_window(rows, name)
         for _ in range(CREATIONS):
-            known = self._open(table, read_at)
+            known = self._newest(table) if read_at is None else self._open(table, read_at)
             if known is not None:
                 return self._overwrite(known, name, content, run)
             with contextlib.suppress(DeltaError):
@@ -38,7 +40,9 @@ class DeltaTables:
     ) -> pa.Table:
         dataset = self._existing(table, version).to_pyarrow_dataset()
         names = list(columns) if columns is not None else None
-        return dataset.to_table(columns=names, filter=pa.compute.field("window").isin([label(w.start) for w in windows]))
+        return dataset.to_table(
+            columns=names, filter=pa.compute.field("window").isin([label(w.start) for w in windows])
+        )
 
     def files(self, table: str, windows: Sequence[Window], *, version: int | None = None) -> list[str]:
         wanted = [f"/window={label(w.start)}/" for w in windows]
@@ -46,11 +50,11 @@ class DeltaTables:
         return sorted(u for u in uris if any(part in u for part in wanted))
 
     def windows(self, table: str) -> list[str]:
-        known = self._open(table, None)
+        known = self._newest(table)
         return sorted(p["window"] for p in known.partitions()) if known is not None else []
 
     def version(self, table: str) -> int | None:
-        known = self._open(table, None)
+        known = self._newest(table)
         return known.version() if known is not None else None
 
     def _overwrite(self, known: DeltaTable, name: str, content: pa.Table, run: str) -> int:
@@ -64,7 +68,7 @@ class DeltaTables:
             raise Conflict(f"window {name}: another run wrote it at the same time; run it again ({fault})") from None
         return known.version()
 
-    def _write(self, table: DeltaTable | str, content: pa.Table, run: str, name: str, **how: object) -> None:
+    def _write(self, table: DeltaTable | str, content: pa.Table, run: str, name: str, **how: Any) -> None:
         commit = CommitProperties(custom_metadata={"run": run, "window": name})
         try:
             write_deltalake(table, content, commit_properties=commit, storage_options=self._storage, **how)
@@ -72,9 +76,18 @@ class DeltaTables:
             raise Unavailable(f"{self._root}: cannot write window {name}: {fault}") from None
 
     def _existing(self, table: str, version: int | None) -> DeltaTable:
-        known = self._open(table, version)
+        known = self._newest(table) if version is None else self._open(table, version)
         if known is None:
             raise UserMistake(f"{self._root}/{table}: there is no such table yet; run the data DAG for some windows")
+        return known
+
+    def _newest(self, table: str) -> DeltaTable | None:
+        """The table as it is now; opened once, because reading a whole log again for every window takes longer."""
+        known = self._opened.get(table)
+        if known is not None:
+            known.update_incremental()
+        elif (known := self._open(table, None)) is not None:
+            self._opened[table] = known
         return known
 
     def _open(self, table: str, version: int | None) -> DeltaTable | None:

@@ -31,7 +31,7 @@ class Loaded:
 class OnnxScorer:
     """Scores raw rows as the model server does: the same encoding, the same graph."""
 
-    def __init__(self, threads: int = 0) -> None:
+    def __init__(self, threads: int = 1) -> None:
         """`threads` per session; 0 leaves it to ONNX Runtime."""
         self.threads = threads
         self.load = lru_cache(maxsize=SESSIONS)(self._load)
@@ -67,5 +67,5 @@ def _checked(path: Path, digest: str) -> bytes:
         raise Corrupt(f"{path}: cannot be read: {fault.strerror}") from None
     found = hashlib.sha256(data).hexdigest()
     if found != digest:
-        raise Corrupt(f"{path}: SHA-256 is {found[:12]}…, recorded is {digest[:12]}…; the file was changed after training")
+        raise Corrupt(f"{path}: SHA-256 is {found[:12]}…, recorded is {digest[:12]}…; it was changed since")
     return data

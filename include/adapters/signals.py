@@ -4,13 +4,14 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import httpx
 import msgspec
 import pyarrow as pa
 
+from include.domain.encoding import as_time
 from include.domain.errors import Unavailable, UserMistake
 from include.ports import ArmCounts
 
@@ -43,8 +44,8 @@ class Line(msgspec.Struct):
     slot: str
     score: float
     key: str | None = None
-    time: datetime | None = None
-    mode: str = "live"
+    time: str | float | None = None
+    mode: str | None = None
     ms: float | None = None
     features: msgspec.Raw = msgspec.Raw(b"{}")
 
@@ -76,7 +77,7 @@ class ProductionSignals:
             for name in SCHEMA.names[:-1]:
                 columns[name] += [getattr(line, name) for line in lines]
             columns["features"] += [bytes(line.features).decode() for line in lines]
-        columns["time"] = [_utc(t) for t in columns["time"]]
+        columns["time"] = [_time(t) for t in columns["time"]]
         return pa.table(columns, schema=SCHEMA)
 
 
@@ -126,7 +127,9 @@ def _line(segment: Path, number: int, text: bytes) -> Line | None:
         return None
 
 
-def _utc(at: object) -> datetime | None:
-    if not isinstance(at, datetime):
+def _time(text: object) -> datetime | None:
+    """None for what is no time: such a prediction cannot be joined with its label."""
+    try:
+        return None if text is None else as_time(text)
+    except ValueError:
         return None
-    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)

@@ -36,19 +36,25 @@ class FileSource:
         if not self._source.by_window:
             found = self._expand(self._source.path)
             if not found:
-                raise Unavailable(f"{self._source.path}: no such file, folder or match; deliver it or change source.path")
+                raise Unavailable(
+                    f"{self._source.path}: no such file, folder or match; deliver it or change source.path"
+                )
             return [self._described(path, None) for path in found]
         paths = {window: self._source.path.format(window=window.start) for window in windows}
         expanded = {window: self._expand(path) for window, path in paths.items()}
         if missing := [window for window, found in expanded.items() if not found]:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise Unavailable(f"no source file for window {label(missing[0].start)}{more}: {paths[missing[0]]} is not there")
+            raise Unavailable(
+                f"no source file for window {label(missing[0].start)}{more}: {paths[missing[0]]} is not there"
+            )
         return [self._described(path, window) for window, found in expanded.items() for path in found]
 
     def read(self, file: SourceFile) -> Iterator[Batch]:
         path = self._absolute(file.name)
         try:
-            yield from self._parquet(file.name, path) if self._source.format == "parquet" else self._text(file.name, path)
+            yield from (
+                self._parquet(file.name, path) if self._source.format == "parquet" else self._text(file.name, path)
+            )
         except FileNotFoundError:
             raise Unavailable(f"{file.name}: vanished while it was read; deliver it again") from None
         if self._state(path) != self._seen.get(path):

@@ -77,12 +77,17 @@ class _Text:
         if not content:
             return self._no_rows(), []
         misfits: list[pacsv.InvalidRow] = []
+
+        def skip(row: pacsv.InvalidRow) -> str:
+            misfits.append(row)
+            return "skip"
+
         rows = pacsv.read_csv(
             pa.py_buffer(content),
             read_options=pacsv.ReadOptions(use_threads=False, column_names=self.names, block_size=len(content) + 1),
             parse_options=pacsv.ParseOptions(
                 delimiter=self.delimiter, quote_char='"' if self.quoted else False, newlines_in_values=self.quoted,
-                ignore_empty_lines=False, invalid_row_handler=lambda row: misfits.append(row) or "skip"),
+                ignore_empty_lines=False, invalid_row_handler=skip),
             convert_options=pacsv.ConvertOptions(
                 column_types=dict.fromkeys(self.names, pa.string()), check_utf8=False, strings_can_be_null=False),
         )  # fmt: skip

@@ -27,10 +27,8 @@ class Torchrun:
 
     def train(self, job: Path, processes: int) -> None:
         """Run the job to its manifest, its progress lines going to the log. Raises UserMistake or Unavailable."""
-        with subprocess.Popen(_command(job, processes), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              text=True, errors="replace") as trainer:  # fmt: skip
-            with _passing_on_sigterm(trainer):
-                last = _follow(trainer)
+        with _started(_command(job, processes)) as trainer, _passing_on_sigterm(trainer):
+            last = _follow(trainer)
         code = trainer.returncode
         if code == MISTAKE:
             raise UserMistake(last)
@@ -42,10 +40,16 @@ class Torchrun:
 
 def _command(job: Path, processes: int) -> list[str]:
     family = json.loads(job.read_text(encoding="utf-8"))["family"]
-    if processes == 1 or family == "lightgbm":  # one process needs nobody to look after it but this one
+    if family == "lightgbm" or (family == "logistic" and processes == 1):  # one process of seconds needs no supervisor
         return [sys.executable, "-m", "include.trainer", str(job)]
     return [sys.executable, "-m", "include.trainer.elastic", "--standalone", f"--nproc-per-node={processes}",
             "-m", "include.trainer", str(job)]  # fmt: skip
+
+
+def _started(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
 
 
 def _follow(trainer: subprocess.Popen[str]) -> str:
@@ -75,7 +79,7 @@ def _end(trainer: subprocess.Popen[str]) -> None:
 
 @contextmanager
 def _passing_on_sigterm(trainer: subprocess.Popen[str]) -> Iterator[None]:
-    """SIGTERM to this process reaches the trainer first; then whoever handled it before, as Airflow does, has their turn."""
+    """SIGTERM to this process reaches the trainer first; then comes the turn of whoever handled it before."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

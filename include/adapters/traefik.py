@@ -22,6 +22,8 @@ BUCKET_HEADER = "X-Perennial-Bucket"
 PATHS = ("/predict", "/v2", "/feedback")
 #: Seconds of Traefik's service latency buckets; they hold the bounds a guard on slow answers may name.
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0)
+#: Bytes of a request that is kept to be sent again; the model servers take no larger one.
+LARGEST_BODY = 1 << 20
 #: A slot that answers no longer is out of the split after at most interval + timeout.
 HEALTH_CHECK = {"path": "/v2/health/ready", "interval": "250ms", "unhealthyInterval": "250ms", "timeout": "500ms"}
 
@@ -91,8 +93,8 @@ class Traefik:
             http = json.loads(self.file(model).read_text(encoding="utf-8"))["http"]
         except FileNotFoundError:
             return Routes()
-        weights = {s["name"]: s["weight"] for s in http["services"][f"{model}-split"]["weighted"]["services"]}
-        return Routes(weights[f"{model}-canary"], http["routers"][model]["service"] == f"{model}-mirror")
+        _, canary = http["services"][f"{model}-split"]["weighted"]["services"]
+        return Routes(canary["weight"], mirror=http["routers"][model]["service"] == f"{model}-mirror")
 
     def file(self, model: str) -> Path:
         return self.folder / "dynamic" / f"{model}.yml"
@@ -117,41 +119,47 @@ class Traefik:
 
 
 def dynamic(model: str, slots: Mapping[str, str], routes: Routes) -> dict[str, Any]:
-    """Traefik's dynamic configuration for these routes."""
+    """Traefik's dynamic configuration for these routes.
+
+    While the canary has a share, each slot stands in for the other: a caller gets an answer though one slot has none,
+    and the failed try counts under the slot that failed.
+    """
     stable, canary, split = (f"{model}-{name}" for name in ("stable", "canary", "split"))
+    arms = (f"{stable}-first", f"{canary}-first") if routes.canary else (stable, canary)
+    shares = [{"name": arms[0], "weight": 100 - routes.canary}, {"name": arms[1], "weight": routes.canary}]
     services: dict[str, Any] = {
         **{f"{model}-{slot}": {"loadBalancer": _server(url)} for slot, url in slots.items()},
-        split: {
-            "weighted": {
-                "services": [
-                    {"name": stable, "weight": 100 - routes.canary},
-                    {"name": canary, "weight": routes.canary},
-                ],
-                # Without it a dead slot keeps its share.
-                "healthCheck": {},
-            }
-        },
+        # Without the check a dead slot keeps its share.
+        split: {"weighted": {"services": shares, "healthCheck": {}}},
     }
+    if routes.canary:
+        services |= {arms[0]: _first(stable, canary), arms[1]: _first(canary, stable)}
     paths = " || ".join(f"PathPrefix(`{p}`)" for p in PATHS)
     routers = {model: _router(model, paths, split, priority=1)}
+    if 0 < routes.canary < 100:
+        routers |= _bucket_routers(model, paths, routes.canary)
     if routes.mirror:
         mirrors = [{"name": canary, "percent": 100}]
         services[f"{model}-mirror"] = {"mirroring": {"service": split, "mirrors": mirrors, "healthCheck": {}}}
         routers[model]["service"] = f"{model}-mirror"
-    if 0 < routes.canary < 100:
-        _add_buckets(model, paths, routes.canary, routers, services)
-    # A prediction changes nothing, so POST may be sent again, to the other slot when the first did not answer.
+    # A prediction changes nothing, so POST may be sent again when a connection broke.
     retry = {"retry": {"attempts": 3, "initialInterval": "10ms", "retryNonIdempotentMethod": True}}
     return {"http": {"routers": routers, "services": services, "middlewares": {f"{model}-retry": retry}}}
 
 
-def _add_buckets(model: str, paths: str, weight: int, routers: dict[str, Any], services: dict[str, Any]) -> None:
+def _first(slot: str, other: str) -> dict[str, Any]:
+    """That slot; the other one while it is not healthy, and for each request that it fails."""
+    errors = {"status": ["500-599"], "maxRequestBodyBytes": LARGEST_BODY}
+    return {"failover": {"service": slot, "fallback": other, "healthCheck": {}, "errors": errors}}
+
+
+def _bucket_routers(model: str, paths: str, weight: int) -> dict[str, Any]:
     buckets = "|".join(f"{n:02d}" for n in range(weight))
-    for priority, slot, other, pattern in ((3, "canary", "stable", buckets), (2, "stable", "canary", "[0-9][0-9]")):
-        name = f"{model}-key-{slot}"
-        services[name] = {"failover": {"service": f"{model}-{slot}", "fallback": f"{model}-{other}", "healthCheck": {}}}
-        rule = f"({paths}) && HeaderRegexp(`{BUCKET_HEADER}`, `^({pattern})$`)"
-        routers[name] = _router(model, rule, name, priority)
+    rule = f"({paths}) && HeaderRegexp(`{BUCKET_HEADER}`, `^({{}})$`)"
+    return {
+        f"{model}-canary-keys": _router(model, rule.format(buckets), f"{model}-canary-first", priority=3),
+        f"{model}-stable-keys": _router(model, rule.format("[0-9][0-9]"), f"{model}-stable-first", priority=2),
+    }
 
 
 def _router(model: str, rule: str, service: str, priority: int) -> dict[str, Any]:

@@ -40,9 +40,9 @@ class Guards:
     """How much worse than the champion the challenger may be; a guard without a margin (None) is not judged.
 
     `error_rate` and `slow_share` (answers slower than `slow_ms`) are shares of requests; with no champion they bound
-    the challenger's own share. `logloss` is in nats, over requests whose label is known. `score_mean` bounds how far
-    the mean score may be from the champion's and `calibration` how far the mean of score less label may be from 0, both
-    ways.
+    the challenger's own share. Choose `slow_ms` near the champion's 99th percentile: slowing far below it is not seen.
+    `logloss` is in nats, over requests whose label is known. `score_mean` bounds how far the mean score may be from the
+    champion's and `calibration` how far the mean of score less label may be from 0, both ways.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -97,7 +97,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Arm:
-    """One slot's traffic over a span. `bias` is score less label; it and `logloss` are of the requests with a known label."""
+    """One slot's traffic over a span. `bias` (score less label) and `logloss` are of requests with a known label."""
 
     requests: int = 0
     errors: int = 0
@@ -109,7 +109,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Span:
-    """Both slots over the same stretch of time under one split, e.g. a step; `stable` is None when there is no champion."""
+    """Both slots over the same time under one split, e.g. a step; `stable` is None when there is no champion."""
 
     canary: Arm
     stable: Arm | None
@@ -117,7 +117,7 @@ class Span:
 
 @dataclass(frozen=True)
 class _Look:
-    """What a guard saw. `both_ways`: a difference is bad in either direction; `alone`: there is nothing to differ from."""
+    """What a guard saw. `both_ways`: either direction is bad; `alone`: there is nothing to differ from."""
 
     name: str
     margin: float
@@ -128,8 +128,7 @@ class _Look:
 
 
 def judge(rollout: Rollout, spans: Sequence[Span]) -> Verdict:
-    """The verdict at this look, from the whole traffic of the rollout so far, one span per step. Safe at any number of
-    looks.
+    """The verdict at this look, however many there are, from the rollout's whole traffic so far, a span for each step.
 
     A span in which stable had no traffic adds nothing to a comparison: a step at 100 % has no concurrent baseline, and
     is judged by passing it alone with `stable=None`, against the margins themselves.
@@ -185,9 +184,7 @@ def _pooled(found: list[tuple[float, float]]) -> Means | None:
 def _check(look: _Look, level: float, level_to_fail: float) -> Check:
     name, margin, evidence = look.name, look.margin, look.evidence
     if evidence is None:
-        return Check(
-            name, Outcome.INCONCLUSIVE, f"{name}: too little traffic or too few labels to say anything", bound=margin
-        )
+        return Check(name, Outcome.INCONCLUSIVE, f"{name}: too little traffic or too few labels to judge", bound=margin)
     if look.both_ways:
         level = level_to_fail = level_to_fail / 2
     low = limit(evidence, 1, level_to_fail, margin)
@@ -195,7 +192,7 @@ def _check(look: _Look, level: float, level_to_fail: float) -> Check:
     outcome = _outcome(look, low, high)
     against = "the challenger's own" if look.alone else "more than the champion's"
     sentence = (
-        f"{name} {evidence.estimate:+.4f} ({low:+.4f} to {high:+.4f}), {against}, margin {margin:g}: {READING[outcome]}"
+        f"{READING[outcome]}: {name} {evidence.estimate:+.4f} ({low:+.4f} to {high:+.4f}), {against}, margin {margin:g}"
     )
     return Check(name, outcome, sentence, evidence.estimate, margin, (low, high))
 

@@ -1,4 +1,4 @@
-"""Gates: may this challenger be released? Bounds, the champion, the baselines and the slices, each a check with its numbers."""
+"""Gates: may this challenger be released? Bounds, champion, baselines, slices: each a check with its numbers."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from include.domain import slices
 from include.domain.behaviour import Behaviour
+from include.domain.metrics import losses
 from include.domain.slices import SliceEffect, Slices
 from include.domain.statistics import METRICS
 from include.domain.verdict import Check, Outcome, Verdict
@@ -20,8 +21,7 @@ CHAMPION = "champion"
 
 @dataclass(frozen=True)
 class AgainstChampion:
-    """`metric` is `logloss` (nats) or `auc`; the challenger may be worse by no more than `margin`, in the metric's
-    units.
+    """The challenger may be worse by no more than `margin`, in units of `metric` (logloss is in nats).
 
     `confidence` is that of a two-sided interval, so each of the errors "an equal model is called worse" and "a model
     worse by the margin is released" happens in at most half of what it leaves: 2.5 % at 0.95.
@@ -42,11 +42,13 @@ class Bound:
     min: float | None = None
     max: float | None = None
 
+    @property
+    def _limits(self) -> list[tuple[str, float]]:
+        return [(word, limit) for word, limit in (("at least", self.min), ("at most", self.max)) if limit is not None]
+
     def check(self, name: str, value: float | None, interval: tuple[float, float] | None = None) -> Check:
         """Fails closed: a metric that is missing or not a number does not pass."""
-        limits = " and ".join(
-            [f"at least {self.min:g}"] * (self.min is not None) + [f"at most {self.max:g}"] * (self.max is not None)
-        )
+        limits = " and ".join(f"{word} {limit:g}" for word, limit in self._limits)
         bound = self.min if self.max is None else self.max
         if value is None or not np.isfinite(value):
             return Check(name, Outcome.FAIL, f"{name} was not measured; it must be {limits}", None, bound)
@@ -108,25 +110,31 @@ class Relation(StrEnum):
 
 def judge(gates: Gates, evidence: Evidence, seed: int) -> Verdict:
     """The verdict on the challenger; `seed` is for the bootstrap. Pure: the same evidence gives the same verdict."""
-    checks = [*_unusable(evidence), *_unsound(evidence)]
-    if not checks:
-        checks = [
-            Check(
-                "scores",
-                Outcome.PASS,
-                f"{len(np.asarray(evidence.labels)):,} scores are sound: in 0 to 1 and not all the same",
-            ),
-            *_absolute(gates, evidence),
-            *_against_champion(gates, evidence, seed),
-            *_against_baselines(gates, evidence, seed),
-            *_by_slice(gates, evidence),
-            *(b.judge(evidence.scores[CHALLENGER], evidence.changed.get(b.name)) for b in gates.behaviour),
-        ]
+    checks = [*_unusable(evidence), *_unsound(evidence)] or list(_checks(gates, evidence, seed))
     return Verdict(CHALLENGER, (*checks, *_measured(gates, evidence)))
 
 
+def _checks(gates: Gates, evidence: Evidence, seed: int) -> Iterator[Check]:
+    """What sound evidence is asked; without a champion the bounds and the baselines decide."""
+    rows = len(np.asarray(evidence.labels))
+    yield Check("scores", Outcome.PASS, f"{rows:,} scores are sound: from 0 to 1 and not all the same")
+    yield from _absolute(gates, evidence)
+    if CHAMPION in evidence.scores:
+        yield _compare(gates, evidence, seed, CHAMPION, gates.champion.margin)
+        yield from slices.judge(
+            gates.slices, slice_effects(gates, evidence), evidence.slices, gates.champion.confidence
+        )
+    for name in gates.baselines:
+        if name in evidence.scores:
+            yield _compare(gates, evidence, seed, name, gates.baseline_margin)
+        else:
+            yield Check(f"against {name}", Outcome.FAIL, f"the baseline {name} is required and was not scored")
+    for check in gates.behaviour:
+        yield check.judge(evidence.scores[CHALLENGER], evidence.changed.get(check.name))
+
+
 def relate(interval: tuple[float, float], margin: float) -> Relation:
-    """Read an interval of "how much worse": wholly better, within the margin, wholly worse and not within it, or neither."""
+    """What an interval of "how much worse" says. One within the margin is not inferior, even where it is above zero."""
     low, high = interval
     if high < 0:
         return Relation.SUPERIOR
@@ -139,11 +147,9 @@ def slice_effects(gates: Gates, evidence: Evidence) -> list[SliceEffect]:
     """The effects that `judge` judged, for a forest plot; none without a champion."""
     if CHAMPION not in evidence.scores:
         return []
-    challenger, champion = evidence.scores[CHALLENGER], evidence.scores[CHAMPION]
+    ours, theirs = (losses(evidence.labels, evidence.scores[name]) for name in (CHALLENGER, CHAMPION))
     confidence = gates.champion.confidence
-    return slices.effects(
-        gates.slices, evidence.labels, challenger, champion, evidence.slices, confidence, evidence.groups
-    )
+    return slices.effects(gates.slices, ours - theirs, evidence.slices, confidence, evidence.groups)
 
 
 def _unusable(evidence: Evidence) -> Iterator[Check]:
@@ -168,13 +174,10 @@ def _unsound(evidence: Evidence) -> Iterator[Check]:
         outcome = Outcome.FAIL if name == CHALLENGER else Outcome.ERROR
         finite = scores[np.isfinite(scores)]
         if len(finite) < len(scores):
-            yield Check(
-                "scores", outcome, f"{name}: {len(scores) - len(finite):,} of {len(scores):,} scores are not numbers"
-            )
+            bad = len(scores) - len(finite)
+            yield Check("scores", outcome, f"{name}: {bad:,} of {len(scores):,} scores are not numbers")
         elif len(scores) and (scores.min() < 0 or scores.max() > 1):
-            yield Check(
-                "scores", outcome, f"{name}: scores reach from {scores.min():g} to {scores.max():g}, not 0 to 1"
-            )
+            yield Check("scores", outcome, f"{name}: scores from {scores.min():g} to {scores.max():g}, not 0 to 1")
         elif len(scores) > 1 and scores.min() == scores.max() and name == CHALLENGER:
             yield Check("scores", outcome, f"{name}: every score is {scores[0]:g}")
 
@@ -210,20 +213,7 @@ def _measured(gates: Gates, evidence: Evidence) -> Iterator[Check]:
     return (bound.check(name, evidence.measured.get(name)) for name, bound in rules.items() if bound != Bound())
 
 
-def _against_champion(gates: Gates, evidence: Evidence, seed: int) -> Iterator[Check]:
-    if CHAMPION in evidence.scores:
-        yield _compare(gates, evidence, CHAMPION, gates.champion.margin, gates.champion.require, seed)
-
-
-def _against_baselines(gates: Gates, evidence: Evidence, seed: int) -> Iterator[Check]:
-    for name in gates.baselines:
-        if name in evidence.scores:
-            yield _compare(gates, evidence, name, gates.baseline_margin, "not_inferior", seed)
-        else:
-            yield Check(f"against {name}", Outcome.FAIL, f"the baseline {name} is required and was not scored")
-
-
-def _compare(gates: Gates, evidence: Evidence, rival: str, margin: float, require: str, seed: int) -> Check:
+def _compare(gates: Gates, evidence: Evidence, seed: int, rival: str, margin: float) -> Check:
     """How much worse than the rival on the same rows: bootstrap-t for logloss, DeLong for AUC."""
     title, metric, confidence = f"against {rival}", gates.champion.metric, gates.champion.confidence
     if few := _too_few(gates, evidence):
@@ -237,20 +227,15 @@ def _compare(gates: Gates, evidence: Evidence, rival: str, margin: float, requir
         low, high = worse.bootstrap(confidence, seed, evidence.groups)
     relation = relate((low, high), margin)
     sentence = (
-        f"{metric} {ours.value:.4f}, the {rival}'s {theirs.value:.4f} on the same rows: worse by {worse.value:+.4f} "
-        f"({low:+.4f} to {high:+.4f} at {confidence:.0%}), margin {margin:g}: {relation}"
+        f"{relation}: {metric} {ours.value:.4f}, the {rival}'s {theirs.value:.4f} on the same rows; worse by "
+        f"{worse.value:+.4f} ({low:+.4f} to {high:+.4f} at {confidence:.0%}), margin {margin:g}"
     )
-    return Check(title, _outcome(relation, require), sentence, worse.value, margin, (low, high))
+    superior = rival == CHAMPION and gates.champion.require == "superior"
+    return Check(title, _outcome(relation, superior), sentence, worse.value, margin, (low, high))
 
 
-def _outcome(relation: Relation, require: str) -> Outcome:
+def _outcome(relation: Relation, superior: bool) -> Outcome:
     if relation is Relation.WORSE:
         return Outcome.FAIL
-    enough = {Relation.SUPERIOR} if require == "superior" else {Relation.SUPERIOR, Relation.NOT_INFERIOR}
-    return Outcome.PASS if relation in enough else Outcome.INCONCLUSIVE
-
-
-def _by_slice(gates: Gates, evidence: Evidence) -> list[Check]:
-    if CHAMPION not in evidence.scores:
-        return []
-    return slices.judge(gates.slices, slice_effects(gates, evidence), evidence.slices, gates.champion.confidence)
+    enough = relation is Relation.SUPERIOR or (relation is Relation.NOT_INFERIOR and not superior)
+    return Outcome.PASS if enough else Outcome.INCONCLUSIVE

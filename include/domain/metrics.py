@@ -1,4 +1,4 @@
-"""How good probabilities are: ranking (AUC), surprise (logloss) and calibration (ECE). Plain numpy, shared by trainer and stages."""
+"""How good probabilities are: ranking (AUC), surprise (logloss), calibration (ECE). Shared by the trainer and stages."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,7 +9,7 @@ ECE_BINS = 15
 
 
 def auc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve of 0/1 labels `[n]` and scores `[n]`; ties count one half. NaN where one class is missing.
+    """Area under the ROC curve of 0/1 labels `[n]` and scores `[n]`, ties counting half; NaN where one class is missing.
 
     The Mann–Whitney U statistic over the number of pairs (Hanley & McNeil 1982).
     """

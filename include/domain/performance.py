@@ -1,17 +1,17 @@
 """How good the champion is on live traffic, with intervals that know that rows of one window resemble each other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from include.domain import statistics
+from include.domain.metrics import CLIP
 from include.domain.signal import Signal, rise, span, unknown
 
 Floats = NDArray[np.float64]
 
-#: Probabilities are kept this far from 0 and 1 in a logarithm.
-EPSILON = 1e-7
 #: Fewer windows than this say nothing about how windows differ; the interval then rests on rows alone.
 MIN_CLUSTERS = 3
 
@@ -33,8 +33,8 @@ class Performance:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean and its standard error with so many degrees of freedom."""
+class Measured:
+    """A metric and its standard error with so many degrees of freedom."""
 
     value: float
     error: float
@@ -47,12 +47,12 @@ class Estimate:
         half = float(stdtrit(max(1, self.freedom), (1 + confidence) / 2)) * self.error
         return self.value - half, self.value + half
 
-    def minus(self, other: "Estimate") -> "Estimate":
+    def minus(self, other: "Measured") -> "Measured":
         """The difference; Welch and Satterthwaite's degrees of freedom."""
         a, b = self.error**2, other.error**2
         parts = a**2 / max(1, self.freedom) + b**2 / max(1, other.freedom)
         freedom = int((a + b) ** 2 / parts) if parts else self.freedom
-        return Estimate(self.value - other.value, float(np.sqrt(a + b)), freedom)
+        return Measured(self.value - other.value, float(np.sqrt(a + b)), freedom)
 
 
 @dataclass(frozen=True)
@@ -67,49 +67,37 @@ class Scored:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def of(self, name: str) -> "Scored":
+        """The rows of one window."""
+        rows = self.window == (self.windows.index(name) if name in self.windows else -1)
+        return Scored(self.labels[rows], self.scores[rows], self.window[rows], (name,))
+
     @property
     def both_classes(self) -> bool:
         return bool(len(self)) and 0 < self.labels.mean() < 1
 
 
-def logloss(scored: Scored) -> Estimate:
-    """Mean of −log p(label)."""
-    p = np.clip(scored.scores, EPSILON, 1 - EPSILON)
-    return clustered(-np.where(scored.labels == 1, np.log(p), np.log1p(-p)), scored.window)
+def logloss(scored: Scored) -> Measured:
+    return measured(statistics.logloss(scored.labels, scored.scores), scored.window)
 
 
-def gap(scored: Scored) -> Estimate:
-    """Calibration in the large: mean score less the share of positives."""
-    return clustered(scored.scores - scored.labels, scored.window)
+def auc(scored: Scored) -> Measured:
+    """Raises ValueError when one class is missing."""
+    return measured(statistics.auc(scored.labels, scored.scores), scored.window)
 
 
-def auc(scored: Scored) -> Estimate:
-    """Area under the ROC curve, variance by placement values (DeLong 1988), summed within windows (Obuchowski 1997).
-
-    Raises ValueError when one class is missing.
-    """
-    from scipy.stats import rankdata
-
-    positive = scored.labels == 1
-    n1, n0 = int(positive.sum()), int((~positive).sum())
-    if not n1 or not n0:
-        raise ValueError(f"an AUC needs both classes; there are {n1} positives and {n0} negatives")
-    ranks = rankdata(scored.scores)
-    placement = np.empty(len(scored))
-    placement[positive] = (ranks[positive] - rankdata(scored.scores[positive])) / n0
-    placement[~positive] = 1 - (ranks[~positive] - rankdata(scored.scores[~positive])) / n1
-    value = float(placement[positive].mean())
-    influence = np.where(positive, (placement - value) / n1, (placement - value) / n0)
-    return Estimate(value, *_error(influence, scored.window))
+def label_rate(scored: Scored) -> Measured:
+    return measured(statistics.mean(scored.labels), scored.window)
 
 
-def clustered(values: Floats, window: NDArray[np.intp]) -> Estimate:
-    """The rows' mean; its error is the larger of the rows' and the windows' (cluster-robust, Liang & Zeger 1986)."""
-    mean = float(values.mean())
-    return Estimate(mean, *_error((values - mean) / len(values), window))
+def measured(estimate: statistics.Estimate, window: NDArray[np.intp]) -> Measured:
+    """With the larger of two errors: the rows' own, and the windows' where there are `MIN_CLUSTERS` of them."""
+    rows = estimate.error()
+    windows = estimate.error(window) if len(np.unique(window)) >= MIN_CLUSTERS else rows
+    return Measured(estimate.value, *max(rows, windows))
 
 
-def signals(rules: Performance, live: Scored, test: Mapping[str, Estimate]) -> list[Signal]:
+def signals(rules: Performance, live: Scored, test: Mapping[str, Measured]) -> list[Signal]:
     """`logloss`, `auc` and `calibration` of the live predictions; `test`: the first two on the test windows."""
     names = ("logloss", "auc", "calibration")
     if len(live) < rules.min_rows:
@@ -125,10 +113,10 @@ def signals(rules: Performance, live: Scored, test: Mapping[str, Estimate]) -> l
     ]
 
 
-def compare_arms(a: Scored, b: Scored, confidence: float) -> dict[str, tuple[Estimate, tuple[float, float]]]:
+def compare_arms(a: Scored, b: Scored, confidence: float) -> dict[str, tuple[Measured, tuple[float, float]]]:
     """Online comparison of two versions live at once: a − b in logloss and AUC, each with its interval."""
     found = {"logloss": logloss(a).minus(logloss(b)), "auc": auc(a).minus(auc(b))}
-    return {name: (estimate, estimate.interval(confidence)) for name, estimate in found.items()}
+    return {name: (difference, difference.interval(confidence)) for name, difference in found.items()}
 
 
 def expected_auc(scores: Floats) -> float:
@@ -147,11 +135,41 @@ def expected_auc(scores: Floats) -> float:
 
 def expected_logloss(scores: Floats) -> float:
     """The logloss that calibrated scores promise: the mean entropy in nats."""
-    p = np.clip(scores, EPSILON, 1 - EPSILON)
+    p = np.clip(scores, CLIP, 1 - CLIP)
     return float(-(p * np.log(p) + (1 - p) * np.log1p(-p)).mean())
 
 
-def _worse(rules: Performance, name: str, live: Scored, *, now: Estimate, then: Estimate, sign: int,
+def calibration(test: Scored) -> Callable[[Floats], Floats]:
+    """Platt's scaling (1999), p → σ(a·logit p + b) fitted to the test windows by Newton's method, as a function."""
+    x = _logit(test.scores)
+    design, weights = np.column_stack([x, np.ones_like(x)]), np.array([1.0, 0.0])
+    for _ in range(20):
+        p = _sigmoid(design @ weights)
+        hessian = design.T @ (design * (p * (1 - p))[:, None]) + 1e-6 * np.eye(2)
+        weights = weights + np.linalg.solve(hessian, design.T @ (test.labels - p))
+    return lambda scores: _sigmoid(weights[0] * _logit(scores) + weights[1])
+
+
+def estimated(rules: Performance, scores: Floats, window: NDArray[np.intp], windows: tuple[str, ...],
+              test: Measured) -> Signal:  # fmt: skip
+    """`estimated_auc`: what calibrated scores `[n]` promise against the test's AUC; windows left out one by one (jackknife)."""
+    count = len(windows)
+    if len(scores) < rules.min_rows or count < MIN_CLUSTERS:
+        said = f"{len(scores)} predictions in {count} windows; {rules.min_rows} in {MIN_CLUSTERS} are needed"
+        return unknown("estimated_auc", said, windows)
+    value = expected_auc(scores)
+    without = np.array([expected_auc(scores[window != i]) for i in range(count)])
+    error = float(np.sqrt((count - 1) / count * ((without - without.mean()) ** 2).sum()))
+    fall = test.minus(Measured(value, error, count - 1))
+    low, high = fall.interval(rules.confidence)
+    sentence = (
+        f"estimated AUC {value:.4f} without labels on {len(scores):,} predictions of {span(windows)}, {test.value:.4f} in "
+        f"the test windows; a fall of {low:.4f} to {high:.4f} at {rules.confidence:.0%}, bound {rules.max_auc_fall:g}"
+    )
+    return rise("estimated_auc", sentence, fall.value, (low, high), bound=rules.max_auc_fall, windows=windows)
+
+
+def _worse(rules: Performance, name: str, live: Scored, *, now: Measured, then: Measured, sign: int,
            bound: float) -> Signal:  # fmt: skip
     worse = now.minus(then)
     low, high = sorted(sign * end for end in worse.interval(rules.confidence))
@@ -165,7 +183,7 @@ def _worse(rules: Performance, name: str, live: Scored, *, now: Estimate, then: 
 
 
 def _calibration(rules: Performance, live: Scored) -> Signal:
-    found = gap(live)
+    found = measured(statistics.mean(live.scores - live.labels), live.window)
     low, high = found.interval(rules.confidence)
     bound, size = rules.max_calibration_gap, (low, high) if found.value >= 0 else (-high, -low)
     sentence = (
@@ -175,13 +193,10 @@ def _calibration(rules: Performance, live: Scored) -> Signal:
     return rise("calibration", sentence, abs(found.value), size, bound=bound, windows=live.windows)
 
 
-def _error(influence: Floats, window: Sequence[int] | NDArray[np.intp]) -> tuple[float, int]:
-    """Standard error of a sum of influences and its degrees of freedom: of rows, or of windows where that is larger."""
-    n = len(influence)
-    rows = float(np.sqrt((influence**2).sum() * n / max(1, n - 1)))
-    sums = np.bincount(np.unique(window, return_inverse=True)[1], weights=influence)
-    clusters = len(sums)
-    if clusters < MIN_CLUSTERS:
-        return rows, n - 1
-    between = float(np.sqrt((sums**2).sum() * clusters / (clusters - 1)))
-    return (between, clusters - 1) if between > rows else (rows, n - 1)
+def _logit(p: Floats) -> Floats:
+    kept = np.clip(p, CLIP, 1 - CLIP)
+    return np.log(kept) - np.log1p(-kept)
+
+
+def _sigmoid(x: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-np.clip(x, -40, 40))))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from include.domain.performance import Estimate
+from include.domain.performance import Measured
 from include.domain.signal import Signal, State, rise, span, unknown
 from include.domain.sketch import Sketches
 
@@ -62,7 +62,7 @@ def volume(rules: Quality, like: Sequence[int], rows: int, label: str, gaps: Seq
     return Signal("volume", state, sentence, ratio, least if ratio < 1 else most, (low, high), (label,))
 
 
-def label_rate(rules: Quality, live: Estimate, reference: Estimate, windows: tuple[str, ...]) -> Signal:
+def label_rate(rules: Quality, live: Measured, reference: Measured, windows: tuple[str, ...]) -> Signal:
     """Share of positives among the labels that are due, against the reference windows'."""
     change = live.minus(reference)
     low, high = change.interval(rules.confidence)

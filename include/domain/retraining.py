@@ -74,7 +74,9 @@ def age(rules: Retraining, trained: datetime, now: datetime) -> Signal:
 
 
 def new_labels(rules: Retraining, rows: int, windows: tuple[str, ...]) -> Signal:
-    """Labelled rows that the champion has not seen."""
+    """Labelled rows that the champion has not seen; `windows`: those that came after its data."""
+    if not windows:
+        return unknown("labels", "no window has landed since the champion's data")
     bound = rules.new_labels
     state = State.FIRE if bound is not None and rows >= bound else State.OK
     said = f"{rows:,} labelled rows since the champion's data" + (f"; bound {bound:,}" if bound else "")

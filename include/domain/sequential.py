@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-#: Supposed shares of the stable arm, and supposed differences beyond the null in units of the margin. The evidence is the mean
-#: over all pairs: any choice is valid, and a pair near the truth makes it grow fast.
+#: Supposed shares of the stable arm, and supposed differences beyond the null in units of the margin. The evidence is
+#: the mean over all pairs: any choice is valid, and a pair near the truth makes it grow fast.
 CENTRES = np.array([[0.002], [0.01], [0.05], [0.25], [0.75]])
-BETS = np.array([1.0, 2.0, 4.0, 16.0])
-#: Shares and splits stay this far from 0 and 1, and a bet stakes this part of what it could lose at most.
+BETS = np.array([0.25, 0.5, 1.0, 2.0, 4.0, 16.0])
+#: Shares and splits stay this far from 0 and 1, and no bet risks more than this part of the wealth.
 EPSILON = 1e-6
 CAUTION = 0.99
 BISECTIONS = 40
@@ -75,33 +75,33 @@ class Shares:
         return float(self.log_es(null, side, scale))
 
     def log_es(self, null: float, side: int, scale: float) -> Floats:
-        """`log_e` for all leading axes, `[...]`: exact at any number of requests and any base rate, also one that
-        drifts.
+        """`log_e` for all leading axes, `[...]`, at any number of requests and any base rate, also one that drifts.
 
-        A request of a split w : 1 - w multiplies a stake s by 1 + s (x - p - null) / w on the canary and by 1 - s (x -
-        p) / (1 - w) on stable, x being 0 or 1: in the mean 1 + s (difference - null), so at most 1 under the null.
-        (Arms taken in a fixed order obey too, by the inequality of arithmetic and geometric means.) s is the best stake
-        for a difference `scale` × BETS beyond the null at base rate p. Betting: Waudby-Smith & Ramdas 2024, section 4;
-        two Bernoulli arms, where these products are the growth-optimal likelihood ratios: Turner, Ly & Grünwald 2024,
-        theorem 1.
+        A request of a split w : 1 - w multiplies the wealth by 1 + s (x - p - null) / w on the canary and by
+        1 - s (x - p) / (1 - w) on stable, where x is 0 or 1: in the mean by 1 + s (difference - null), so by at most 1
+        under the null. (Arms taken in a fixed order obey too, by the inequality of arithmetic and geometric means.) The
+        stake s is the best one for a difference `scale` × BETS beyond the null at base rate p. Exact for a split that is
+        held within a span; w is its realised share. Betting: Waudby-Smith & Ramdas 2024. For two Bernoulli arms these
+        products are the growth-optimal likelihood ratios of Turner, Ly & Grünwald 2024; spans are strata: Turner &
+        Grünwald 2023.
         """
         total = np.maximum(self.requests + self.stable_requests, 1)
         split = np.full_like(total, 0.5) if self.alone else np.clip(self.requests / total, EPSILON, 1 - EPSILON)
         w = split[..., None, None]
         centres = np.zeros((1, 1)) if self.alone else CENTRES
-        base = np.clip(centres, max(0.0, EPSILON - null), min(1.0, 1 - EPSILON - null))
-        p = base + null
-        counts = (
-            self.events,
-            self.requests - self.events,
-            self.stable_events,
-            self.stable_requests - self.stable_events,
-        )
+        base = np.clip(centres, max(0.0, EPSILON - null), min(1.0, max(0.0, 1 - EPSILON - null)))
+        p = np.clip(base + null, EPSILON, 1 - EPSILON)
+        counts = self._counts()
         gains = tuple(side * gain for gain in ((1 - p) / w, -p / w, -(1 - base) / (1 - w), base / (1 - w)))
         stake = scale * BETS / (p * (1 - p) / w + base * (1 - base) / (1 - w))
         stake = np.minimum(stake, CAUTION / -np.minimum.reduce(np.broadcast_arrays(*gains)))
         logs = sum(n[..., None, None] * np.log1p(stake * gain) for n, gain in zip(counts, gains, strict=True))
         return _log_mean(np.asarray(logs).sum(axis=-3))
+
+    def _counts(self) -> tuple[Floats, Floats, Floats, Floats]:
+        """The canary's events and other requests, then stable's."""
+        others, stable_others = self.requests - self.events, self.stable_requests - self.stable_events
+        return self.events, others, self.stable_events, stable_others
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ class Means:
     def log_e(self, null: float, side: int, scale: float) -> float:
         """Robbins's mixture of normal likelihood ratios over a half-normal of spread `scale` (1970).
 
-        One-sided: Howard et al. 2021, proposition 6; with an estimated variance it is an asymptotic confidence
-        sequence: Waudby-Smith et al. 2024, theorem 2.2.
+        One-sided: Howard et al. 2021, section 3. With an estimated variance its limits are an asymptotic confidence
+        sequence: Waudby-Smith et al. 2024.
         """
         known = scale**2 / (scale**2 + self.variance)
         z = side * (self.estimate - null) * math.sqrt(known / self.variance)

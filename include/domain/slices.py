@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from include.domain import statistics
 from include.domain.encoding import as_text
-from include.domain.metrics import losses
+from include.domain.statistics import Floats
 from include.domain.verdict import Check, Outcome
 
 #: A numeric column with more distinct values than this is cut at its quartiles.
@@ -17,7 +17,7 @@ MAX_LEVELS = 20
 
 @dataclass(frozen=True)
 class Slices:
-    """No slice of at least `min_rows` may be worse than the champion by more than `margin` logloss (Holm over all slices)."""
+    """No slice of at least `min_rows` may be worse than the champion by more than `margin` nats (Holm over all)."""
 
     __pydantic_config__ = {"extra": "forbid"}
     by: tuple[str, ...] = ()
@@ -27,7 +27,7 @@ class Slices:
 
 @dataclass(frozen=True)
 class SliceEffect:
-    """How much worse the challenger's logloss is than the champion's on one slice; `p` is Holm's for "within the margin"."""
+    """How much worse the challenger's logloss is than the champion's on a slice; `p`, by Holm, of "within the margin"."""
 
     column: str
     value: str
@@ -41,10 +41,13 @@ class SliceEffect:
         return f"{self.column}={self.value} ({self.rows:,} rows) by {self.worse_by:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
-def effects(rules: Slices, labels: ArrayLike, challenger: ArrayLike, champion: ArrayLike, columns: Mapping[str, ArrayLike],
-            confidence: float, groups: ArrayLike | None = None) -> list[SliceEffect]:  # fmt: skip
-    """Every slice of `rules.by` with enough rows, the most suspect first; `columns` `[n]` are raw values by name."""
-    worse = losses(labels, challenger) - losses(labels, champion)
+def effects(
+    rules: Slices, worse: Floats, columns: Mapping[str, ArrayLike], confidence: float, groups: ArrayLike | None
+) -> list[SliceEffect]:
+    """Every slice of `rules.by` with enough rows, the most suspect first.
+
+    `worse` `[n]`: how much greater each row's loss is than under the champion; `columns` `[n]`: raw values by name.
+    """
     found = []
     for column, value, inside in _slices(rules, columns):
         part = statistics.mean(worse[inside])
@@ -52,9 +55,8 @@ def effects(rules: Slices, labels: ArrayLike, challenger: ArrayLike, champion: A
         p = statistics.p_above(part, rules.margin, own)
         found.append(SliceEffect(column, value, int(inside.sum()), part.value, part.interval(confidence, own), p))
     adjusted = statistics.holm([effect.p for effect in found])
-    return sorted(
-        (replace(e, p=float(p)) for e, p in zip(found, adjusted, strict=True)), key=lambda e: (e.p, -e.worse_by)
-    )
+    found = [replace(effect, p=float(p)) for effect, p in zip(found, adjusted, strict=True)]
+    return sorted(found, key=lambda effect: (effect.p, -effect.worse_by))
 
 
 def judge(rules: Slices, found: list[SliceEffect], columns: Mapping[str, ArrayLike], confidence: float) -> list[Check]:

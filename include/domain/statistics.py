@@ -1,6 +1,8 @@
-"""Metrics with their uncertainty: every metric as a value and each row's influence on it, so that differences, clusters
-and resamples are sums. An influence function is the first-order change of a metric per row (Hampel 1974; van der Vaart
-1998, ch. 20)."""
+"""Metrics with their uncertainty.
+
+Every metric is a value and each row's influence on it (its first-order change by that row: Hampel 1974; van der Vaart
+1998, chapter 20), so that differences, clusters and resamples are sums.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,7 +34,7 @@ class Estimate:
         return Estimate(self.value - other.value, self.influence - other.influence)
 
     def error(self, groups: ArrayLike | None = None) -> tuple[float, int]:
-        """Standard error and its degrees of freedom; rows of one group may depend on each other (Liang & Zeger 1986)."""
+        """Standard error and its degrees of freedom; rows of a group may depend on each other (Liang & Zeger 1986)."""
         return _error(self.influence if groups is None else _sums(self.influence, groups))
 
     def interval(self, confidence: float, groups: ArrayLike | None = None) -> tuple[float, float]:
@@ -87,7 +89,7 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> Estimate:
 
 
 def ece(labels: ArrayLike, scores: ArrayLike) -> Estimate:
-    """Expected calibration error over bins of equal count, as `metrics.ece`; its influence holds the bins' signs fixed."""
+    """Expected calibration error over bins of equal count, as `metrics.ece`; the influence holds the signs fixed."""
     truth, values = np.asarray(labels, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     order, rows = np.argsort(values, kind="stable"), len(values)
     total, influence = 0.0, np.empty(rows)
@@ -111,7 +113,7 @@ def p_above(estimate: Estimate, bound: float, groups: ArrayLike | None = None) -
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """Adjusted p-values `[k]`: rejecting those below α errs on any true hypothesis with chance at most α (Holm 1979)."""
+    """Adjusted p-values `[k]`: rejecting those below α rejects any true hypothesis at most α of the time (1979)."""
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p)
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
@@ -129,13 +131,14 @@ def _error(units: Floats) -> tuple[float, int]:
 
 def _sums(influence: Floats, groups: ArrayLike) -> Floats:
     _, index = np.unique(np.asarray(groups), return_inverse=True)
-    return np.bincount(index, weights=influence)
+    return np.asarray(np.bincount(index, weights=influence), dtype=np.float64)
 
 
 def _blocks(units: Floats) -> Floats:
     if len(units) <= MAX_UNITS:
         return units
-    return np.bincount(np.arange(len(units)) * MAX_UNITS // len(units), weights=units)
+    block = np.arange(len(units)) * MAX_UNITS // len(units)
+    return np.asarray(np.bincount(block, weights=units), dtype=np.float64)
 
 
 def _resampled_t(units: Floats, random: np.random.Generator) -> Floats:
@@ -145,7 +148,7 @@ def _resampled_t(units: Floats, random: np.random.Generator) -> Floats:
     totals = drawn.sum(axis=1)
     spread = np.einsum("ij,ij->i", drawn, drawn) - totals**2 / count
     errors = np.sqrt(np.maximum(spread, 0) * count / (count - 1))
-    return np.divide(totals, errors, out=np.zeros_like(totals), where=errors > 0)
+    return np.asarray(np.divide(totals, errors, out=np.zeros_like(totals), where=errors > 0), dtype=np.float64)
 
 
 def _midranks(values: Floats) -> Floats:

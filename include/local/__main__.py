@@ -14,7 +14,8 @@ from include.local import processes, stack
 from include.settings import Settings, from_env
 from include.spec import ModelSpec
 
-console = Console()
+#: A pipe has no width of its own; tables need one.
+console = Console(width=None if sys.stdout.isatty() else 140)
 
 
 def up(settings: Settings) -> None:

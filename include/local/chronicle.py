@@ -96,6 +96,12 @@ def last_decision(settings: Settings, model: str) -> str:
     return f"the watch says {'yes' if row['start'] else 'no'}: {row['sentence']}"
 
 
+def held_back(settings: Settings, model: str) -> str:
+    """Why the newest challenger was not released."""
+    judged = [row for row in Parts(settings).ledger().read(model, "judged") if not row["released"]]
+    return "; ".join(judged[-1]["reasons"]) if judged else "its training did not finish; see its run in Airflow"
+
+
 def _fate(number: str | None, rows: Sequence[Mapping[str, Any]], verdict: Mapping[str, Any]) -> str:
     if number is None:
         reasons = [c["sentence"] for c in verdict["checks"] if c["outcome"] != "pass"]

@@ -22,6 +22,8 @@ LEAD = timedelta(hours=2)
 STALE = timedelta(hours=3)
 WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
 OUTCOMES = ("late", "arr_delay", "arrived")
+#: What is known only when the flight has arrived.
+OUTCOMES = ("late", "arr_delay", "arrived")
 #: Destinations that the package's `airports.csv` leaves out.
 ZONES = dict.fromkeys(("BQN", "PSE", "SJU", "STT"), "America/Puerto_Rico")
 
@@ -62,7 +64,7 @@ def recorded(data: Path) -> pl.DataFrame:
         pl.format("{}/{}/{}/{}", pl.col("date"), "carrier", "flight", "origin").alias("flight_id"),
         "departure",
         (pl.col("arr_delay") > LATE_MINUTES).cast(pl.Int8).alias("late"),
-        "carrier", "origin", "dest", "tailnum", pl.col("flight").cast(pl.String),
+        "carrier", "origin", "dest", "tailnum", pl.col("flight").cast(pl.String), pl.col("hour").cast(pl.String).alias("dep_hour"),
         "distance", "duration",
         (pl.col("hour") * 60 + pl.col("minute")).alias("dep_minute"),
         (pl.col("sched_arr_time") // 100 * 60 + pl.col("sched_arr_time") % 100).alias("arr_minute"),

@@ -72,11 +72,9 @@ class Replay:
         self.tally.sent += 1
         try:
             async with session.post(self._url, json={"rows": [row]}) as answer:
-                body = await answer.json(content_type=None)
-                status = answer.status
-        except (aiohttp.ClientError, TimeoutError, ValueError):
-            status, body = 0, None
-        if status == 200 and body:
-            self.tally.by_slot[str(body["slot"])] += 1
-        else:
-            self.tally.failed[status] += 1
+                if answer.status == 200:
+                    self.tally.by_slot[str((await answer.json())["slot"])] += 1
+                else:
+                    self.tally.failed[answer.status] += 1
+        except (aiohttp.ClientError, TimeoutError):
+            self.tally.failed[0] += 1

@@ -94,10 +94,10 @@ class Airflow:
             time.sleep(0.4)
         raise Unavailable(f"{dag} run {run} did not finish within {timeout:.0f} s")
 
-    def answer(self, dag: str, run: str, task: str, option: str) -> None:
-        """Answer a human-in-the-loop task."""
+    def answer(self, dag: str, run: str, task: str, option: str, reason: str) -> None:
+        """Answer an approval as the logged-in user."""
         path = f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}/-1/hitlDetails"
-        self._call("PATCH", path, json={"chosen_options": [option], "params_input": {}})
+        self._call("PATCH", path, json={"chosen_options": [option], "params_input": {"reason": reason}})
 
     def xcom(self, dag: str, run: str, task: str, key: str = "return_value") -> Any:
         return self.get(f"/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/{key}")["value"]

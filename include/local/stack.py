@@ -68,6 +68,8 @@ def environment(settings: Settings) -> dict[str, str]:
         "PATH": f"{BIN}{os.pathsep}{inherited().get('PATH', os.defpath)}",
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
+        "SPT_NOENV": "1",  # a process that renames itself must keep its environment, by which `down` knows it
+        "OMP_WAIT_POLICY": "PASSIVE",  # two cores are shared by a dozen processes: a thread that waits must not spin
         "OMP_NUM_THREADS": str(os.cpu_count() or 1),
         "MLFLOW_TRACKING_URI": settings.mlflow_url,
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -13,6 +13,7 @@ from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from include.server.app import App, Bounds
+from include.server.feedback import Feedback
 from include.server.log import PredictionLog
 from include.server.metrics import Metrics
 from include.server.model import Limits, Named
@@ -41,6 +42,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--body-seconds", type=float, default=Bounds.seconds, help="time to send a body")
     parser.add_argument("--drain", type=float, default=1.0,
                         help="seconds to serve on, not ready, after SIGTERM, so that the gateway sees it")  # fmt: skip
+    parser.add_argument("--token-file", type=Path, help="file with the token that POST requests must bear")
     parser.add_argument("--lenient", action="store_true", help="drop unknown columns instead of refusing the row")
     options = parser.parse_args(given)
     if (options.registry is None) == (options.artifact is None):
@@ -53,11 +55,12 @@ async def serve(options: argparse.Namespace) -> None:
     metrics = Metrics(options.slot, options.model)
     folder = options.log / options.model / options.slot
     limits = Limits(options.max_rows, options.threads, options.lenient)
-    bounds = Bounds(options.max_body, options.max_requests, options.body_seconds, options.max_rows)
+    token = options.token_file and options.token_file.read_text(encoding="utf-8").strip()
+    bounds = Bounds(options.max_body, options.max_requests, options.body_seconds, options.max_rows, token)
     slot = Slot(options.slot, options.model, _source(options), limits=limits, metrics=metrics,
                 memory=folder / "serving.json")  # fmt: skip
     log = PredictionLog(folder, metrics)
-    app = App(slot, log, metrics, bounds)
+    app = App(slot, log, Feedback(options.log / options.model / "feedback"), metrics=metrics, bounds=bounds)
     server = Server(
         app, options.host, options.port, interface=Interfaces.RSGI, http=HTTPModes.http1, websockets=False,
         backlog=1024, backpressure=CONNECTIONS, log_enabled=False,
@@ -67,6 +70,7 @@ async def serve(options: argparse.Namespace) -> None:
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stopped.set)
     watching = asyncio.create_task(slot.watch())
+    reading = asyncio.create_task(app.give_up_slow_bodies())
     serving = asyncio.create_task(server.serve())
     done, _ = await asyncio.wait(
         (watching, serving, asyncio.create_task(stopped.wait())), return_when=asyncio.FIRST_COMPLETED
@@ -77,6 +81,7 @@ async def serve(options: argparse.Namespace) -> None:
         await asyncio.sleep(options.drain)
         server.stop()  # type: ignore[no-untyped-call]
         await serving
+    reading.cancel()
     await asyncio.to_thread(log.close)
     for task in done:
         task.result()

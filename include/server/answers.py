@@ -26,7 +26,7 @@ class Answer:
     headers: Headers
 
 
-class Refused(PerennialError):
+class Refused(PerennialError):  # noqa: N818 - named after what it says
     """The request cannot be served; `field` is the place in the body at fault, e.g. `rows[0].carrier`."""
 
     def __init__(self, status: int, reason: str, field: str | None = None) -> None:
@@ -54,5 +54,5 @@ def unreadable(fault: msgspec.DecodeError | UnicodeDecodeError | RecursionError,
     message = _PATH.sub("", message)
     named = _FIELD.match(message)
     parts = [prefix, place[1] if place else "", named[1] if named else ""]
-    field = ".".join(p for p in parts if p)
+    field = ".".join(p for p in parts if p).replace(".[", "[")
     return Refused(400, f"{field}: {message}" if field else message, field or None)

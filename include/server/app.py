@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
-from include.server import infer
+from include.server import infer, openapi
 from include.server.answers import JSON, TEXT, Answer, Refused, json_answer
 from include.server.batching import Batcher
+from include.server.feedback import Feedback
 from include.server.log import Line, PredictionLog
 from include.server.metrics import Metrics
 from include.server.model import Encoded
@@ -23,12 +24,13 @@ Handler = Callable[[Any, Any], Awaitable[Answer]]
 
 @dataclass(frozen=True)
 class Bounds:
-    """Bytes of a body, requests under way, seconds to send a body, rows of a request."""
+    """Bytes of a body, requests under way, seconds to send a body, rows of a request; the token a POST must bear."""
 
     body: int = 1 << 20
     requests: int = 1024
     seconds: float = 5.0
     rows: int = 1024
+    token: str | None = None
 
 
 class Prediction(msgspec.Struct):
@@ -42,14 +44,18 @@ class Prediction(msgspec.Struct):
 class App:
     """An RSGI application (github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md)."""
 
-    def __init__(self, slot: Slot, log: PredictionLog, metrics: Metrics, bounds: Bounds) -> None:
-        self._slot, self._log, self._metrics, self._bounds = slot, log, metrics, bounds
+    def __init__(self, slot: Slot, log: PredictionLog, labels: Feedback, *, metrics: Metrics, bounds: Bounds) -> None:
+        self._slot, self._log, self._labels, self._metrics, self._bounds = slot, log, labels, metrics, bounds
         self._model_path = f"/v2/models/{slot.model}"
         self._encode = msgspec.json.Encoder().encode
         self._ids, self._origin = count(1), secrets.token_hex(4)
+        self._reading: dict[Any, float] = {}
         self.under_way = 0
         self._routes: dict[str, tuple[str, Handler]] = {
             "/predict": ("POST", self._predict),
+            "/feedback": ("POST", self._feedback),
+            "/openapi.json": ("GET", self._openapi),
+            "/docs": ("GET", self._docs),
             "/status": ("GET", self._status),
             "/metrics": ("GET", self._render),
             "/v2": ("GET", self._server),
@@ -60,6 +66,14 @@ class App:
             f"{self._model_path}/infer": ("POST", self._infer),
         }
 
+    async def give_up_slow_bodies(self) -> None:
+        """Runs until it is cancelled. One look at all, because a timer a request would cost more than its scoring."""
+        while True:
+            await asyncio.sleep(self._bounds.seconds / 10)
+            late = time.monotonic() - self._bounds.seconds
+            for task in [task for task, begun in self._reading.items() if begun < late]:
+                task.cancel()
+
     async def __rsgi__(self, scope: Any, proto: Any) -> None:
         begun = time.perf_counter()
         self.under_way += 1
@@ -68,6 +82,8 @@ class App:
             route, method, handle = self._route(scope.path)
             if scope.method != method:
                 raise Refused(405, f"{route} takes {method}")
+            if method == "POST" and self._bounds.token is not None:
+                self._authorize(scope)
             if self.under_way > self._bounds.requests and method == "POST":
                 raise Refused(503, f"{self._bounds.requests} requests are under way; come back in a second")
             answer = await handle(scope, proto)
@@ -80,6 +96,11 @@ class App:
             version = serving.model.version if serving else ""
             self._metrics.requests.add((route, str(answer.status), version))
             self._metrics.seconds.observe(time.perf_counter() - begun, (route,))
+
+    def _authorize(self, scope: Any) -> None:
+        sent, wanted = scope.headers.get("authorization") or "", f"Bearer {self._bounds.token}"
+        if not secrets.compare_digest(sent.encode(), wanted.encode()):
+            raise Refused(401, "authorization: send the header Authorization: Bearer <token>", "authorization")
 
     def _route(self, path: str) -> tuple[str, str, Handler]:
         found = self._routes.get(path)
@@ -154,18 +175,34 @@ class App:
             raise Refused(415, "content-encoding: send the body as it is")
         if length is not None and (not length.isdigit() or int(length) > most):
             raise Refused(413, f"the body has {length[:20]} bytes, at most {most} are taken")
+        task = asyncio.current_task()
+        self._reading[task] = time.monotonic()
         try:
-            async with asyncio.timeout(self._bounds.seconds):
-                if length is not None:
-                    return bytes(await proto())
-                body = bytearray()
-                async for part in proto:
-                    body += part
-                    if len(body) > most:
-                        raise Refused(413, f"the body has more than {most} bytes")
-                return bytes(body)
-        except TimeoutError:
+            if length is not None:
+                return bytes(await proto())
+            body = bytearray()
+            async for part in proto:
+                body += part
+                if len(body) > most:
+                    raise Refused(413, f"the body has more than {most} bytes")
+            return bytes(body)
+        except asyncio.CancelledError:
             raise Refused(408, f"the body was not sent within {self._bounds.seconds:g} s") from None
+        finally:
+            del self._reading[task]
+
+    async def _feedback(self, scope: Any, proto: Any) -> Answer:
+        return json_answer({"taken": await self._labels.take(await self._body(scope, proto))})
+
+    async def _openapi(self, _scope: Any, _proto: Any) -> Answer:
+        return json_answer(self._described())
+
+    async def _docs(self, _scope: Any, _proto: Any) -> Answer:
+        return openapi.page(self._described())
+
+    def _described(self) -> dict[str, Any]:
+        serving = self._slot.serving
+        return openapi.describe(serving.model if serving else None, self._slot.model)
 
     async def _status(self, _scope: Any, _proto: Any) -> Answer:
         return json_answer({**self._slot.status(), "under_way": self.under_way})

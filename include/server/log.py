@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from include.domain.encoding import MISSING, UNKNOWN
 from include.server.metrics import Metrics
@@ -71,12 +72,15 @@ class PredictionLog:
                 self._metrics.logged.add(("written",), len(chunk))
             except OSError:
                 self._metrics.logged.add(("lost",), len(chunk))
-            for model, ids, line in chunk:
-                self._count(model, ids, line)
+            # A swap puts rows of two versions into one chunk at most now and then.
+            for model in {id(model): model for model, _, _ in chunk}.values():
+                self._count(model, [e for e in chunk if e[0] is model])
 
-    def _count(self, model: Model, ids: list[int], line: Line) -> None:
-        self._metrics.scores.observe(line.score, (model.version,))
-        for field, value in zip(model.encoding.categorical, ids, strict=True):
-            if value <= UNKNOWN:
-                kind = "missing" if value == MISSING else "unknown"
-                self._metrics.values.add((model.version, field, kind))
+    def _count(self, model: Model, entries: list[Entry]) -> None:
+        for _, _, line in entries:
+            self._metrics.scores.observe(line.score, (model.version,))
+        ids = np.array([ids for _, ids, _ in entries])
+        for kind, value in (("missing", MISSING), ("unknown", UNKNOWN)):
+            for field, count in zip(model.encoding.categorical, (ids == value).sum(axis=0).tolist(), strict=True):
+                if count:
+                    self._metrics.values.add((model.version, field, kind), count)

@@ -10,14 +10,14 @@ Labels = tuple[str, ...]
 class Counter:
     def __init__(self, name: str, text: str, *labels: str, kind: str = "counter") -> None:
         self.name, self.text, self.labels, self.kind = name, text, labels, kind
-        self.values: dict[Labels, float] = defaultdict(float)
+        self.values: dict[Labels, float] = defaultdict(int)
 
     def add(self, labels: Labels = (), amount: float = 1) -> None:
         self.values[labels] += amount
 
     def lines(self, common: str) -> Iterable[str]:
         for labels, value in list(self.values.items()):
-            yield f"{self.name}{{{_text(common, self.labels, labels)}}} {value:g}"
+            yield f"{self.name}{{{_text(common, self.labels, labels)}}} {value}"
 
 
 class Gauge(Counter):
@@ -57,7 +57,7 @@ class Histogram:
                 total += count
                 le = "+Inf" if bound == float("inf") else f"{bound:g}"
                 yield f'{self.name}_bucket{{{names},le="{le}"}} {total}'
-            yield f"{self.name}_sum{{{names}}} {self.sums[labels]:g}"
+            yield f"{self.name}_sum{{{names}}} {self.sums[labels]}"
             yield f"{self.name}_count{{{names}}} {total}"
 
 

@@ -1,6 +1,7 @@
 """A slot: the version it serves, the version it should serve, and why these differ."""
 
 import asyncio
+import gc
 import json
 import logging
 import time
@@ -98,6 +99,10 @@ class Slot:
             self._metrics.loads.add(("failed",))
             logger.warning("version %s did not load: %s", named.version, fault)
             return
+        if self.serving is None:
+            # What is loaded by now stays, so the collector need not visit it under load.
+            gc.collect()
+            gc.freeze()
         # From here new requests meet the new version; those under way end on the old one's batcher.
         self.serving, self._failed = Batcher(model, self._metrics.batch.observe), failed
         self._metrics.loads.add(("loaded",))

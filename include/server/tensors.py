@@ -26,7 +26,7 @@ class Input(msgspec.Struct):
     name: str
     shape: list[int]
     datatype: Literal["INT64", "INT32", "FP32", "FP64"]
-    data: msgspec.Raw = msgspec.Raw(b"")
+    data: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     parameters: Parameters = Parameters()
 
 

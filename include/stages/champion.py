@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from include.domain.encoding import Encoding
 from include.domain.errors import Corrupt
-from include.domain.performance import Estimate, Scored, auc, logloss
+from include.domain.performance import Measured, Scored, auc, logloss
 from include.domain.windows import Grain, label
 from include.ports import Version
 from include.stages import records
@@ -28,7 +28,7 @@ class Champion:
     encoding: Encoding
     train_windows: tuple[str, ...]
     ends: datetime
-    measured: Mapping[str, Estimate]
+    measured: Mapping[str, Measured]
     test: Scored | None
     importance: Mapping[str, float] | None
 
@@ -75,8 +75,8 @@ def _test_scores(path: Path, grain: Grain) -> Scored | None:
         return scored(kept["labels"], kept["challenger"], kept["times"], grain)
 
 
-def _measured(metrics: Mapping[str, float], test: Scored | None) -> dict[str, Estimate]:
+def _measured(metrics: Mapping[str, float], test: Scored | None) -> dict[str, Measured]:
     """With the error that the test windows themselves have, where their scores are kept."""
     if test is not None and test.both_classes:
         return {"logloss": logloss(test), "auc": auc(test)}
-    return {name: Estimate(float(metrics[name]), 0.0, 1) for name in ("logloss", "auc")}
+    return {name: Measured(float(metrics[name]), 0.0, 1) for name in ("logloss", "auc")}

@@ -1,7 +1,7 @@
-"""Evaluation: challenger, champion and baselines score the same test rows, and the gates judge the challenger by them."""
+"""Evaluation: challenger, champion and baselines score the same test rows, and the gates judge the challenger."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from include.spec import ModelSpec
 from include.stages import records
 
 FORMAT = 1
-TABLE = "features"
+#: Fewer windows than this say too little about how windows differ.
+MIN_GROUPS = 20
 Columns = dict[str, Any]
 
 
@@ -39,16 +40,17 @@ def evaluate(
 ) -> Reference:  # fmt: skip
     """Score the dataset's test rows with every model (`challenger` and the baselines by family) and the champion.
 
-    Writes scores.npz and evaluation.json into `folder`/evaluation/; the reference is the latter's. A champion that cannot
-    be scored is recorded as a fault, which the gates turn into an error. Raises Corrupt for any other damaged part.
+    Writes scores.npz and evaluation.json into `folder`/evaluation/; the reference is the latter's. A champion that
+    cannot be scored is recorded as a fault, which the gates turn into an error. Raises Corrupt for another damaged part.
     """
     data = records.read(dataset)
-    rows = _test_rows(spec, data, tables)
+    rows = read_test_rows(spec, data, tables)
     columns = raw_columns(rows, [c for c in rows.column_names if c != spec.columns.label])
     scores = {name: scorer.score(artifact, columns) for name, artifact in models.items()}
     faults = {}
     if champion is not None:
         try:
+            _check_columns(champion.artifact, columns)
             scores[CHAMPION] = scorer.score(champion.artifact, columns)
         except Corrupt as fault:
             faults[CHAMPION] = f"version {champion.number} cannot be scored: {fault}"
@@ -65,7 +67,8 @@ def evaluate(
     np.savez_compressed(out / "scores.npz", **arrays)
     everything = dict(models) | ({CHAMPION: champion.artifact} if champion else {})
     return records.write(out / "evaluation.json", {
-        "format": FORMAT, "model": spec.name, "run": data["run"], "spec_digest": spec.digest,
+        "format": FORMAT, "model": spec.name, "description": spec.description, "run": data["run"],
+        "spec_digest": spec.digest,
         "dataset": {"uri": dataset.uri, "digest": dataset.digest}, "table_version": data["table_version"],
         "windows": data["windows"], "rows": len(labels), "positives": int(labels.sum()),
         "models": {name: {"uri": model.uri, "digest": model.digest} for name, model in everything.items()},
@@ -79,28 +82,43 @@ def evaluate(
 def judge(spec: ModelSpec, evaluation: Reference, measured: Mapping[str, float]) -> Judged:
     """The gates' verdict on an evaluation, kept as verdict.json beside it. `measured`: what was measured elsewhere."""
     record = records.read(evaluation)
-    evidence = evidence_of(evaluation, {"model_mb": _megabytes(record["models"][CHALLENGER]), **measured})
+    evidence = evidence_of(spec, evaluation, {"model_mb": _megabytes(record["models"][CHALLENGER]), **measured})
     verdict = gates.judge(spec.gates, evidence, spec.training.seed)
     errors = tuple(Check(name, Outcome.ERROR, said) for name, said in record["faults"].items())
     verdict = Verdict(verdict.subject, (*errors, *verdict.checks))
     released = verdict.outcome is Outcome.PASS or spec.gates.dry_run
+    sound = any(check.name == "scores" and check.outcome is Outcome.PASS for check in verdict.checks)
+    effects = gates.slice_effects(spec.gates, evidence) if sound else []
     path = records.path_of(evaluation.uri).with_name("verdict.json")
     kept = {
         **verdict.to_dict(), "dry_run": spec.gates.dry_run, "released": released, "measured": dict(evidence.measured),
+        "slices": [asdict(effect) for effect in effects], "slice_margin": spec.gates.slices.margin,
         "evaluation": {"uri": evaluation.uri, "digest": evaluation.digest},
     }  # fmt: skip
     return Judged(records.write(path, kept), verdict, released)
 
 
-def evidence_of(evaluation: Reference, measured: Mapping[str, float]) -> Evidence:
-    """The arrays of an evaluation as the gates take them. Raises Corrupt when they are not those it recorded."""
+def judged(record: Reference) -> Judged:
+    """The verdict as it was kept. Raises Corrupt when it was changed since."""
+    kept = records.read(record)
+    return Judged(record, Verdict.from_dict(kept), kept["released"])
+
+
+def evidence_of(spec: ModelSpec, evaluation: Reference, measured: Mapping[str, float]) -> Evidence:
+    """The arrays of an evaluation as the gates take them. Raises Corrupt when they are not those it recorded.
+
+    Rows of one window depend on each other (one storm delays a whole day), which is said where windows are enough to
+    learn how they differ.
+    """
     record = records.read(evaluation)
     path = records.path_of(evaluation.uri)
     records.check_files(path, record["files"])
     with np.load(path.with_name("scores.npz"), allow_pickle=False) as kept:
         arrays = {name: kept[name] for name in kept.files}
     scores = {name: arrays[name] for name in record["metrics"]}
-    return Evidence(arrays["labels"], scores, _named(arrays, "slice:"), measured, _named(arrays, "changed:"))
+    windows = arrays["times"] // int(spec.window.length.total_seconds())
+    groups = windows if len(np.unique(windows)) >= MIN_GROUPS else None
+    return Evidence(arrays["labels"], scores, _named(arrays, "slice:"), measured, _named(arrays, "changed:"), groups)
 
 
 def measure(spec: ModelSpec, labels: NDArray[np.float64], scores: NDArray[np.float64]) -> dict[str, dict[str, float]]:
@@ -120,20 +138,25 @@ def raw_columns(rows: pa.Table, names: list[str]) -> Columns:
     return {name: _raw(rows[name]) for name in names}
 
 
-def _test_rows(spec: ModelSpec, data: Mapping[str, Any], tables: Tables) -> pa.Table:
-    """The labelled test rows in order of time, at the table version that the dataset was made from."""
+def read_test_rows(spec: ModelSpec, data: Mapping[str, Any], tables: Tables) -> pa.Table:
+    """The labelled test rows in order of time, with every column of the table version that the dataset was made from."""
     starts = [parse(label) for label in data["windows"]["test"]]
     windows = [Window(start, start + spec.window.length) for start in starts]
-    wanted = [spec.columns.time, *spec.columns.keys, *spec.columns.features, spec.columns.label]
-    names = list(dict.fromkeys(wanted))
-    rows = tables.read(data["table"], windows, version=data["table_version"], columns=names)
+    rows = tables.read(data["table"], windows, version=data["table_version"])
     rows = rows.filter(rows[spec.columns.label].is_valid()).sort_by(spec.columns.time)
     if len(rows) != data["rows"]["test"]:
         raise Corrupt(
-            f"{data['table']} at version {data['table_version']} holds {len(rows):,} labelled rows in the test windows, "
-            f"the dataset {data['rows']['test']:,}; run the features stage again"
+            f"{data['table']} at version {data['table_version']} holds {len(rows):,} labelled rows of the test windows "
+            f"and the dataset {data['rows']['test']:,}; run the features stage again"
         )
     return rows
+
+
+def _check_columns(artifact: Reference, columns: Columns) -> None:
+    """Raises Corrupt for a model that knows columns which are gone: it would be scored as if all of them were missing."""
+    known = records.read(artifact)["columns"]
+    if gone := [name for name in (*known["categorical"], *known["numeric"]) if name not in columns]:
+        raise Corrupt(f"it needs {', '.join(gone)}, and the table has no such column any more")
 
 
 def _changed(spec: ModelSpec, challenger: Reference, columns: Columns, scorer: Scorer) -> Columns:

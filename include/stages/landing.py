@@ -1,12 +1,11 @@
-"""Landing: the source's rows of some windows, typed, into the `landed` table; what cannot be read, into `quarantine`.
+"""Landing: the source's rows of some windows, typed, into the table `landed`; what cannot be read, into `quarantine`.
 
 A window holds what every file delivered for it: reading a file again replaces that file's rows and no other's. So a late
-row, which comes in a later window's file, goes to its own window and stays there however often either is landed again.
+row, which comes with a later window's file, goes to its own window and stays there however often either is landed again.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import polars as pl
@@ -16,16 +15,18 @@ from include.domain.errors import UserMistake
 from include.domain.windows import Window, label, parse
 from include.ports import Records, Source, SourceFile, Tables
 from include.spec import ModelSpec
-from include.stages.casting import REJECTS, cast
-from include.stages.content import digest
+from include.stages.casting import REJECTS, schema
+from include.stages.content import content_digest
+from include.stages.sorting import LANDED, QUARANTINE, Sorter
 from include.stages.spool import Spool
 
-LANDED, QUARANTINE = "landed", "quarantine"
+#: What a run landed, by its id: its windows, late ones among them.
+LANDINGS = "landings"
 
 
 @dataclass(frozen=True)
 class LandedWindow:
-    """Rows of one window: `landed + quarantined + duplicates == rows_in`, of which `late` came in a later window's file."""
+    """Of `rows_in` rows, `landed + quarantined + duplicates` in all; `late` of them came with another window's file."""
 
     window: str
     rows_in: int
@@ -36,11 +37,14 @@ class LandedWindow:
     digest: str
     table_version: int | None
 
+    def __post_init__(self) -> None:
+        assert self.rows_in == self.landed + self.quarantined + self.duplicates, self
+
 
 @dataclass(frozen=True)
 class LandingReport:
     windows: tuple[LandedWindow, ...]
-    read: int  #: records of the files, those of other windows among them
+    read: int  #: records of the files, those of windows not asked for among them
 
     @property
     def landed(self) -> int:
@@ -58,93 +62,116 @@ class LandingReport:
 def land(
     spec: ModelSpec, windows: Sequence[Window], source: Source, tables: Tables, records: Records, run: str
 ) -> LandingReport:
-    """Land these windows, and the late rows for others that come with them.
+    """Land these windows, and the late rows of others that came with them.
 
-    Raises UserMistake when more rows than the spec allows cannot be read, naming the three commonest reasons, and what the
-    source raises; nothing is written then.
+    Raises UserMistake when more rows than the spec allows cannot be read, naming the three commonest reasons, and what
+    the source raises; nothing is written then. Raises Conflict when another run wrote one of the windows meanwhile.
     """
-    files = source.files(windows)
+    asked = {label(w.start): w for w in windows}
     with Spool() as spool:
-        read = sum(_sort_in(spec, windows, source, file, records, spool) for file in files)
-        _refuse_too_many(spec, spool, read)
-        taken = sorted({*(label(w.start) for w in windows), *spool.keys(LANDED)})
-        landed = tuple(_write(spec, name, files, tables, records, spool, run) for name in taken)
-    return LandingReport(landed, read)
+        sorter = Sorter(spec, asked, records, spool)
+        files = source.files(windows)
+        for file in files:
+            sorter.sort_in(file, source.read(file))
+        _refuse_too_many(spec, spool, sorter.read)
+        names = sorted({*asked, *spool.windows(LANDED)})
+        writer = _Writer(spec, asked, files, tables, records, run)
+        report = LandingReport(tuple(writer.write(name, spool) for name in names), sorter.read)
+    records.write(LANDINGS, run, {"windows": [asdict(w) for w in report.windows], "read": report.read})
+    return report
 
 
-def _sort_in(
-    spec: ModelSpec, windows: Sequence[Window], source: Source, file: SourceFile, records: Records, spool: Spool
-) -> int:
-    """The file's rows into the spool, each under its window; how many there were."""
-    read = 0
-    asked = {label(w.start) for w in windows}
-    own = label(file.window.start) if file.window else min(asked)
-    taken: dict[str, bool] = {}
-    for batch in source.read(file):
-        typed = cast(spec.columns, spec.source.nulls, batch)
-        rows, rejects = typed.rows, typed.rejects
-        read += rows.height + rejects.height
-        if file.window:
-            rows, early = _early(spec, rows, file.window)
-            rejects = pl.concat([rejects, early])
-        for name, part in _by_window(spec, rows, spec.columns.time):
-            if name not in taken:
-                taken[name] = name in asked or _late_news(name, file, records, asked)
-            if taken[name]:
-                spool.add(LANDED, name, part)
-        for name, part in _by_window(spec, rejects.with_columns(pl.col("time").fill_null(parse(own))), "time"):
-            if file.window or name in asked:
-                spool.add(QUARANTINE, own if file.window else name, part.drop("time"))
-    return read
+def touched(spec: ModelSpec, windows: Sequence[Window], records: Records, run: str) -> list[Window]:
+    """These windows and those to which the run landed late rows, oldest first."""
+    record = records.read(LANDINGS, run) or {"windows": []}
+    starts = {parse(landed["window"]) for landed in record["windows"]} | {w.start for w in windows}
+    return [Window(start, start + spec.window.length) for start in sorted(starts)]
 
 
-def _late_news(name: str, file: SourceFile, records: Records, asked: set[str]) -> bool:
-    """Whether rows of another window than those asked for are taken.
+class _Writer:
+    def __init__(
+        self, spec: ModelSpec, asked: Mapping[str, Window], files: Sequence[SourceFile], tables: Tables,
+        records: Records, run: str,
+    ) -> None:  # fmt: skip
+        self._spec, self._asked, self._tables, self._records, self._run = spec, asked, tables, records, run
+        self._files = {file.name: file for file in files}
+        self._there = {table: set(tables.windows(table)) for table in (LANDED, QUARANTINE)}
 
-    A window's own file is read with that window alone, so its late rows are taken whenever it is. Other files are read
-    by every run: rows of a window landed before are taken when the file was not there or was another one then.
-    """
-    if file.window:
-        return True
-    record = records.read(LANDED, name)
-    return record is not None and name < max(asked) and record["files"].get(file.name) != file.digest
+    def write(self, name: str, spool: Spool) -> LandedWindow:
+        """Put the window together from the files just read and what other files delivered before, and write it."""
+        window = Window(parse(name), parse(name) + self._spec.window.length)
+        before = self._records.read(LANDED, name) or {}
+        others, read_at = self._from_other_files(window, before)
+        rows = pl.concat([others, spool.frame(LANDED, name, schema(self._spec.columns))])
+        kept = self._once_each(rows)
+        bad = self._quarantine(window, spool) if name in self._asked else int(before.get("quarantined", 0))
+        digest, version = content_digest(_arrow(kept)), before.get("table_version")
+        if digest != before.get("digest") or (kept.height and name not in self._there[LANDED]):
+            version = self._replace(LANDED, window, kept, read_at)
+        landed = LandedWindow(name, rows.height + bad, kept.height, bad, rows.height - kept.height,
+                              self._late(window, kept), digest, version)  # fmt: skip
+        files = {**self._files_of(window, kept), **{f: d for f, d in before.get("files", {}).items()
+                                                    if f not in self._files and f in others["file"]}}  # fmt: skip
+        note = f"{landed.late} late rows" if landed.late else ""
+        facts = {**asdict(landed), "files": files, "spec_digest": self._spec.digest, "run": self._run, "note": note}
+        self._records.write(LANDED, name, facts)
+        return landed
+
+    def _from_other_files(self, window: Window, before: Mapping[str, Any]) -> tuple[pl.DataFrame, int | None]:
+        """The window's rows from files that were not read now, and the table version they were read at."""
+        columns = schema(self._spec.columns)
+        known = label(window.start) in self._there[LANDED] and (not before or set(before["files"]) - set(self._files))
+        if not known:
+            return pl.DataFrame(schema=columns), None
+        version = self._tables.version(LANDED)
+        rows = pl.DataFrame(pl.from_arrow(self._tables.read(LANDED, [window], version=version)))
+        for name in columns.keys() - set(rows.columns):
+            rows = rows.with_columns(pl.lit(None).alias(name))
+        others = rows.filter(~pl.col("file").is_in(list(self._files)))
+        return others.select(pl.col(name).cast(kind) for name, kind in columns.items()), version
+
+    def _once_each(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """One row a key, the one delivered last (by file name, then place), in order of time and key."""
+        keys = list(self._spec.columns.keys)
+        last = rows.sort("file", "line").unique(keys, keep="last", maintain_order=True)
+        return last.sort(self._spec.columns.time, *keys)
+
+    def _quarantine(self, window: Window, spool: Spool) -> int:
+        name = label(window.start)
+        rows = spool.frame(QUARANTINE, name, REJECTS).sort("file", "line")
+        if rows.height or name in self._there[QUARANTINE]:
+            self._replace(QUARANTINE, window, rows, None)
+        return rows.height
+
+    def _replace(self, table: str, window: Window, rows: pl.DataFrame, read_at: int | None) -> int:
+        signed = rows.with_columns(landed_by=pl.lit(self._run))
+        return self._tables.replace(table, window, _arrow(signed), self._run, read_at=read_at)
+
+    def _late(self, window: Window, kept: pl.DataFrame) -> int:
+        """Rows that came with another window's file, or after the window itself had landed."""
+        if label(window.start) not in self._asked and not self._spec.source.by_window:
+            return kept.filter(pl.col("file").is_in(list(self._files))).height
+        own = [f.name for f in self._files.values() if f.window in (None, window)]
+        return kept.filter(~pl.col("file").is_in(own)).height if self._spec.source.by_window else 0
+
+    def _files_of(self, window: Window, kept: pl.DataFrame) -> dict[str, str]:
+        """The files just read that may hold rows of the window, with their digests."""
+        delivered = set(kept["file"].unique())
+        return {f.name: f.digest for f in self._files.values() if f.window in (None, window) or f.name in delivered}
 
 
-def _early(spec: ModelSpec, rows: pl.DataFrame, window: Window) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The rows before the end of the file's window; those after it, as rejects: nobody can know the future."""
-    time = pl.col(spec.columns.time)
-    after = rows.filter(time >= window.end)
-    reason = pl.format("time {} is after the file's window", time.dt.to_string("%Y-%m-%dT%H:%M:%SZ"))
-    raw = pl.struct(pl.exclude("file", "line").cast(pl.String, strict=False)).struct.json_encode()
-    rejects = after.select(
-        "file", "line", column=pl.lit(spec.columns.time), reason=reason, raw=raw, time=pl.lit(window.start, time_type())
-    )
-    return (rows.filter(time < window.end) if after.height else rows), rejects
-
-
-def time_type() -> pl.Datetime:
-    return pl.Datetime("us", "UTC")
-
-
-def _by_window(spec: ModelSpec, rows: pl.DataFrame, time: str) -> list[tuple[str, pl.DataFrame]]:
-    if not rows.height:
-        return []
-    starts = rows.with_columns(start_=pl.col(time).dt.truncate("1h" if spec.window == "hour" else "1d"))
-    parts = starts.partition_by("start_", as_dict=True, include_key=False)
-    return [(label(start), part) for (start,), part in parts.items()]
+def _arrow(rows: pl.DataFrame) -> pa.Table:
+    return rows.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 def _refuse_too_many(spec: ModelSpec, spool: Spool, read: int) -> None:
-    bad = sum(spool.height(QUARANTINE, name) for name in spool.keys(QUARANTINE))
-    if not bad or bad <= spec.validation.max_quarantined * read:
+    bad = sum(spool.height(QUARANTINE, name) for name in spool.windows(QUARANTINE))
+    if bad <= spec.validation.max_quarantined * read:
         return
-    reasons: Counter[tuple[str, str]] = Counter()
-    example: dict[tuple[str, str], str] = {}
-    for name in spool.keys(QUARANTINE):
-        for row in spool.frame(QUARANTINE, name).iter_rows(named=True):
-            kind = (row["column"], row["reason"].partition(": ")[0])
-            reasons[kind] += 1
-            example.setdefault(kind, f"{row['file']} line {row['line']}: {row['reason']}")
-    worst = [f"  {n} × {column or 'record'}: {example[column, kind]}" for (column, kind), n in reasons.most_common(3)]
+    rejects = pl.concat(spool.frame(QUARANTINE, name, REJECTS) for name in spool.windows(QUARANTINE))
+    kinds = rejects.with_columns(kind=pl.col("reason").str.split(": ").list.first()).group_by("column", "kind").agg(
+        pl.len(), pl.first("file", "line", "reason")).sort("len", "column", "kind", descending=[True, False, False])  # fmt: skip
+    worst = [f"  {r['len']} × {r['column'] or 'record'}: {r['reason']} ({r['file']} line {r['line']})"
+             for r in kinds.head(3).iter_rows(named=True)]  # fmt: skip
     share = f"{bad} of {read} rows ({bad / read:.1%}) cannot be read, more than {spec.validation.max_quarantined:.1%}"
     raise UserMistake("\n".join([f"{spec.name}: {share}; nothing was landed. Commonest:", *worst]))

@@ -29,9 +29,11 @@ class Served:
     def windows(self, grain: Grain) -> dict[str, NDArray[np.intp]]:
         """Label of each event window → the rows in it, oldest first."""
         numbers = self.times // int(grain.length.total_seconds())
-        starts, first = np.unique(numbers, return_index=True)
-        parts = np.split(np.arange(len(numbers)), first[1:])
-        return {window_label(int(s), grain): rows for s, rows in zip(starts, parts, strict=True)}
+        starts, first, counts = np.unique(numbers, return_index=True, return_counts=True)
+        return {
+            window_label(int(start), grain): np.arange(at, at + count)
+            for start, at, count in zip(starts, first, counts, strict=True)
+        }
 
 
 def served(signals: Signals, model: str, version: str, before: datetime) -> Served:
@@ -53,10 +55,12 @@ def served(signals: Signals, model: str, version: str, before: datetime) -> Serv
     )
 
 
-def labelled(spec: ModelSpec, tables: Tables, served: Served, landed: Sequence[str], as_of: datetime) -> Scored:
-    """The served rows of the last windows (`watch.performance.windows`) whose label is due by `as_of` and has landed."""
+def labelled(
+    spec: ModelSpec, tables: Tables, served: Served, landed: Sequence[str], as_of: datetime, *, last: int
+) -> Scored:
+    """The served rows of the `last` landed windows whose label is due by `as_of` and has landed."""
     by_window, due = served.windows(spec.window), as_of - spec.label_delay
-    ripe = [w for w in by_window if w in set(landed) and parse(w) < due][-spec.watch.performance.windows :]
+    ripe = [w for w in by_window if w in set(landed) and parse(w) < due][-last:]
     rows = np.concatenate([by_window[w] for w in ripe] or [np.zeros(0, np.intp)])
     rows = rows[served.times[rows] <= int(due.timestamp())]
     truth = outcomes(spec, tables, ripe)
@@ -71,5 +75,9 @@ def outcomes(spec: ModelSpec, tables: Tables, labels: Sequence[str]) -> pa.Table
     columns = spec.columns
     rows = tables.read("landed", [window_of(w, spec.window) for w in labels], columns=[*columns.keys, columns.label])
     rows = rows.filter(pc.is_valid(rows[columns.label]))
-    keys = pc.binary_join_element_wise(*[rows[k].cast(pa.string()) for k in columns.keys], "|")
-    return pa.table({"key": keys, "label": rows[columns.label].cast(pa.float64())})
+    return pa.table({"key": keys(spec, rows), "label": rows[columns.label].cast(pa.float64())})
+
+
+def keys(spec: ModelSpec, rows: pa.Table) -> pa.ChunkedArray:
+    """The key columns joined as the servers log them."""
+    return pc.binary_join_element_wise(*[rows[k].cast(pa.string()) for k in spec.columns.keys], "|")

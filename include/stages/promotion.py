@@ -1,6 +1,6 @@
 """Promotion: a model's way through the registry, each step with its reason in the ledger.
 
-Every function names an explicit version, never the latest, and can be called again: what is done already stays as it is.
+Every function names an explicit version, never the latest, and can be called again: what is done already stays.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,21 +18,24 @@ from include.stages.evaluation import Judged
 PREVIOUS = "previous"
 
 
-def register(
+def publish(
     model: str, evaluation: Reference, judged: Judged, pages: Iterable[Path], *, registry: Registry, ledger: Ledger
-) -> Version:
-    """The version of the evaluated challenger, tagged with where it comes from, its metrics and its verdict.
-
-    `pages` (plots, the model card) are attached to the training's run together with the records.
-    """
-    record = records.read(evaluation)
-    artifact = Reference(**record["models"][CHALLENGER])
-    manifest = records.read(artifact)
-    run_id = manifest["mlflow_run_id"]
-    version = registry.register(model, artifact, _tags(record, manifest, judged), run_id)
-    if run_id:
-        registry.attach(run_id, [records.path_of(artifact.uri)], "model")
+) -> None:
+    """Attach the evidence (records, plots, the model card) to the training's run, whatever the verdict says."""
+    record, manifest = _records(evaluation)
+    if run_id := manifest["mlflow_run_id"]:
+        registry.attach(run_id, [records.path_of(record["models"][CHALLENGER]["uri"])], "model")
         registry.attach(run_id, [*map(records.path_of, (evaluation.uri, judged.record.uri)), *pages], "evaluation")
+    if all(row["run"] != record["run"] for row in ledger.read(model, "judged")):
+        facts = {"verdict": judged.verdict.outcome, "reasons": judged.verdict.reasons}
+        ledger.append(model, "judged", run=record["run"], released=judged.released, **facts)
+
+
+def register(model: str, evaluation: Reference, judged: Judged, *, registry: Registry, ledger: Ledger) -> Version:
+    """The version of the evaluated challenger, tagged with where it comes from, its metrics and its verdict."""
+    record, manifest = _records(evaluation)
+    artifact = Reference(**record["models"][CHALLENGER])
+    version = registry.register(model, artifact, _tags(record, manifest, judged), manifest["mlflow_run_id"])
     facts = {"run": record["run"], "verdict": judged.verdict.outcome, "reasons": judged.verdict.reasons}
     _once(ledger, model, "registered", version=version.number, artifact=artifact.digest, **facts)
     return version
@@ -84,6 +87,18 @@ def crown(model: str, number: str, champion: str | None, reason: str, *, registr
         ledger.append(model, CHAMPION, **facts, **kept)
 
 
+def restore(model: str, by: str, *, registry: Registry, ledger: Ledger) -> str:
+    """Make `previous` champion again, when a champion turns out bad after its rollout; its version.
+
+    The stable slot follows by itself. Raises UserMistake when there is no previous champion.
+    """
+    champion, previous = _number(registry, model, CHAMPION), _number(registry, model, PREVIOUS)
+    if previous is None:
+        raise UserMistake(f"{model}: there is no previous champion to go back to")
+    crown(model, previous, champion, f"put back by {by}", registry=registry, ledger=ledger)
+    return previous
+
+
 def retire(model: str, number: str, registry: Registry, tags: Mapping[str, str]) -> None:
     """The version's rollout has ended: it keeps `tags` and is no challenger any more."""
     registry.tag(model, number, tags)
@@ -97,6 +112,12 @@ def champion_on(model: str, at: datetime, ledger: Ledger) -> dict[str, Any] | No
     return rows[-1] if rows else None
 
 
+def _records(evaluation: Reference) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The evaluation's record and its challenger's manifest."""
+    record = records.read(evaluation)
+    return record, records.read(Reference(**record["models"][CHALLENGER]))
+
+
 def _tags(record: Mapping[str, Any], manifest: Mapping[str, Any], judged: Judged) -> dict[str, str]:
     metrics = record["metrics"][CHALLENGER]
     said = {f"test_{n}": f"{m['value']:.4f} ({m['low']:.4f} to {m['high']:.4f})" for n, m in metrics.items()}
@@ -106,7 +127,8 @@ def _tags(record: Mapping[str, Any], manifest: Mapping[str, Any], judged: Judged
         "reasons": "\n".join(judged.verdict.reasons), "table_version": str(record["table_version"]),
         "dataset_digest": record["dataset"]["digest"], "spec_digest": record["spec_digest"],
         "git_commit": str(manifest["git_commit"]), "trained_on": f"{windows['train'][0]} to {windows['train'][-1]}",
-        "tested_on": f"{windows['test'][0]} to {windows['test'][-1]}", **said,
+        "tested_on": f"{windows['test'][0]} to {windows['test'][-1]}",
+        "mlflow_run_id": manifest["mlflow_run_id"] or "", **said,
     }  # fmt: skip
 
 

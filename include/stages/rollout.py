@@ -11,12 +11,14 @@ from pathlib import Path
 from include.domain.errors import Conflict, UserMistake
 from include.ports import Ledger, Registry, Router, Routes, Signals, Slots
 from include.spec import ModelSpec
-from include.stages import promotion, rollout_state
+from include.stages import promotion, rollout_evidence, rollout_state
 from include.stages.rollout_state import Phase, State
 
 #: Seconds that a slot may take to load a version.
 SLOT_PATIENCE = 120.0
 ALL_TO_STABLE = Routes()
+#: Guards of the judge that need scores or labels of single requests, which a look does not read.
+UNMEASURED = ("logloss", "score_mean", "calibration")
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,10 @@ def begin(
 ) -> State:
     """Make the version the challenger, wait until the canary slot serves it, and write the rollout's state.
 
-    The same run goes on where it was. Raises Conflict while another version is rolled out, UserMistake when the version is
-    the champion already.
+    The same run goes on where it was. Raises Conflict while another version is rolled out, UserMistake when the version
+    is the champion already or a guard of the spec cannot be measured.
     """
+    _refuse_unmeasured(spec)
     state = rollout_state.load(controls.folder, spec.name)
     if state and state.run == run:
         return state
@@ -66,6 +69,15 @@ def begin(
     return state
 
 
+def _refuse_unmeasured(spec: ModelSpec) -> None:
+    """A guard whose metric no look can read would hold every rollout for ever."""
+    unread = [name for name in UNMEASURED if getattr(spec.rollout.guards, name) is not None]
+    if unread:
+        raise UserMistake(
+            f"{spec.name}: rollout.guards.{unread[0]}: looks read the gateway's counters alone; leave it out"
+        )
+
+
 def enter(spec: ModelSpec, controls: Controls, step: int, now: datetime) -> str | None:
     """Let traffic flow as that step says. None, or the sentence that says why the step is skipped.
 
@@ -76,7 +88,7 @@ def enter(spec: ModelSpec, controls: Controls, step: int, now: datetime) -> str 
         if reason := skipped(spec, state, step):
             return reason
         if state.step != step:
-            state = replace(state, step=step, step_began=now, looks=0, seen=None, sums={})
+            state = rollout_state.enter(state, step, now)
             rollout_state.save(controls.folder, state)
         _route(controls, state, plan(spec)[step].routes)
     return None
@@ -98,6 +110,7 @@ def promote(spec: ModelSpec, controls: Controls, registry: Registry, slots: Slot
     """
     state = rollout_state.load(controls.folder, spec.name)
     if state and state.phase is Phase.PROMOTED:
+        _attach(controls, state, registry)
         return state.version
     with rollout_state.locked(controls.folder, spec.name):
         state = replace(running(spec.name, controls), phase=Phase.PROMOTING)
@@ -105,12 +118,14 @@ def promote(spec: ModelSpec, controls: Controls, registry: Registry, slots: Slot
             raise UserMistake(f"{spec.name}: the rollout has not passed its last step, so nothing is promoted")
         rollout_state.save(controls.folder, state)
     slots.await_version("canary", spec.name, state.version, SLOT_PATIENCE)
+    running(spec.name, controls)  # somebody may have gone back while the slot was waited for
     reason = f"passed every step of rollout {state.run}"
     promotion.crown(spec.name, state.version, state.champion, reason, registry=registry, ledger=controls.ledger)
     slots.await_version("stable", spec.name, state.version, SLOT_PATIENCE)
     _route(controls, state, Routes())
     promotion.retire(spec.name, state.version, registry, {"rollout": Phase.PROMOTED})
     _end(controls, state, Phase.PROMOTED, reason)
+    _attach(controls, state, registry)
     return state.version
 
 
@@ -140,6 +155,7 @@ def close(model: str, controls: Controls, registry: Registry) -> str:
         raise UserMistake(f"{model}: no rollout was rolled back, so there is nothing to close")
     tags = {"rollout": Phase.ROLLED_BACK, "rollout_reason": state.reason}
     promotion.retire(model, state.version, registry, tags)
+    _attach(controls, state, registry)
     return state.reason
 
 
@@ -164,6 +180,13 @@ def _route(controls: Controls, state: State, routes: Routes) -> None:
     controls.router.apply(state.model, routes)
     facts = {"version": state.version, "canary": routes.canary, "mirror": routes.mirror}
     controls.ledger.append(state.model, "routes", **facts)
+
+
+def _attach(controls: Controls, state: State, registry: Registry) -> None:
+    """The looks and their plots go to the training's run."""
+    pages = rollout_evidence.write(state.model, state.run, controls.ledger, controls.folder)
+    if run_id := registry.version(state.model, state.version).tags.get("mlflow_run_id"):
+        registry.attach(run_id, pages, "rollout")
 
 
 def _end(controls: Controls, state: State, phase: Phase, reason: str) -> None:

@@ -1,6 +1,7 @@
 """One look at a running rollout: read what the gateway counted, judge it, keep the evidence, and act on it."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -10,13 +11,14 @@ from include.domain.verdict import Check, Outcome, Verdict
 from include.ports import ArmCounts
 from include.spec import ModelSpec
 from include.stages import rollout, rollout_state
+from include.stages.agreement import agreement
 from include.stages.rollout import Controls
 from include.stages.rollout_state import NONE, State, Word
 
-#: A step's traffic counts only after this: connections and caches of the new slot are cold.
-WARM_UP = timedelta(seconds=2)
 #: A slot that got nothing where so many requests were its share is out of the gateway's rotation.
 NOTICED = 50
+#: A look is a row of the ledger when its step has so many times the requests of the last row, or when it decides.
+NEWS = 1.01
 
 Decision = Literal["wait", "go on", "roll back"]
 
@@ -41,35 +43,35 @@ def look(spec: ModelSpec, controls: Controls, now: datetime) -> Look:
         return _go_back(controls, state, Look("roll back", Verdict("a person's word", ()), f"aborted by {by}"))
     if word is Word.PAUSE:
         return Look("wait", Verdict("a person's word", ()), f"paused by {by}; say resume, promote or abort")
-    try:
-        counts = controls.signals.counts(spec.name, spec.rollout.guards.slow_ms)
-    except Unavailable as fault:
-        counts, unread = dict(state.seen or {}), f" (counts not read: {fault})"
-    else:
-        unread = ""
-    began = state.step_began or now
-    state = rollout_state.advance(state, counts, warm=now - began >= WARM_UP)
+    counts, fault = _counts(spec, controls)
+    warm = now - (state.step_began or now) >= spec.rollout.warm_up
+    state = rollout_state.advance(state, counts, warm)
+    fresh = state.requests > state.noted * NEWS
+    state = replace(state, noted=state.requests if fresh else state.noted)
     if not _keep(controls, state):
         return Look("wait", Verdict("traffic", ()), "another look or a person was faster")
-    verdict = judge(spec, state)
-    seen = decide(spec, state, verdict, now)
+    seen = decide(spec, state, judge(spec, state), now)
     if word is Word.PROMOTE:
-        seen = Look("go on", verdict, f"promoted by {by}")
-    seen = replace(seen, sentence=seen.sentence + unread)
-    _note(spec, controls, state, seen)
+        seen = Look("go on", seen.verdict, f"promoted by {by}")
+    seen = replace(seen, sentence=seen.sentence + fault)
+    if fresh or seen.decision != "wait":
+        _note(spec, controls, state, seen)
+    if state.step == 0 and seen.decision == "go on":
+        _compare(controls, state)
     return _go_back(controls, state, seen) if seen.decision == "roll back" else seen
 
 
 def judge(spec: ModelSpec, state: State) -> Verdict:
-    """The verdict on the traffic of this step so far, against the champion's at the same time."""
-    stable, challenger = (state.sums.get(slot, NONE) for slot in ("stable", "canary"))
-    weight = rollout.plan(spec)[state.step].routes.canary
-    verdict = canary.judge(spec.rollout, None if weight == 100 else _arm(stable), _arm(challenger))
-    share = (stable.requests + challenger.requests) * weight / 100
-    if weight == 100 or challenger.requests or share < NOTICED:
-        return verdict
-    sentence = f"the canary answered none of about {share:.0f} requests that were its share: the gateway took it out"
-    return Verdict(verdict.subject, (Check("traffic", Outcome.FAIL, sentence, value=0.0, bound=share), *verdict.checks))
+    """The verdict on the traffic so far, against the champion's at the same time.
+
+    Mirrored and live traffic are judged apart, and so is the last step, which has no champion beside it.
+    """
+    weights = [stage.routes.canary for stage in rollout.plan(spec)]
+    alone = weights[state.step] == 100
+    live = [step for step in range(1, state.step + 1) if weights[step] < 100]
+    steps = [state.step] if alone or state.step == 0 else live
+    verdict = canary.judge(spec.rollout, [_span(state.sums[step], alone) for step in steps])
+    return Verdict(verdict.subject, (*_absent(state, weights[state.step]), *verdict.checks))
 
 
 def decide(spec: ModelSpec, state: State, verdict: Verdict, now: datetime) -> Look:
@@ -79,7 +81,9 @@ def decide(spec: ModelSpec, state: State, verdict: Verdict, now: datetime) -> Lo
     why = "; ".join(verdict.reasons)
     if verdict.outcome is Outcome.FAIL:
         return Look("roll back", verdict, f"{stage.name}: {why}")
-    if verdict.outcome is Outcome.PASS and (since >= hold or not stage.routes.mirror):
+    # The steps before count for the verdict, but each must have been seen to carry its own traffic.
+    enough = _canary(state).requests >= spec.rollout.min_requests and (since >= hold or not stage.routes.mirror)
+    if verdict.outcome is Outcome.PASS and enough:
         return Look("go on", verdict, f"{stage.name}: not worse on any guard")
     if not hold:
         return Look("go on", verdict, f"{stage.name}: the spec asks for no hold")
@@ -98,6 +102,14 @@ def _undecided(spec: ModelSpec, verdict: Verdict, said: str) -> Look:
     return Look("roll back", verdict, said)
 
 
+def _counts(spec: ModelSpec, controls: Controls) -> tuple[Mapping[str, ArmCounts] | None, str]:
+    """What the gateway counted; or None, and why."""
+    try:
+        return controls.signals.counts(spec.name, spec.rollout.guards.slow_ms), ""
+    except Unavailable as fault:
+        return None, f" (counts not read: {fault})"
+
+
 def _keep(controls: Controls, state: State) -> bool:
     """Save the state unless somebody changed it since it was read."""
     with rollout_state.locked(controls.folder, state.model):
@@ -112,13 +124,38 @@ def _note(spec: ModelSpec, controls: Controls, state: State, seen: Look) -> None
     controls.ledger.append(
         spec.name, "look", run=state.run, version=state.version, step=rollout.plan(spec)[state.step].name,
         number=state.looks, decision=seen.decision, sentence=seen.sentence, verdict=seen.verdict.to_dict(),
-        counts={slot: [arm.requests, arm.errors, arm.slow] for slot, arm in state.sums.items()},
+        counts={slot: [arm.requests, arm.errors, arm.slow] for slot, arm in state.traffic.items()},
     )  # fmt: skip
+
+
+def _compare(controls: Controls, state: State) -> None:
+    """At the end of the shadow: how alike both models answered the same requests."""
+    found = agreement(controls.signals.predictions(state.model, state.step_began))
+    if found:
+        facts = asdict(found) | {"sentence": found.sentence}
+        controls.ledger.append(state.model, "agreement", run=state.run, version=state.version, **facts)
 
 
 def _go_back(controls: Controls, state: State, seen: Look) -> Look:
     rollout.rollback(state.model, controls, seen.sentence)
     return seen
+
+
+def _absent(state: State, weight: int) -> Iterator[Check]:
+    """Fails a canary that gets nothing: the gateway has taken it out of its rotation."""
+    share = state.requests * weight / 100
+    if 0 < weight < 100 and _canary(state).requests == 0 and share >= NOTICED:
+        sentence = f"the canary answered none of about {share:.0f} requests that were its share"
+        yield Check("traffic", Outcome.FAIL, sentence, value=0.0, bound=share)
+
+
+def _span(traffic: Mapping[str, ArmCounts], alone: bool) -> canary.Span:
+    stable, challenger = (_arm(traffic.get(slot, NONE)) for slot in ("stable", "canary"))
+    return canary.Span(challenger, None if alone else stable)
+
+
+def _canary(state: State) -> ArmCounts:
+    return state.traffic.get("canary", NONE)
 
 
 def _arm(counts: ArmCounts) -> canary.Arm:

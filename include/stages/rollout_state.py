@@ -4,7 +4,7 @@ import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -39,8 +39,8 @@ NONE = ArmCounts(0, 0, 0)
 class State:
     """`step` counts from 0, the shadow; -1 is before it.
 
-    By slot: `seen` are the gateway's counters at the last look, None before the step's first one; `sums` are the step's
-    traffic since then.
+    `seen[slot]` are the gateway's counters at the last look, None before the step's first one; `sums[i][slot]` is the
+    traffic of step i since its first look; `noted` is how many requests the step had at its last row of evidence.
     """
 
     model: str
@@ -53,12 +53,23 @@ class State:
     step_began: datetime | None = None
     looks: int = 0
     seen: Mapping[str, ArmCounts] | None = None
-    sums: Mapping[str, ArmCounts] = field(default_factory=dict)
+    sums: tuple[Mapping[str, ArmCounts], ...] = ()
+    noted: int = 0
     reason: str = ""
 
     @property
     def active(self) -> bool:
         return self.phase in ACTIVE
+
+    @property
+    def traffic(self) -> Mapping[str, ArmCounts]:
+        """Of the present step."""
+        return self.sums[self.step] if len(self.sums) > self.step >= 0 else {}
+
+    @property
+    def requests(self) -> int:
+        """Of the present step, to both slots."""
+        return sum(arm.requests for arm in self.traffic.values())
 
     @property
     def first_release(self) -> bool:
@@ -78,7 +89,7 @@ def load(folder: Path, model: str) -> State | None:
         "step_began": step_began and datetime.fromisoformat(step_began),
         "phase": Phase(data["phase"]),
         "seen": None if data["seen"] is None else _arms(data["seen"]),
-        "sums": _arms(data["sums"]),
+        "sums": tuple(map(_arms, data["sums"])),
     })  # fmt: skip
 
 
@@ -115,13 +126,25 @@ def heard(folder: Path, state: State) -> tuple[Word, str] | None:
     return (Word(said["word"]), said["by"]) if said["run"] == state.run else None
 
 
-def advance(state: State, counts: Mapping[str, ArmCounts], warm: bool) -> State:
-    """The state after reading the gateway's counters; until it is `warm`, and at the first look, they are the base."""
-    sums = dict(state.sums)
+def enter(state: State, step: int, now: datetime) -> State:
+    """At the start of a step, with the traffic of the steps before it."""
+    before = (*state.sums[:step], *[{}] * (step - len(state.sums)))
+    return replace(state, step=step, step_began=now, seen=None, sums=(*before, {}), noted=0)
+
+
+def advance(state: State, counts: Mapping[str, ArmCounts] | None, warm: bool) -> State:
+    """The state after reading the gateway's counters; until it is `warm`, and at the first look, they are the base.
+
+    None is a reading that failed: what happened meanwhile is in the next one.
+    """
+    state = replace(state, looks=state.looks + 1)
+    if counts is None:
+        return state
+    sums = dict(state.traffic)
     if warm and state.seen is not None:
         for slot, now in counts.items():
             sums[slot] = _add(sums.get(slot, NONE), _since(state.seen.get(slot, NONE), now))
-    return replace(state, looks=state.looks + 1, seen=dict(counts), sums=sums)
+    return replace(state, seen=dict(counts), sums=(*state.sums[: state.step], sums))
 
 
 def _since(before: ArmCounts, now: ArmCounts) -> ArmCounts:

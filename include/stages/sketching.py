@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -10,11 +10,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from include.domain.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoding, as_numbers, as_text
-from include.domain.sketch import Sketch, Sketches, of_ids, of_numbers
+from include.domain.sketch import Sketch, Sketches, of_ids, of_numbers, total
 from include.domain.windows import Grain, Window, parse
 from include.ports import Tables
 
 TABLE = "sketches"
+ROWS_AT_ONCE = 500_000
 SCHEMA = pa.schema(
     [
         ("window", pa.string()), ("bins", pa.string()), ("rows", pa.int64()), ("feature", pa.string()),
@@ -56,18 +57,35 @@ def of_windows(
     sizes = _sizes(tables, source, list(windows.values()))
     found = _kept(tables, bins, [windows[w] for w in labels if sizes.get(w)], sizes)
     fresh = [label for label in labels if sizes.get(label) and label not in found]
-    wanted = ["window", *features(encoding)]
-    for label in fresh:
-        rows = tables.read(source, [windows[label]])
-        made = sketch(encoding, rows.select([c for c in wanted if c in rows.column_names]))
-        tables.replace(TABLE, windows[label], _rows(label, bins, rows.num_rows, made), "watch")
-        found[label] = made
+    for part in _parts(fresh, sizes):
+        rows = tables.read(source, [windows[label] for label in part])
+        for label in part:
+            found[label] = sketch(encoding, rows.filter(pc.equal(rows["window"], label)))
+            tables.replace(TABLE, windows[label], _rows(label, bins, sizes[label], found[label]), "watch")
     return {label: found[label] for label in labels if label in found}
+
+
+def summed(windows: Sequence[Sketches]) -> dict[str, Sketch]:
+    """The windows as one, in the features that all of them have."""
+    held = [f for f in windows[0] if all(f in w for w in windows)]
+    return {feature: total([w[feature] for w in windows]) for feature in held}
 
 
 def digest(encoding: Encoding) -> str:
     """Names the bins."""
     return hashlib.sha256(json.dumps(encoding.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _parts(labels: Sequence[str], sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Windows to read at once: at least one, and no more than `ROWS_AT_ONCE` where there are several."""
+    part: list[str] = []
+    for label in labels:
+        if part and sum(sizes[w] for w in [*part, label]) > ROWS_AT_ONCE:
+            yield part
+            part = []
+        part.append(label)
+    if part:
+        yield part
 
 
 def _sizes(tables: Tables, source: str, windows: Sequence[Window]) -> dict[str, int]:

@@ -39,7 +39,9 @@ def as_timestamps(raw: pl.Series, zone: str, time_format: str | None) -> pl.Seri
 def _from_text(raw: pl.Series, zone: str, time_format: str | None) -> pl.Series:
     if time_format is not None:
         return _placed(_parsed(raw, time_format), zone)
-    text = raw.str.strip_chars().str.replace(r"^(\d{4}[-/]\d\d[-/]\d\d|\d{8}) +", "${1}T").str.replace(r"[zZ]$", "+00:00")
+    text = (
+        raw.str.strip_chars().str.replace(r"^(\d{4}[-/]\d\d[-/]\d\d|\d{8}) +", "${1}T").str.replace(r"[zZ]$", "+00:00")
+    )
     found = pl.Series(raw.name, [None], TIMESTAMP).new_from_index(0, len(raw)) if len(raw) else raw.cast(TIMESTAMP)
     for form in (*NAIVE[:1], *AWARE, *NAIVE[1:]):
         left = found.is_null() & text.is_not_null()

@@ -1,11 +1,8 @@
 """The result: weights, ONNX graph, encoding, examples, and a manifest of their digests that is written last."""
 
-import hashlib
 import json
-import os
 import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +12,7 @@ from numpy.typing import NDArray
 from include.domain import metrics
 from include.domain.errors import Corrupt
 from include.trainer.dataset import Dataset, Split
+from include.trainer.files import facts, write_atomically
 from include.trainer.fitted import Fitted
 from include.trainer.job import Job
 
@@ -24,27 +22,27 @@ ROWS = 8192
 
 
 def finished(job: Job) -> bool:
-    """Whether the job's result is there already, of the same dataset and spec, and every file is what the manifest says."""
+    """Whether the job's result is there already and every file of it is what its manifest says."""
     path = job.out / MANIFEST
     if not path.is_file():
         return False
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         same = manifest["dataset"]["digest"] == job.dataset_digest and manifest["job"] == job.identity
-        return same and all(_facts(job.out / name) == facts for name, facts in manifest["files"].items())
+        return same and all(facts(job.out / name) == recorded for name, recorded in manifest["files"].items())
     except (OSError, ValueError, KeyError):
         return False
 
 
 def publish(job: Job, data: Dataset, fitted: Fitted, run_id: str | None) -> dict[str, Any]:
-    """Check the graph, measure it, write all files and then the manifest; the manifest.
+    """Check the graph, measure it, write all files and last the manifest, which is returned.
 
-    Raises Corrupt when the graph's scores differ from the trained model's by more than 1e-5 anywhere in the test windows.
+    Raises Corrupt when a score of the test windows differs from the trained model's by more than 1e-5.
     """
     scores = {name: _run(fitted.onnx, split) for name, split in (("validate", data.validate), ("test", data.test))}
     difference = float(np.abs(scores["test"] - fitted.score(data.test.ids, data.test.numbers)).max())
     if not difference <= TOLERANCE:
-        raise Corrupt(f"the ONNX graph differs from the trained {job.family} model by {difference:.2g} on the test windows")
+        raise Corrupt(f"the ONNX graph of the {job.family} model is off by {difference:.2g} on the test windows")
     job.out.mkdir(parents=True, exist_ok=True)
     (job.out / fitted.weights_file).write_bytes(fitted.weights)
     (job.out / "model.onnx").write_bytes(fitted.onnx)
@@ -58,7 +56,7 @@ def publish(job: Job, data: Dataset, fitted: Fitted, run_id: str | None) -> dict
         "family": job.family,
         "run": record["run"],
         "mlflow_run_id": run_id,
-        "files": {name: _facts(job.out / name) for name in names},
+        "files": {name: facts(job.out / name) for name in names},
         "signature": signature(len(data.encoding.categorical), len(data.encoding.numeric)),
         "columns": record["columns"],
         "metrics": {
@@ -89,15 +87,6 @@ def signature(categorical: int, numeric: int) -> dict[str, Any]:
     }
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
 def git_commit() -> str | None:
     """The commit of the working folder; None outside a repository."""
     found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
@@ -105,14 +94,11 @@ def git_commit() -> str | None:
 
 
 def _run(graph: bytes, split: Split) -> NDArray[np.float64]:
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     parts = [
-        session.run(["score"], {"ids": split.ids[i : i + ROWS].astype(np.int64), "numbers": split.numbers[i : i + ROWS]})[0]
-        for i in range(0, len(split), ROWS)
+        session.run(["score"], {"ids": split.ids[part].astype(np.int64), "numbers": split.numbers[part]})[0]
+        for part in (slice(i, i + ROWS) for i in range(0, len(split), ROWS))
     ]
     return np.concatenate(parts).astype(np.float64)
-
-
-def _facts(path: Path) -> dict[str, int | str]:
-    data = path.read_bytes()
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -21,7 +21,7 @@ BLOCKS_TOGETHER = 32
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of some windows: ids int32 `[n, C]`, numbers float32 `[n, N]` (NaN missing), labels `[n]`, times (epoch s) `[n]`."""
+    """The rows of some windows: ids `[n, C]`, numbers `[n, N]` (NaN is missing), labels `[n]`, times `[n]` (epoch s)."""
 
     ids: NDArray[np.int32]
     numbers: NDArray[np.float32]
@@ -46,7 +46,7 @@ class Dataset:
 
 
 def load(path: Path, digest: str) -> Dataset:
-    """The dataset that `dataset.json` records. Raises Corrupt where a digest differs, UserMistake where nothing can be learnt."""
+    """The dataset at `dataset.json`. Raises Corrupt where a digest differs, UserMistake where nothing can be learnt."""
     if not path.is_file():
         raise UserMistake(f"{path}: there is no dataset; run the features stage again")
     record = json.loads(_checked(path, digest))
@@ -61,7 +61,7 @@ def load(path: Path, digest: str) -> Dataset:
 
 
 def order(rows: int, batch_size: int, seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:
-    """The rows of each batch of an epoch, in an order that seed and epoch alone decide, whatever the number of processes.
+    """The rows of each batch of an epoch, in an order that seed and epoch alone decide, for any number of processes.
 
     Blocks are read in random order and the rows of a few of them shuffled together, so that the disk is read in long
     pieces while neighbours in a batch are strangers.
@@ -96,7 +96,7 @@ def _refuse_useless(name: str, split: Split, windows: list[str]) -> None:
         raise UserMistake(f"{name}: no rows in {span}; land data there or change the windows of the spec")
     positives = int(split.labels.sum())
     if name == "train" and positives in (0, len(split)):
-        raise UserMistake(f"{name}: all {len(split)} labels of {span} are {int(positives > 0)}; a model needs both classes")
+        raise UserMistake(f"{name}: all {len(split)} labels of {span} are {int(positives > 0)}; learning needs both")
 
 
 def _checked(path: Path, digest: str) -> bytes:

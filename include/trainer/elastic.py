@@ -1,4 +1,4 @@
-"""`python -m include.trainer.elastic <torchrun's arguments>`: torchrun, ending with the exit code of the process that failed.
+"""`python -m include.trainer.elastic <torchrun's arguments>`: torchrun, with the exit code of the process that failed.
 
 torchrun itself ends with 1 whatever happened, and whoever started it could not tell a wrong spec from a lost machine.
 """
@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     try:
-        run.run(run.parse_args(arguments))
+        run.run(run.parse_args(arguments))  # type: ignore[no-untyped-call]
     except ChildFailedError as failed:
         _, first = failed.get_first_failure()
         return first.exitcode if first.exitcode > 0 else 128 - first.exitcode

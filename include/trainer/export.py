@@ -33,7 +33,7 @@ def graph(model: nn.Module, encoding: Encoding) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
-            Probability(model).eval(), example, data, dynamo=False, opset_version=OPSET,
+            Probability(model).eval(), example, data, dynamo=False, opset_version=OPSET,  # type: ignore[arg-type]
             input_names=["ids", "numbers"], output_names=["score"],
             dynamic_axes={"ids": {0: "batch"}, "numbers": {0: "batch"}, "score": {0: "batch"}},
         )  # fmt: skip

@@ -36,7 +36,9 @@ class Training:
     embedding_decay: float
     ema: float
     label_smoothing: float = 0.0
-    precision: str = "auto"
+    precision: str = "auto"  #: bf16, fp32, or whichever suits the machine
+    threads: int = 0  #: of arithmetic, in each process; 0 is half the cores, shared by the processes
+    device: str = "auto"  #: cuda, cpu, or whichever is there
     checkpoint_steps: int = 500
 
 

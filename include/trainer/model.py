@@ -1,7 +1,9 @@
-"""The models: DCN-v2 and a wide logistic regression, both from ids `[batch, C]` and raw numbers `[batch, N]` to logits `[batch]`.
+"""The models, DCN-v2 and a wide logistic regression: ids `[batch, C]` and raw numbers `[batch, N]` → logits `[batch]`.
 
 DCN-v2: Wang et al., "DCN V2: Improved Deep & Cross Network", WWW 2021 (arXiv:2008.13535); equation numbers are theirs.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,14 +28,19 @@ class Scale(nn.Module):
     between the knots and constant outside; a missing number becomes 0 and raises its flag.
     """
 
+    starts: Tensor  #: `[N, pieces]`, as `widths` and `slopes`
+    widths: Tensor
+    slopes: Tensor
+    lowest: Tensor  #: `[N]`
+
     def __init__(self, encoding: Encoding, numbers: NDArray[np.float32]) -> None:
         super().__init__()
         curves = [_curve(np.array(encoding.knots[f]), numbers[:SAMPLE, i]) for i, f in enumerate(encoding.numeric)]
-        pieces = max((len(widths) for _, widths, _, _ in curves), default=0)
-        for i, name in enumerate(("starts", "widths", "slopes")):
-            padded = [np.pad(curve[i], (0, pieces - len(curve[i]))) for curve in curves]
+        pieces = max((len(curve.widths) for curve in curves), default=0)
+        for name in ("starts", "widths", "slopes"):
+            padded = [np.pad(getattr(curve, name), (0, pieces - len(curve.widths))) for curve in curves]
             self.register_buffer(name, torch.tensor(np.array(padded), dtype=torch.float32).reshape(len(curves), pieces))
-        self.register_buffer("lowest", torch.tensor([curve[3] for curve in curves], dtype=torch.float32))
+        self.register_buffer("lowest", torch.tensor([curve.lowest for curve in curves], dtype=torch.float32))
         self.outputs = 2 * len(curves)
 
     def forward(self, numbers: Tensor) -> Tensor:
@@ -44,7 +51,9 @@ class Scale(nn.Module):
 
 
 class Table(nn.Module):
-    """One embedding table for all categorical fields, each at its own offset: ids `[batch, C]` → `[batch, C, width]`."""
+    """One embedding table for all categorical fields, each at its offset: ids `[batch, C]` → `[batch, C, width]`."""
+
+    offsets: Tensor
 
     def __init__(self, sizes: list[int], width: int) -> None:
         super().__init__()
@@ -53,7 +62,8 @@ class Table(nn.Module):
         nn.init.normal_(self.rows.weight, std=0.01)
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.rows(ids + self.offsets)
+        found: Tensor = self.rows(ids + self.offsets)
+        return found
 
 
 class Cross(nn.Module):
@@ -64,11 +74,12 @@ class Cross(nn.Module):
         self.linear = nn.Linear(width, width)
 
     def forward(self, x0: Tensor, x: Tensor) -> Tensor:
-        return x0 * self.linear(x) + x
+        crossed: Tensor = x0 * self.linear(x) + x
+        return crossed
 
 
 class LowRankCross(nn.Module):
-    """A low-rank cross layer, x0 ⊙ (U Vᵀx + b) + x (equation 2), or a gated mixture of such experts (equations 3 and 4).
+    """A low-rank cross layer, x0 ⊙ (U Vᵀx + b) + x (equation 2), or a gated mixture of such (equations 3 and 4).
 
     With K experts the layer is Σᵢ gᵢ(x) x0 ⊙ (Uᵢ tanh(Cᵢ tanh(Vᵢᵀx)) + bᵢ) + x, where g is a softmax over the experts.
     """
@@ -82,15 +93,16 @@ class LowRankCross(nn.Module):
 
     def forward(self, x0: Tensor, x: Tensor) -> Tensor:
         if self.gate is None:
-            return x0 * self.up[0](self.down[0](x)) + x
+            crossed: Tensor = self.up[0](self.down[0](x))
+            return x0 * crossed + x
         gates = torch.softmax(self.gate(x), dim=1)
-        crossed = [up(torch.tanh(middle(torch.tanh(down(x)))))
+        experts = [up(torch.tanh(middle(torch.tanh(down(x)))))
                    for down, middle, up in zip(self.down, self.middle, self.up, strict=True)]  # fmt: skip
-        return x0 * (torch.stack(crossed, dim=2) * gates.unsqueeze(1)).sum(2) + x
+        return x0 * (torch.stack(experts, dim=2) * gates.unsqueeze(1)).sum(2) + x
 
 
 class DCN(nn.Module):
-    """Cross layers beside an MLP (`parallel`) or below it (`stacked`), on embeddings, scaled numbers and missing flags."""
+    """Cross layers beside an MLP (`parallel`) or below it (`stacked`), on embeddings, scaled numbers, missing flags."""
 
     def __init__(self, shape: Model, encoding: Encoding, numbers: NDArray[np.float32]) -> None:
         super().__init__()
@@ -111,7 +123,8 @@ class DCN(nn.Module):
         for cross in self.crosses:
             x = cross(x0, x)
         last = self.deep(x) if self.stacked else torch.cat([x, self.deep(x0)], dim=1)
-        return self.head(last).squeeze(1)
+        logits: Tensor = self.head(last).squeeze(1)
+        return logits
 
 
 class Logistic(nn.Module):
@@ -124,7 +137,8 @@ class Logistic(nn.Module):
         self.head = nn.Linear(self.scale.outputs, 1)
 
     def forward(self, ids: Tensor, numbers: Tensor) -> Tensor:
-        return self.table(ids).sum(1).squeeze(1) + self.head(self.scale(numbers)).squeeze(1)
+        logits: Tensor = self.table(ids).sum(1).squeeze(1) + self.head(self.scale(numbers)).squeeze(1)
+        return logits
 
 
 def build(family: str, shape: Model, encoding: Encoding, numbers: NDArray[np.float32]) -> DCN | Logistic:
@@ -139,14 +153,21 @@ def _mlp(width: int, hidden: tuple[int, ...], dropout: float) -> tuple[nn.Sequen
     return nn.Sequential(*layers), width
 
 
-def _curve(
-    knots: NDArray[np.float64], numbers: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], float]:
-    """Starts, widths and slopes of the pieces of number → normal score, and the score left of all of them."""
-    knots = np.unique(knots.astype(np.float32))
+@dataclass(frozen=True)
+class Curve:
+    """Number → normal score in linear pieces, each `[pieces]`; left of all of them the score is `lowest`."""
+
+    starts: NDArray[np.float64]
+    widths: NDArray[np.float64]
+    slopes: NDArray[np.float64]
+    lowest: float
+
+
+def _curve(knots: NDArray[np.float64], numbers: NDArray[np.float32]) -> Curve:
+    knots = np.unique(knots.astype(np.float32)).astype(np.float64)
     known = np.sort(numbers[np.isfinite(numbers)])
     # Half of the ties count as below, so that a value held by most rows sits in the middle of the ranks it fills.
     below = (np.searchsorted(known, knots, "left") + np.searchsorted(known, knots, "right")) / 2
-    scores = ndtri(np.clip(below / max(len(known), 1), TAIL, 1 - TAIL)) if len(known) else np.zeros(len(knots))
-    widths = np.diff(knots.astype(np.float64))
-    return knots[:-1].astype(np.float64), widths, np.diff(scores) / widths, float(scores[0])
+    scores = ndtri(np.clip(below / len(known), TAIL, 1 - TAIL)) if len(known) else np.zeros(len(knots))
+    widths = np.diff(knots)
+    return Curve(knots[:-1], widths, np.diff(scores) / widths, float(scores[0]))

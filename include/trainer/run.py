@@ -1,9 +1,12 @@
 """One job: nothing if its result is there, else train its family, publish the result and tell MLflow."""
 
+import fcntl
 import hashlib
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from include.domain.errors import Conflict
 from include.trainer import artifact, dataset
 from include.trainer.dataset import Dataset
 from include.trainer.fitted import Fitted
@@ -23,24 +26,38 @@ def run(job: Job, stop: Stop) -> None:
     if job.family == "lightgbm":
         from include.trainer import trees
 
-        _tracked(job, data, Tracker(job.out, job.tracking), lambda tracker: trees.fit(job, data, tracker))
+        with _alone(job), _tracked(job, data, Tracker(job.out, job.tracking)) as tracker:
+            _publish(job, data, trees.fit(job, data, tracker), tracker)
         return
     from include.trainer import checkpoint, train, world
 
-    with world.join() as here:
-        tracker = Tracker(job.out, job.tracking) if here.first else Silent()
-        _tracked(job, data, tracker, lambda tracker: train.fit(job, data, here, tracker, stop))
-        if here.first:
-            checkpoint.forget(job.checkpoints)
+    with world.join(job.training.device) as here:
+        if not here.first:
+            train.fit(job, data, here, Silent(), stop)
+            return
+        with _alone(job), _tracked(job, data, Tracker(job.out, job.tracking)) as tracker:
+            _publish(job, data, train.fit(job, data, here, tracker, stop), tracker)
+        checkpoint.forget(job.checkpoints)
 
 
-def _tracked(job: Job, data: Dataset, tracker: Tracker, fit: Callable[[Tracker], Fitted | None]) -> None:
+@contextmanager
+def _alone(job: Job) -> Iterator[None]:
+    """Raises Conflict while another trainer works on the same result, as one may whose launcher died."""
+    job.out.mkdir(parents=True, exist_ok=True)
+    with (job.out / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(f"{job.out}: another trainer is at work on this job; wait for it or stop it") from None
+        yield
+
+
+@contextmanager
+def _tracked(job: Job, data: Dataset, tracker: Tracker) -> Iterator[Tracker]:
     status = "FAILED"
     try:
         _describe(job, data, tracker)
-        fitted = fit(tracker)
-        if fitted is not None:
-            _publish(job, data, fitted, tracker)
+        yield tracker
         status = "FINISHED"
     except Stopped:
         status = "KILLED"
@@ -55,7 +72,8 @@ def _describe(job: Job, data: Dataset, tracker: Tracker) -> None:
     tracker.dataset(f"{data.record['table']}@{data.record['table_version']}", job.dataset_digest, str(job.dataset))
     tracker.tags({
         "run": data.record["run"], "family": job.family, "spec_digest": job.spec_digest, "lock_digest": lock,
-        "dataset_digest": job.dataset_digest, "dataset_uri": str(job.dataset), "mlflow.source.git.commit": artifact.git_commit() or "",
+        "dataset_digest": job.dataset_digest, "dataset_uri": str(job.dataset),
+        "mlflow.source.git.commit": artifact.git_commit() or "",
         "windows": " | ".join(f"{name} {w[0]} to {w[-1]}" for name, w in data.record["windows"].items()),
     })  # fmt: skip
 

@@ -6,7 +6,7 @@ than a small training.
 """
 
 import json
-import sys
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,9 +28,9 @@ class Tracker:
         self.target = target
         self.journal = folder / "tracking.jsonl"
         self.state_file = folder / "tracking.json"
-        state = json.loads(self.state_file.read_text()) if self.state_file.exists() else {"run_id": None, "sent": 0}
-        self.run_id: str | None = state["run_id"]
-        self.sent: int = state["sent"]
+        state = json.loads(self.state_file.read_text()) if self.state_file.exists() else {}
+        self.run_id: str | None = state.get("run_id")
+        self.sent: int = state.get("sent", 0)
         self.next_try = 0.0
 
     def say(self, line: str) -> None:
@@ -44,8 +44,9 @@ class Tracker:
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         at = _now()
-        known = {k: v for k, v in values.items() if v == v}  # MLflow's database refuses NaN
-        self._record("runs/log-batch", {"metrics": [{"key": k, "value": v, "timestamp": at, "step": step} for k, v in known.items()]})  # fmt: skip
+        known = {k: v for k, v in values.items() if math.isfinite(v)}  # MLflow's database refuses NaN
+        entries = [{"key": k, "value": v, "timestamp": at, "step": step} for k, v in known.items()]
+        self._record("runs/log-batch", {"metrics": entries})
 
     def dataset(self, name: str, digest: str, uri: str) -> None:
         source = json.dumps({"uri": uri})
@@ -112,20 +113,17 @@ class Silent(Tracker):
 
 
 def _create(client: httpx.Client, target: Tracking, at: int) -> str:
-    found = client.get("experiments/get-by-name", params={"experiment_name": target.experiment})
-    if found.status_code == httpx.codes.NOT_FOUND:
-        made = client.post("experiments/create", json={"name": target.experiment})
-        if made.is_success:
-            experiment = made.json()["experiment_id"]
-        else:  # another training of the same minute made it first
-            found = client.get("experiments/get-by-name", params={"experiment_name": target.experiment})
-    if found.is_success:
-        experiment = found.json()["experiment"]["experiment_id"]
-    elif found.status_code != httpx.codes.NOT_FOUND:
-        found.raise_for_status()
     tags = [{"key": k, "value": str(v)} for k, v in target.tags.items()]
-    run = _post(client, "runs/create", {"experiment_id": experiment, "run_name": target.run_name, "start_time": at, "tags": tags})  # fmt: skip
-    return cast(str, run["run"]["info"]["run_id"])
+    experiment = _experiment(client, target.experiment)
+    body = {"experiment_id": experiment, "run_name": target.run_name, "start_time": at, "tags": tags}
+    return cast(str, _post(client, "runs/create", body)["run"]["info"]["run_id"])
+
+
+def _experiment(client: httpx.Client, name: str) -> str:
+    """The experiment's id; made where there is none, which another training of the same moment may do first."""
+    client.post("experiments/create", json={"name": name})
+    found = client.get("experiments/get-by-name", params={"experiment_name": name}).raise_for_status()
+    return cast(str, found.json()["experiment"]["experiment_id"])
 
 
 def _post(client: httpx.Client, call: str, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """LightGBM's trees as an ONNX graph: one TreeEnsemble (ai.onnx.ml 5) with set membership for categorical splits.
 
-The usual converters turn each category of a split into a node of its own and copy the subtree below it, which for fields
-of thousands of values makes graphs too large to serve; and they round thresholds to float32 upwards as well as downwards,
-which sends some rows the other way.
+The usual converter turns each category of a split into a node of its own and copies the subtree below it, which makes
+graphs too large to serve where fields have thousands of values. Thresholds are rounded down to float32, never up, so
+that every row goes the way it went in training.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ OPSET, TREES_OPSET, IR = 17, 5, 10
 
 @dataclass
 class Ensemble:
-    """TreeEnsemble's attributes, filled tree by tree; a child is an index among the nodes or, flagged so, the leaves."""
+    """TreeEnsemble's attributes, filled tree by tree; a child is an index of a node or, flagged so, of a leaf."""
 
     roots: list[int] = field(default_factory=list)
     modes: list[int] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Ensemble:
         self.splits.append(0.0 if categories else float32_at_most(node["threshold"]))
         # A missing number goes where LightGBM learnt; where it saw none in training it reads NaN as 0.
         as_zero = node["missing_type"] == "None" and not categories
-        left = 0.0 <= node["threshold"] if as_zero else node["default_left"]
+        left = node["threshold"] >= 0.0 if as_zero else node["default_left"]
         self.missing_true.append(int(left and not categories))
         if categories:
             self.members += [*map(float, str(node["threshold"]).split("||")), np.nan]
@@ -74,7 +74,8 @@ class Ensemble:
         members = {"membership_values": tensor("members", TensorProto.FLOAT, self.members)} if self.members else {}
         return onnx.make_node(
             "TreeEnsemble", [inputs], [outputs], domain="ai.onnx.ml", n_targets=1, aggregate_function=SUM,
-            post_transform=NO_TRANSFORM, tree_roots=self.roots, nodes_modes=tensor("modes", TensorProto.UINT8, self.modes),
+            post_transform=NO_TRANSFORM, tree_roots=self.roots,
+            nodes_modes=tensor("modes", TensorProto.UINT8, self.modes),
             nodes_featureids=self.features, nodes_splits=tensor("splits", TensorProto.FLOAT, self.splits),
             nodes_truenodeids=self.true_children, nodes_trueleafs=self.true_leaves,
             nodes_falsenodeids=self.false_children, nodes_falseleafs=self.false_leaves,

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from include.trainer import treegraph
-from include.trainer.dataset import Dataset, Split
+from include.trainer.dataset import Dataset
 from include.trainer.fitted import Fitted
 from include.trainer.job import Job
+from include.trainer.threads import threads
 from include.trainer.tracking import Tracker
 
 ROUNDS = 400
@@ -31,7 +32,7 @@ def fit(job: Job, data: Dataset, tracker: Tracker) -> Fitted:
     validate = train.create_valid(table(data.validate.ids, data.validate.numbers), data.validate.labels)
     began = time.monotonic()
     booster = lightgbm.train(
-        {**PARAMETERS, "seed": job.seed}, train, ROUNDS, valid_sets=[validate],
+        {**PARAMETERS, "seed": job.seed, "num_threads": threads(job.training)}, train, ROUNDS, valid_sets=[validate],
         callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False), _progress(tracker)],
     )  # fmt: skip
     seconds = time.monotonic() - began
@@ -52,7 +53,8 @@ def table(ids: NDArray[np.int32], numbers: NDArray[np.float32]) -> NDArray[np.fl
 def _progress(tracker: Tracker) -> Any:
     def after(round_: lightgbm.callback.CallbackEnv) -> None:
         if (round_.iteration + 1) % PATIENCE == 0:
-            loss = round_.evaluation_result_list[0][2]
+            results: Any = round_.evaluation_result_list
+            loss = results[0][2]
             tracker.say(f"round {round_.iteration + 1}/{round_.end_iteration} validate logloss {loss:.4f}")
             tracker.metrics({"validate_logloss": loss}, round_.iteration + 1)
 

@@ -21,23 +21,23 @@ class World:
     def first(self) -> bool:
         return self.rank == 0
 
-    def shares(self, stop: bool) -> bool:
-        """Whether any process says stop, so that all stop at the same step."""
+    def any(self, one: bool) -> bool:
+        """Whether any process says so; the same answer in all of them."""
         if self.size == 1:
-            return stop
-        flag = torch.tensor(int(stop), device=self.device)
+            return one
+        flag = torch.tensor(int(one), device=self.device)
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return bool(flag.item())
 
 
 @contextmanager
-def join(environ: Mapping[str, str] = os.environ) -> Iterator[World]:
+def join(device: str, environ: Mapping[str, str] = os.environ) -> Iterator[World]:
     """Meet the other processes (gloo on CPU, nccl on GPUs) and part from them at the end.
 
-    Raises UserMistake for more processes on this machine than it has GPUs, when it has any.
+    `device` is `auto`, `cpu` or `cuda`. Raises UserMistake where GPUs are asked for and there are none or too few.
     """
     size, local = int(environ.get("WORLD_SIZE", "1")), int(environ.get("LOCAL_RANK", "0"))
-    world = World(int(environ.get("RANK", "0")), size, _device(environ, local))
+    world = World(int(environ.get("RANK", "0")), size, _device(device, environ, local))
     if size == 1:
         yield world
         return
@@ -48,12 +48,13 @@ def join(environ: Mapping[str, str] = os.environ) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def _device(environ: Mapping[str, str], local: int) -> torch.device:
-    wanted = environ.get("PERENNIAL_DEVICE", "cuda" if torch.cuda.is_available() else "cpu")
-    if wanted != "cuda":
+def _device(wanted: str, environ: Mapping[str, str], local: int) -> torch.device:
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     gpus, needed = torch.cuda.device_count(), int(environ.get("LOCAL_WORLD_SIZE", "1"))
     if needed > gpus:
-        raise UserMistake(f"training.processes: {needed} processes want a GPU each and this machine has {gpus}")
+        raise UserMistake(
+            f"training.processes: {needed} process(es) want a GPU each and this machine has {gpus}; use fewer, or device: cpu"
+        )
     torch.cuda.set_device(local)
     return torch.device("cuda", local)

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from include.domain import performance
-from include.domain.performance import Estimate, Performance, Scored
+from include.domain.performance import Measured, Performance, Scored
 from include.domain.signal import State
 
 RULES = Performance()
@@ -21,7 +21,7 @@ def scored(rows: int = 4000, seed: int = 0, noise: float = 0.0, tilt: float = 0.
     return Scored(labels, scores, np.arange(rows) % windows, names)
 
 
-def measured(s: Scored) -> dict[str, Estimate]:
+def measured(s: Scored) -> dict[str, Measured]:
     return {"logloss": performance.logloss(s), "auc": performance.auc(s)}
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from include.domain import quality
-from include.domain.performance import Estimate
+from include.domain.performance import Measured
 from include.domain.quality import Quality
 from include.domain.signal import State
 from include.domain.sketch import Sketch, of_ids, of_numbers
@@ -58,8 +58,8 @@ def test_a_window_without_rows_among_the_last_ones_warns() -> None:
 
 
 def test_label_rate_fires_either_way() -> None:
-    usual = Estimate(0.2, 0.01, 20)
-    states = [quality.label_rate(RULES, Estimate(r, 0.01, 20), usual, ("w",)).state for r in (0.05, 0.22, 0.4)]
+    usual = Measured(0.2, 0.01, 20)
+    states = [quality.label_rate(RULES, Measured(r, 0.01, 20), usual, ("w",)).state for r in (0.08, 0.22, 0.4)]
     assert states == [State.WARN, State.OK, State.FIRE]
 
 

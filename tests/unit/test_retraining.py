@@ -73,5 +73,6 @@ def test_age_fires_after_its_bound_and_is_unknown_when_the_clock_jumps_back() ->
 
 
 def test_new_labels_fire_only_when_the_spec_says_how_many() -> None:
-    assert new_labels(RULES, 10**6, ()).state is State.OK
-    assert new_labels(replace(RULES, new_labels=1000), 1000, ()).state is State.FIRE
+    assert new_labels(RULES, 10**6, ("w",)).state is State.OK
+    assert new_labels(replace(RULES, new_labels=1000), 1000, ("w",)).state is State.FIRE
+    assert new_labels(RULES, 0, ()).state is State.UNKNOWN

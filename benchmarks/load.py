@@ -1,0 +1,138 @@
+"""A load generator on raw connections: closed loop, or at a fixed rate with latency counted from when a request was due.
+
+`python -m benchmarks.load --port 8088 --bodies rows.jsonl --seconds 60 --rate 10000` prints one JSON object. A rate counts
+latency from the due time, so that a server that stalls is charged for every request that had to wait (no coordinated
+omission). It keeps the default 64 connections busy at most; what is due beyond that waits here, and is charged too.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import time
+from collections import Counter, deque
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+
+class Load:
+    def __init__(self, requests: list[bytes], seconds: float, rate: float) -> None:
+        self.requests, self.rate = requests, rate
+        self.begun = time.perf_counter()
+        self.until = self.begun + seconds
+        self.sent, self.statuses = 0, Counter[bytes]()
+        self.latencies: list[float] = []
+        self.idle: deque[Caller] = deque()
+        self.due: deque[float] = deque()
+
+    def next(self) -> bytes:
+        self.sent += 1
+        return self.requests[self.sent % len(self.requests)]
+
+    def answered(self, caller: "Caller", status: bytes, since: float) -> None:
+        now = time.perf_counter()
+        self.statuses[status] += 1
+        self.latencies.append(now - since)
+        if self.rate and self.due:
+            caller.send(self.due.popleft())
+        elif self.rate or now >= self.until:
+            self.idle.append(caller)
+        else:
+            caller.send(now)
+
+    async def pace(self) -> None:
+        """Hand out what is due, every millisecond, until the end and until all is answered."""
+        handed = 0
+        while (now := time.perf_counter()) < self.until:
+            owed = int((now - self.begun) * self.rate)
+            for n in range(handed, owed):
+                due = self.begun + n / self.rate
+                self.idle.popleft().send(due) if self.idle else self.due.append(due)
+            handed = owed
+            await asyncio.sleep(0.001)
+
+    def report(self, connections: int) -> dict[str, Any]:
+        ordered = sorted(self.latencies)
+        taken = time.perf_counter() - self.begun
+        errors = self.sent - self.statuses[b"200"] + len(self.due)
+        return {
+            "requests": self.sent, "errors": errors, "rps": round(len(ordered) / taken), "connections": connections,
+            "rate": self.rate or None, **{f"p{p:g}_ms": _percentile(ordered, p) for p in (50, 90, 99, 99.9)},
+            "max_ms": round(ordered[-1] * 1000, 2), "statuses": {s.decode(): n for s, n in self.statuses.items()},
+        }  # fmt: skip
+
+
+class Caller(asyncio.Protocol):
+    def __init__(self, load: Load) -> None:
+        self.load, self.buffer, self.since, self.waiting = load, b"", 0.0, False
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def connection_lost(self, _: Exception | None) -> None:
+        if self.waiting:
+            self.load.answered(self, b"lost", self.since)
+
+    def send(self, since: float) -> None:
+        self.since, self.waiting = since, True
+        self.transport.write(self.load.next())
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        head = self.buffer.find(b"\r\n\r\n")
+        if head < 0:
+            return
+        mark = self.buffer.lower().find(b"content-length: ", 0, head)
+        length = int(self.buffer[mark + 16 : self.buffer.find(b"\r", mark)])
+        if len(self.buffer) < head + 4 + length:
+            return
+        status, self.buffer, self.waiting = self.buffer[9:12], b"", False
+        self.load.answered(self, status, self.since)
+
+
+def _percentile(ordered: list[float], percent: float) -> float:
+    return round(ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] * 1000, 2)
+
+
+def _requests(path: Path) -> list[bytes]:
+    head = "POST /predict HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    bodies = path.read_bytes().splitlines()
+    return [(head % len(body)).encode() + body for body in bodies]
+
+
+async def run(options: argparse.Namespace) -> dict[str, Any]:
+    loop = asyncio.get_running_loop()
+    load = Load(_requests(options.bodies), options.seconds, options.rate)
+    for _ in range(options.connections):
+        _, caller = await loop.create_connection(lambda: Caller(load), "127.0.0.1", options.port)
+        load.idle.append(caller)
+    load.until += time.perf_counter() - load.begun
+    load.begun = time.perf_counter()
+    if options.rate:
+        await load.pace()
+    else:
+        for _ in range(options.connections):
+            load.idle.popleft().send(time.perf_counter())
+        await asyncio.sleep(options.seconds)
+    late = time.perf_counter() + 5
+    while len(load.idle) < options.connections and time.perf_counter() < late:
+        await asyncio.sleep(0.01)
+    return load.report(options.connections)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--bodies", type=Path, required=True, help="one JSON body a line")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--rate", type=float, default=0, help="requests a second; 0 is a closed loop")
+    options = parser.parse_args()
+    gc.disable()
+    print(json.dumps(uvloop.run(run(options))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Single-row predictions of flights: two model servers behind the gateway at 90/10, all and the callers on one machine.
+
+`make bench-serve`. The model is the flights spec's DCN with its first, random weights: serving costs the same as trained,
+and its scores can be compared with torch's. The last line is one JSON object with the figures, the bounds and `holds`.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import date
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import torch
+
+from include import spec
+from include.adapters.traefik import for_settings, lay_out
+from include.domain.encoding import Encoding, fit
+from include.local import flights
+from include.ports import Routes
+from include.settings import ROOT, Settings
+from include.trainer.artifact import signature
+from include.trainer.export import Probability, graph
+from include.trainer.job import Model
+from include.trainer.model import build
+
+SETTINGS = Settings(gateway_port=19088, gateway_admin_port=19089, stable_port=19001, canary_port=19002)
+BOUNDS = {"rps": 10_000, "p99_ms": 50.0, "errors": 0, "score_difference": 1e-5, "rss_mb": 200.0}
+ROWS = 5000
+
+
+def prepare(home: Path) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """The artifact and the callers' bodies under `home`; the rows and the scores torch gives them."""
+    found = spec.find("flights")
+    columns, past = found.columns, list(flights.requests(date(2013, 1, 1), date(2013, 4, 1)))
+    rows = list(islice(flights.requests(date(2013, 4, 1), date(2013, 4, 10)), ROWS))
+    encoding = fit(
+        _columns(past), time=columns.time, zone=columns.zone, time_parts=found.features.time_parts,
+        categorical=columns.categorical, numeric=columns.numeric, min_frequency=found.features.min_frequency,
+    )  # fmt: skip
+    torch.manual_seed(found.training.seed)
+    shape = {k: v for k, v in found.model.model_dump().items() if k in Model.__dataclass_fields__}
+    model = Probability(build("dcn", Model(**shape), encoding, encoding.encode(_columns(past))[1])).eval()
+    ids, numbers = encoding.encode(_columns(rows))
+    with torch.no_grad():
+        scores = model(torch.from_numpy(ids), torch.from_numpy(numbers)).numpy()
+    _write_artifact(home / "artifact", encoding, graph(model.model, encoding), rows[:64], columns)
+    (home / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    return rows, scores
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _write_artifact(folder: Path, encoding: Encoding, onnx: bytes, examples: list[Any], columns: spec.Columns) -> None:
+    folder.mkdir()
+    files = {
+        "model.onnx": onnx,
+        "encoding.json": json.dumps(encoding.to_dict()).encode(),
+        "examples.json": json.dumps(examples).encode(),
+    }
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    manifest = {
+        "format": 1, "model": "flights", "family": "dcn", "run": "bench",
+        "files": {n: {"bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for n, d in files.items()},
+        "signature": signature(len(encoding.categorical), len(encoding.numeric)),
+        "columns": columns.model_dump(mode="json"),
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@contextmanager
+def program(*command: str, **environment: str) -> Iterator[psutil.Process]:
+    process = psutil.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+@contextmanager
+def stack(settings: Settings) -> Iterator[dict[str, psutil.Process]]:
+    """Both slots ready and the gateway splitting 90/10."""
+    with ExitStack() as running:
+        started = {}
+        for slot in ("stable", "canary"):
+            started[slot] = running.enter_context(program(
+                sys.executable, "-m", "include.server", "--slot", slot, "--model", "flights",
+                "--artifact", str(settings.home / "artifact" / "manifest.json"), "--drain", "0",
+                "--port", settings.slot_url(slot).rsplit(":", 1)[1], "--log", str(settings.predictions),
+            ))  # fmt: skip
+            _await(f"{settings.slot_url(slot)}/v2/health/ready")
+        static = lay_out(settings)
+        traefik = str(Path(sys.executable).parent / "traefik")
+        started["gateway"] = running.enter_context(program(traefik, f"--configFile={static}", GOGC="400"))
+        for_settings(settings).apply("flights", Routes(canary=10))
+        _await(f"{settings.gateway_url}/v2/health/ready")
+        yield started
+
+
+def _await(url: str) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            if httpx.get(url, trust_env=False).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{url} does not become ready")
+        time.sleep(0.1)
+
+
+def load(home: Path, port: int, seconds: float, rate: float = 0) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.load", "--port", str(port), "--bodies", str(home / "rows.jsonl"),
+               "--seconds", str(seconds), "--rate", str(rate)]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout))
+
+
+def difference(url: str, rows: list[dict[str, Any]], scores: np.ndarray) -> float:
+    """The greatest difference between a served score and torch's: single rows, and all in batches."""
+    worst = 0.0
+    with httpx.Client(base_url=url, trust_env=False) as http:
+        for size, many in ((1, rows[:500]), (500, rows)):
+            for start in range(0, len(many), size):
+                said = http.post("/predict", json={"rows": many[start : start + size]}).json()["scores"]
+                worst = max(worst, float(np.abs(np.array(said) - scores[start : start + size]).max()))
+    return worst
+
+
+def canary_share(settings: Settings) -> float:
+    counts = {}
+    for slot in ("stable", "canary"):
+        lines = httpx.get(f"{settings.slot_url(slot)}/metrics", trust_env=False).text.splitlines()
+        counts[slot] = sum(
+            float(x.split()[-1]) for x in lines if x.startswith("perennial_requests_total") and "/predict" in x
+        )
+    return counts["canary"] / sum(counts.values())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60, help="of each measurement through the gateway")
+    seconds = parser.parse_args().seconds
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(**{**SETTINGS.__dict__, "home": Path(folder)})
+        rows, scores = prepare(settings.home)
+        with stack(settings) as processes:
+            figures: dict[str, Any] = {"closed": load(settings.home, settings.gateway_port, seconds)}
+            figures["split"] = round(canary_share(settings), 4)
+            figures["open"] = load(settings.home, settings.gateway_port, seconds, BOUNDS["rps"])
+            figures["direct"] = load(settings.home, settings.stable_port, min(seconds, 15))
+            figures["score_difference"] = difference(settings.slot_url("stable"), rows, scores)
+            figures["rss_mb"] = {n: round(p.memory_info().rss / 2**20) for n, p in processes.items()}
+    holds = {
+        "rps": figures["closed"]["rps"] >= BOUNDS["rps"],
+        "p99_ms": max(figures[k]["p99_ms"] for k in ("closed", "open")) < BOUNDS["p99_ms"],
+        "errors": all(figures[k]["errors"] == BOUNDS["errors"] for k in ("closed", "open", "direct")),
+        "score_difference": figures["score_difference"] <= BOUNDS["score_difference"],
+        "rss_mb": max(figures["rss_mb"][slot] for slot in ("stable", "canary")) < BOUNDS["rss_mb"],
+    }
+    for name in ("closed", "open", "direct"):
+        print(f"{name:>7}: {figures[name]}", file=sys.stderr)
+    print(json.dumps({"figures": figures, "bounds": BOUNDS, "holds": holds}))
+    return 0 if all(holds.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

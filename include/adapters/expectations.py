@@ -1,0 +1,158 @@
+"""Validator by Great Expectations: a suite built from the spec, judged over many windows in one run, with Data Docs.
+
+The spec's own bounds are expectations on a table of profiles, one row a window, so that ninety windows take as long as one
+and each value that is out of bounds names its window. The user's expectations look at each window's rows.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import great_expectations as gx
+import pandas as pd
+import pyarrow as pa
+from great_expectations.data_context.types.base import ProgressBarsConfig
+from great_expectations.exceptions.exceptions import GreatExpectationsError
+from great_expectations.expectations.core.expect_column_values_to_be_between import (
+    ExpectColumnValuesToBeBetween,
+)
+from great_expectations.expectations.metadata_types import FailureSeverity
+from great_expectations.expectations.registry import get_expectation_impl
+
+from include.domain.errors import UserMistake
+from include.domain.verdict import Check, Outcome, Verdict
+from include.ports import Profile
+from include.spec import Expectation, ModelSpec
+
+SEVERITIES = {"fail": FailureSeverity.CRITICAL, "warn": FailureSeverity.WARNING}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A measure of the profile lies between `low` and `high`; `severity` as in the spec."""
+
+    measure: str
+    low: float | None
+    high: float | None
+    severity: str = "fail"
+
+
+def bounds(spec: ModelSpec) -> list[Bound]:
+    asked, columns = spec.validation, spec.columns
+    return [
+        Bound("rows", 1, None),
+        Bound("volume", *asked.volume),
+        Bound("label_shift", -asked.max_label_shift, asked.max_label_shift, "warn"),
+        Bound("silence", 0, asked.max_silence, "warn"),
+        *(Bound(f"nulls.{name}", 0, asked.max_nulls_of.get(name, asked.max_nulls)) for name in columns.features),
+        *(Bound(f"unseen.{name}", 0, asked.max_unseen, "warn") for name in columns.categorical),
+    ]
+
+
+class GreatExpectations:
+    """`pages` is the folder for Data Docs, one site a run."""
+
+    def __init__(self, spec: ModelSpec, pages: Path) -> None:
+        self._spec, self._pages = spec, pages
+
+    def validate(self, rows: pa.Table, profiles: Sequence[Profile], run: str) -> tuple[Mapping[str, Verdict], str]:
+        """Raises UserMistake for an expectation of the spec that Great Expectations does not know or accept."""
+        own = [_of_user(n, e) for n, e in enumerate(self._spec.validation.expectations)]
+        logging.getLogger("great_expectations").setLevel(logging.ERROR)
+        context = gx.get_context(mode="ephemeral")
+        context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        checks: dict[str, list[Check]] = {p.window: [] for p in profiles}
+        self._judge_profiles(context, profiles, checks)
+        if own:
+            self._judge_rows(context, rows.to_pandas(), own, checks)
+        page = _publish(context, self._pages / run)
+        return {name: Verdict(f"{self._spec.name} {name}", tuple(found)) for name, found in checks.items()}, page
+
+    def _judge_profiles(self, context: Any, profiles: Sequence[Profile], checks: Mapping[str, list[Check]]) -> None:
+        table = pd.DataFrame([{"window": p.window, **p.measures} for p in profiles])
+        known = {b.measure: b for b in bounds(self._spec) if b.measure in table and table[b.measure].notna().any()}
+        suite = [ExpectColumnValuesToBeBetween(column=b.measure, min_value=b.low, max_value=b.high,
+                                               severity=SEVERITIES[b.severity]) for b in known.values()]  # fmt: skip
+        judged = _run(context, "windows", table[["window", *known]], suite)
+        by_window = table.set_index("window")
+        for result in judged.results:
+            bound = known[result.expectation_config.kwargs["column"]]
+            out = {row["window"] for row in result.result.get("unexpected_index_list") or []}
+            values = by_window[bound.measure]
+            for window, value in values[values.notna()].items():
+                checks[str(window)].append(_check(bound, float(value), out=window in out))
+
+    def _judge_rows(
+        self, context: Any, rows: pd.DataFrame, own: Sequence[Any], checks: Mapping[str, list[Check]]
+    ) -> None:
+        """Each window's rows by themselves; and all of them once, for the page."""
+        whole = _run(context, "rows", rows, own)
+        by_window = {str(name): part for name, part in rows.groupby("window")}
+        for window, found in checks.items():
+            part = by_window.get(window, rows.iloc[:0])
+            results = whole.results if len(checks) == 1 else _validated(context, "rows", part, own)
+            found.extend(_own_check(e, r) for e, r in zip(self._spec.validation.expectations, results, strict=True))
+
+
+def _of_user(number: int, asked: Expectation) -> Any:
+    """The Great Expectations object. Raises UserMistake naming its place in the spec."""
+    place = f"validation.expectations.{number}: {asked.expect}"
+    try:
+        kind = get_expectation_impl(asked.expect)
+        return kind(**asked.arguments, severity=SEVERITIES[asked.severity])
+    except GreatExpectationsError:
+        raise UserMistake(f"{place}: Great Expectations has none of that name") from None
+    except (TypeError, ValueError) as fault:
+        raise UserMistake(f"{place}: {' '.join(str(fault).split())}") from None
+
+
+def _run(context: Any, name: str, frame: pd.DataFrame, expectations: Sequence[Any]) -> Any:
+    """Judge the frame, kept in the context for its Data Docs."""
+    batches = context.data_sources.add_pandas(name).add_dataframe_asset(name).add_batch_definition_whole_dataframe(name)
+    suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=list(expectations)))
+    definition = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batches, suite=suite))
+    complete = {"result_format": "COMPLETE", "unexpected_index_column_names": ["window"]}
+    return definition.run(
+        batch_parameters={"dataframe": frame}, result_format=complete if name == "windows" else "SUMMARY"
+    )
+
+
+def _validated(context: Any, name: str, frame: pd.DataFrame, expectations: Sequence[Any]) -> list[Any]:
+    batch = context.data_sources.get(name).get_asset(name).get_batch_definition(name).get_batch({"dataframe": frame})
+    return [batch.validate(expectation, result_format="BASIC") for expectation in expectations]
+
+
+def _publish(context: Any, folder: Path) -> str:
+    """Data Docs of what this context ran; the URI of their first page."""
+    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder.resolve())}
+    context.add_data_docs_site("local", {"class_name": "SiteBuilder", "store_backend": store,
+                                         "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"}})  # fmt: skip
+    context.build_data_docs()
+    return (folder.resolve() / "index.html").as_uri()
+
+
+def _check(bound: Bound, value: float, *, out: bool) -> Check:
+    low, high = bound.low, bound.high
+    limit = f"at least {low:g}" if high is None else f"{low:g} to {high:g}" if low else f"at most {high:g}"
+    sentence = f"{bound.measure} is {value:.3g}, asked for {limit}"
+    warned = out and bound.severity == "warn"
+    broken = high if high is not None and value > high else low
+    return Check(bound.measure, Outcome.FAIL if out and not warned else Outcome.PASS,
+                 f"warning: {sentence}" if warned else sentence, value, broken)  # fmt: skip
+
+
+def _own_check(asked: Expectation, result: Any) -> Check:
+    column = asked.arguments.get("column", "rows")
+    name = f"{asked.expect}.{column}"
+    if result.exception_info and result.exception_info.get("raised_exception"):
+        return Check(name, Outcome.ERROR, f"{name}: {result.exception_info.get('exception_message')}")
+    found = result.result
+    said = f"{found['unexpected_percent']:.3g}% of the values are not as expected" if (
+        found.get("unexpected_percent") is not None) else f"observed {found.get('observed_value')}"  # fmt: skip
+    if result.success:
+        return Check(name, Outcome.PASS, f"{name}: {said}")
+    if asked.severity == "warn":
+        return Check(name, Outcome.PASS, f"warning: {name}: {said}")
+    return Check(name, Outcome.FAIL, f"{name} ({dict(asked.arguments)}): {said}")

@@ -1,0 +1,177 @@
+"""A click stream in the Criteo shape with a known truth: 13 numbers, 26 categories, a time and a click, any size, seeded.
+
+The truth is a logistic model over the fields' own effects; a schedule of drifts changes it over time. Because the truth is
+known, so is the best AUC that any model can reach on a window.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from include import settings
+
+NUMBERS = tuple(f"i{n}" for n in range(1, 14))
+CATEGORIES = tuple(f"c{n}" for n in range(1, 27))
+#: Distinct values of the categories, as uneven as Criteo's: from a few to many thousands.
+SIZES = tuple(int(4 * 1.44**n) for n in range(len(CATEGORIES)))
+#: Share of missing values by number and by category, repeating.
+MISSING = (0.0, 0.05, 0.2, 0.45)
+#: Spread of one field's effect, in logits, and the usual share of clicks.
+EFFECT, INTERCEPT = 0.22, -1.35
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """From day `at` on (reaching its full size after `days`) the world differs by `size`.
+
+    `shift` moves the distribution of the inputs, of all fields or of `field` alone; `concept` turns the effects.
+    """
+
+    at: date
+    kind: Literal["shift", "concept"] = "shift"
+    days: int = 0
+    size: float = 1.0
+    field: str | None = None
+
+    def strength(self, day: date) -> float:
+        """0 before, `size` when complete, a straight line between."""
+        since = (day - self.at).days + 1
+        return 0.0 if since <= 0 else self.size * min(1.0, since / (self.days + 1))
+
+
+#: What the shipped stream goes through: one field, then all slowly, then what clicks mean, at once.
+SCHEDULE = (
+    Drift(date(2024, 2, 10), "shift", field="c10"),
+    Drift(date(2024, 3, 1), "shift", days=20, size=0.7),
+    Drift(date(2024, 4, 10), "concept", size=0.8),
+)
+
+
+@dataclass(frozen=True)
+class Day:
+    """One window of the stream; `best_auc` is what the true click probabilities reach on these very rows."""
+
+    rows: pl.DataFrame
+    best_auc: float
+
+
+class Clicks:
+    """The stream: `seed` and `schedule` decide everything, whatever days are asked for and in what order."""
+
+    def __init__(self, seed: int = 17, schedule: Sequence[Drift] = SCHEDULE) -> None:
+        self._seed, self._schedule = seed, tuple(schedule)
+        world = np.random.default_rng(seed)
+        self._weights = [world.normal(0, EFFECT, size=2) for _ in NUMBERS]
+        self._turned = [world.normal(0, EFFECT, size=2) for _ in NUMBERS]
+        self._effects = [world.normal(0, EFFECT, size=n) for n in SIZES]
+        self._other = [world.normal(0, EFFECT, size=n) for n in SIZES]
+
+    def day(self, day: date, rows: int) -> Day:
+        """`rows` impressions of that UTC day in order of time, and the best AUC."""
+        random = np.random.default_rng([self._seed, day.toordinal()])
+        concept = sum(d.strength(day) for d in self._schedule if d.kind == "concept")
+        columns: dict[str, object] = {}
+        logit = np.full(rows, INTERCEPT)
+        for n, name in enumerate(NUMBERS):
+            columns[name], effect = self._number(n, random, rows, self._shift(name, day), concept)
+            logit += effect
+        for n, name in enumerate(CATEGORIES):
+            columns[name], effect = self._category(n, random, rows, self._shift(name, day), concept)
+            logit += effect
+        truth = 1 / (1 + np.exp(-logit))
+        click = (random.random(rows) < truth).astype(np.int8)
+        seconds = np.sort(random.integers(0, 86_400_000, rows)) * 1000
+        start = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1_000_000
+        frame = pl.DataFrame({
+            "id": [f"{day:%Y%m%d}-{n}" for n in range(rows)], "click": click,
+            "time": pl.Series(seconds + start, dtype=pl.Datetime("us", "UTC")), **columns,
+        })  # fmt: skip
+        return Day(frame, area(truth, click))
+
+    def _shift(self, field: str, day: date) -> float:
+        return sum(d.strength(day) for d in self._schedule if d.kind == "shift" and d.field in (None, field))
+
+    def _number(
+        self, n: int, random: np.random.Generator, rows: int, shift: float, concept: float
+    ) -> tuple[pl.Series, Floats]:
+        """Counts with a long tail; their effect is linear and quadratic in the logarithm's standard normal."""
+        normal = random.normal(shift, 1, rows)
+        straight, bent = (1 - concept) * self._weights[n] + concept * self._turned[n]
+        missing = random.random(rows) < MISSING[n % len(MISSING)]
+        effect = np.where(missing, 0.0, straight * normal + bent * (normal**2 - 1) / 2)
+        counts = pl.Series(np.floor(np.exp(normal + 1 + n / 6)))
+        return counts.set(pl.Series(missing), None), effect
+
+    def _category(
+        self, n: int, random: np.random.Generator, rows: int, shift: float, concept: float
+    ) -> tuple[pl.Series, Floats]:
+        """Zipf's law over the values; a shift makes rare values common."""
+        size = SIZES[n]
+        weights = 1 / np.arange(1, size + 1)
+        weights = (1 - min(shift, 1)) * weights + min(shift, 1) * weights[::-1]
+        drawn = np.searchsorted(np.cumsum(weights / weights.sum()), random.random(rows)).clip(max=size - 1)
+        effects = (1 - concept) * self._effects[n] + concept * self._other[n]
+        missing = random.random(rows) < MISSING[n % len(MISSING)] / 2
+        names = pl.Series([f"{(value * 2654435761 + n * 97) & 0xFFFFFFFF:08x}" for value in range(size)])
+        return names.gather(drawn).set(pl.Series(missing), None), np.where(missing, 0.0, effects[drawn])
+
+
+def area(scores: Floats, labels: NDArray[np.int8]) -> float:
+    """Area under the ROC curve by ranks; NaN where only one class is there."""
+    positives = int(labels.sum())
+    negatives = len(labels) - positives
+    if not positives or not negatives:
+        return float("nan")
+    ranks = rankdata(scores)
+    return float((ranks[labels == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def days(start: date, end: date) -> Iterator[date]:
+    return (start + timedelta(days=n) for n in range((end - start).days))
+
+
+def deliver(
+    inbox: Path, start: date, end: date, rows: int, *, form: Literal["parquet", "tsv"] = "parquet",
+    clicks: Clicks | None = None,
+) -> dict[date, float]:  # fmt: skip
+    """Write `<inbox>/YYYY-MM-DD.<form>` with `rows` impressions for each day of `[start, end)`; each day's best AUC."""
+    stream = clicks or Clicks()
+    inbox.mkdir(parents=True, exist_ok=True)
+    best = {}
+    for day in days(start, end):
+        made = stream.day(day, rows)
+        path = inbox / f"{day}.{form}"
+        draft = path.with_name(f".{path.name}")
+        if form == "parquet":
+            made.rows.write_parquet(draft)
+        else:
+            made.rows.write_csv(draft, separator="\t")
+        draft.replace(path)
+        best[day] = made.best_auc
+    return best
+
+
+def main() -> None:
+    """`python -m include.local.clicks 2024-01-01 2024-04-01`: deliver these days into the home's inbox."""
+    arguments = argparse.ArgumentParser(description=main.__doc__)
+    arguments.add_argument("start", type=date.fromisoformat)
+    arguments.add_argument("end", type=date.fromisoformat, help="the first day that is not delivered")
+    arguments.add_argument("--rows", type=int, default=20_000, help="impressions a day")
+    given = arguments.parse_args()
+    inbox = settings.from_env().home / "inbox" / "clicks"
+    for day, best in deliver(inbox, given.start, given.end, given.rows).items():
+        print(f"{day}  best possible AUC {best:.4f}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Assembly: labelled windows into the arrays that the trainer maps: split by time, encoded as the train windows teach."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from include.domain.encoding import Encoding, fit
+from include.domain.errors import Corrupt, UserMistake
+from include.domain.windows import Window, label, parse
+from include.ports import Reference, Tables
+from include.spec import ModelSpec
+from include.stages import records
+
+FORMAT = 1
+EXAMPLES = 64
+FEATURES = "features"
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Windows by name of the split, each oldest first."""
+
+    train: tuple[Window, ...]
+    validate: tuple[Window, ...]
+    test: tuple[Window, ...]
+
+    def items(self) -> list[tuple[str, tuple[Window, ...]]]:
+        return [("train", self.train), ("validate", self.validate), ("test", self.test)]
+
+
+def assemble(spec: ModelSpec, as_of: datetime, tables: Tables, run: str, out: Path) -> Reference:
+    """The dataset of all windows whose labels are due at `as_of`, in the folder `out`; the reference to `dataset.json`.
+
+    A finished dataset that is already there is returned as it is. Raises UserMistake when there are too few windows.
+    """
+    path = out / "dataset.json"
+    with suppress(Corrupt):
+        if path.exists() and _whole(path):
+            return records.reference(path)
+    version = tables.version(FEATURES)
+    splits = split(spec, as_of, tables.windows(FEATURES))
+    out.mkdir(parents=True, exist_ok=True)
+    train = _labelled(spec, tables, splits.train, version)
+    encoding = _fitted(spec, train)
+    (out / "encoding.json").write_text(json.dumps(encoding.to_dict()), encoding="utf-8")
+    facts: dict[str, dict[str, int]] = {"rows": {}, "positives": {}}
+    for name, windows in splits.items():
+        rows = train if name == "train" else _labelled(spec, tables, windows, version)
+        labels = _write(spec, encoding, rows, out, name)
+        facts["rows"][name], facts["positives"][name] = len(labels), int(labels.sum())
+        if name == "validate":
+            (out / "examples.json").write_text(json.dumps(_examples(spec, rows)), encoding="utf-8")
+    return records.write(path, {
+        "format": FORMAT, "model": spec.name, "run": run, "as_of": as_of.isoformat(),
+        "table": FEATURES, "table_version": version,
+        "windows": {name: [label(w.start) for w in windows] for name, windows in splits.items()}, **facts,
+        "columns": {**spec.columns.model_dump(mode="json", include={"time", "label", "keys", "categorical"}),
+                    "numeric": list(spec.numeric)},
+        "spec_digest": spec.digest, "files": {p.name: _facts(p) for p in sorted(out.iterdir()) if p.name in _files()},
+    })  # fmt: skip
+
+
+def split(spec: ModelSpec, as_of: datetime, there: Sequence[str]) -> Splits:
+    """Test is the newest windows whose labels are due, validate those before, train the rest. Raises UserMistake."""
+    starts = [parse(name) for name in there]
+    windows = [Window(s, s + spec.window.length) for s in starts]
+    due = [w for w in windows if w.end + spec.label_delay <= as_of]
+    asked = spec.training
+    held = asked.validate_windows + asked.test_windows
+    if len(due) <= held:
+        raise UserMistake(
+            f"{spec.name}: {len(due)} windows have labels that are due at {as_of:%Y-%m-%d %H:%M}; {held} are held out for "
+            f"validation and test, and training needs at least one more: land more, or lower training.*_windows"
+        )
+    train = due[:-held][-(asked.windows or len(due)) :]
+    return Splits(tuple(train), tuple(due[-held : -asked.test_windows]), tuple(due[-asked.test_windows :]))
+
+
+def _labelled(spec: ModelSpec, tables: Tables, windows: Sequence[Window], version: int | None) -> pl.DataFrame:
+    """The windows' rows with a label, in order of time and key."""
+    rows = pl.DataFrame(pl.from_arrow(tables.read(FEATURES, windows, version=version)))
+    return rows.filter(pl.col(spec.columns.label).is_not_null()).sort(spec.columns.time, *spec.columns.keys)
+
+
+def _fitted(spec: ModelSpec, rows: pl.DataFrame) -> Encoding:
+    columns = spec.columns
+    values: dict[str, Any] = {c: rows[c].to_list() for c in (columns.time, *columns.categorical)}
+    return fit(
+        values | {c: rows[c].to_numpy() for c in spec.numeric},
+        time=columns.time, zone=columns.zone, time_parts=spec.features.time_parts, categorical=columns.categorical,
+        numeric=spec.numeric, min_frequency=spec.features.min_frequency,
+    )  # fmt: skip
+
+
+def _write(spec: ModelSpec, encoding: Encoding, rows: pl.DataFrame, out: Path, name: str) -> NDArray[np.float32]:
+    ids, numbers = encoded(encoding, rows)
+    labels = rows[spec.columns.label].cast(pl.Float32).to_numpy()
+    times = rows[spec.columns.time].dt.epoch("s").to_numpy()
+    parts = {"ids": ids, "numbers": numbers, "labels": labels, "times": times.astype(np.int64)}
+    for part, values in parts.items():
+        np.save(out / f"{name}.{part}.npy", np.ascontiguousarray(values), allow_pickle=False)
+    return labels
+
+
+def encoded(encoding: Encoding, rows: pl.DataFrame) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """`Encoding.encode` of the rows, asked once for each distinct text or hour instead of once a row."""
+    ids = np.zeros((rows.height, len(encoding.categorical)), dtype=np.int32)
+    for i, field in enumerate(encoding.categorical):
+        source = rows[encoding.time].dt.truncate("1h") if field in encoding.time_parts else rows[field]
+        distinct = source.unique(maintain_order=True)
+        known, _ = encoding.encode({source.name: distinct.to_list()})
+        ranks = pl.DataFrame({"value": distinct, "id": known[:, i].astype(np.int32)})
+        ids[:, i] = pl.DataFrame({"value": source}).join(ranks, on="value", how="left", nulls_equal=True,
+                                                         maintain_order="left")["id"].to_numpy()  # fmt: skip
+    numeric: dict[str, Any] = {field: rows[field].to_numpy() for field in encoding.numeric}
+    _, numbers = encoding.encode(numeric or {"": [None] * rows.height})
+    return ids, numbers
+
+
+def _examples(spec: ModelSpec, rows: pl.DataFrame) -> list[dict[str, Any]]:
+    """Raw rows as a caller sends them, spread over the split."""
+    columns = spec.columns
+    names = list(dict.fromkeys([*columns.keys, columns.time, *columns.categorical, *spec.numeric]))
+    picked = rows.select(names).gather_every(max(1, rows.height // EXAMPLES)).head(EXAMPLES)
+    return [{k: v.isoformat() if isinstance(v, datetime) else v for k, v in row.items()} for row in picked.to_dicts()]
+
+
+def _files() -> set[str]:
+    arrays = {f"{s}.{p}.npy" for s in ("train", "validate", "test") for p in ("ids", "numbers", "labels", "times")}
+    return arrays | {"encoding.json", "examples.json"}
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": records.reference(path).digest}
+
+
+def _whole(path: Path) -> bool:
+    """Whether every file of the dataset is there as recorded."""
+    record: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return all((path.parent / n).is_file() and _facts(path.parent / n) == facts for n, facts in record["files"].items())

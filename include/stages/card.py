@@ -1,0 +1,170 @@
+"""The model card: one page on which a person can decide, from the evaluation and its verdict."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from include.domain.gates import CHALLENGER, CHAMPION
+from include.domain.verdict import Check
+from include.ports import Reference
+from include.stages import plots, records
+from include.stages.evaluation import Judged
+from include.stages.plots import Effect, Line
+
+METRICS = ("auc", "logloss", "ece")
+CALIBRATION_BINS = 15
+#: More slices than this are no longer read.
+MAX_SLICES = 20
+STYLE = (
+    "body{font:15px/1.5 sans-serif;margin:2em auto;max-width:62em;padding:0 1em;color:#222}"
+    "table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #ccc;padding:.25em .6em;text-align:left}"
+    ".pass{color:#00704a}.fail,.error{color:#b3261e}.inconclusive{color:#8a6100}svg{margin:.5em .5em .5em 0}"
+)
+
+Scores = Mapping[str, NDArray[np.float64]]
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+
+
+def write(evaluation: Reference, judged: Judged) -> list[Path]:
+    """Write `card.md`, `card.html` and the plots beside the evaluation; their paths."""
+    record, verdict = records.read(evaluation), records.read(judged.record)
+    folder = records.path_of(evaluation.uri).parent
+    artifact = records.read(Reference(**record["models"][CHALLENGER]))
+    drawn = pictures(record, verdict, folder / "scores.npz")
+    pages = {
+        "card.md": "\n".join(_markdown(record, judged, artifact)),
+        "card.html": _html(record, judged, artifact, list(drawn.values())),
+        **drawn,
+    }
+    for name, text in pages.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in pages]
+
+
+def markdown_of(evaluation: Reference) -> Path:
+    return records.path_of(evaluation.uri).with_name("card.md")
+
+
+def pictures(record: Mapping[str, Any], verdict: Mapping[str, Any], scores: Path) -> dict[str, str]:
+    """SVG by file name: the ROC curves, the calibration, and the slices where there is a champion."""
+    with np.load(scores, allow_pickle=False) as kept:
+        labels = kept["labels"]
+        candidates = {name: kept[name] for name in record["metrics"]}
+    found = {"roc.svg": _roc(labels, candidates), "calibration.svg": _calibration(labels, candidates)}
+    if effects := verdict["slices"][:MAX_SLICES]:
+        rows = [Effect(f"{e['column']}={e['value']} ({e['rows']:,})", e["worse_by"], *e["interval"]) for e in effects]
+        title, axis = "Slices: how much worse than the champion", "logloss, challenger less champion"
+        found["slices.svg"] = plots.forest(title, axis, rows, verdict["slice_margin"])
+    return found
+
+
+def _roc(labels: NDArray[np.float64], candidates: Scores) -> str:
+    lines = []
+    for name, scores in candidates.items():
+        truth = labels[np.argsort(-scores, kind="stable")] > 0.5
+        hits, alarms = np.cumsum(truth), np.cumsum(~truth)
+        if hits[-1] and alarms[-1]:
+            lines.append(Line(name, np.r_[0, alarms / alarms[-1]], np.r_[0, hits / hits[-1]]))
+    return plots.chart("ROC", ("false positive rate", "true positive rate"), lines, diagonal=True)
+
+
+def _calibration(labels: NDArray[np.float64], candidates: Scores) -> str:
+    """Share of positives against mean score in bins of equal count, on the line y = x where the model is calibrated."""
+    lines = []
+    for name, scores in candidates.items():
+        bins = [part for part in np.array_split(np.argsort(scores, kind="stable"), CALIBRATION_BINS) if len(part)]
+        lines.append(Line(name, [scores[b].mean() for b in bins], [labels[b].mean() for b in bins]))
+    return plots.chart("Calibration", ("mean score", "share of positives"), lines, diagonal=True)
+
+
+def _markdown(record: Mapping[str, Any], judged: Judged, artifact: Mapping[str, Any]) -> Iterator[str]:
+    yield f"# {_title(record, artifact)}: {judged.verdict.outcome}"
+    for sentence in _story(record, judged):
+        yield f"\n{sentence}"
+    for heads, rows in (_metrics(record), _checks(judged)):
+        yield ""
+        yield "| " + " | ".join(heads) + " |"
+        yield "|---" * len(heads) + "|"
+        yield from ("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    for sentence in _limits(record, artifact):
+        yield f"\n{sentence}"
+
+
+def _html(record: Mapping[str, Any], judged: Judged, artifact: Mapping[str, Any], drawn: Sequence[str]) -> str:
+    title, outcome = _title(record, artifact), judged.verdict.outcome
+    body = [f'<h1>{escape(title)}: <span class="{outcome}">{outcome}</span></h1>']
+    body += [f"<p>{escape(sentence)}</p>" for sentence in _story(record, judged)]
+    body += [_html_table(*_metrics(record)), *drawn, _html_table(*_checks(judged))]
+    body += [f"<p>{escape(sentence)}</p>" for sentence in _limits(record, artifact)]
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
+
+
+def _html_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    top = "".join(f"<th>{escape(head)}</th>" for head in heads)
+    body = "".join(
+        "<tr>" + "".join(f'<td class="{escape(cell)}">{escape(cell)}</td>' for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><tr>{top}</tr>{body}</table>"
+
+
+def _title(record: Mapping[str, Any], artifact: Mapping[str, Any]) -> str:
+    return f"{record['model']}, {artifact['family']} of run {record['run']}"
+
+
+def _story(record: Mapping[str, Any], judged: Judged) -> Iterator[str]:
+    windows = record["windows"]
+    yield record["description"]
+    share = record["positives"] / max(record["rows"], 1)
+    yield (
+        f"Trained on {_span(windows['train'])}, tested on {_span(windows['test'])}: "
+        f"{record['rows']:,} rows, {share:.1%} positive."
+    )
+    if not record["champion"]:
+        yield "There is no champion yet: the absolute bounds and the baselines decide."
+    if judged.verdict.reasons:
+        yield "What did not pass: " + "; ".join(judged.verdict.reasons) + "."
+    if judged.released and judged.verdict.reasons:
+        yield "The gates run dry: the verdict is reported and holds nothing back."
+
+
+def _metrics(record: Mapping[str, Any]) -> Table:
+    """Challenger first, then the champion, then the baselines."""
+    order = sorted(record["metrics"], key=lambda name: (name != CHALLENGER, name != CHAMPION, name))
+    named = {CHAMPION: f"champion (version {record['champion']})"}
+    rows = [[named.get(name, name), *(_cell(record["metrics"][name].get(m)) for m in METRICS)] for name in order]
+    return ["on the same test rows", *METRICS], rows
+
+
+def _checks(judged: Judged) -> Table:
+    def row(check: Check) -> Sequence[str]:
+        return [check.name, check.outcome, check.sentence]
+
+    return ["check", "outcome", "what was seen"], [row(check) for check in judged.verdict.checks]
+
+
+def _limits(record: Mapping[str, Any], artifact: Mapping[str, Any]) -> Iterator[str]:
+    columns, windows = artifact["columns"], record["windows"]
+    yield f"Features: {', '.join([*columns['categorical'], *columns['numeric']])}."
+    yield (
+        f"Limits: it has seen nothing outside {_span(windows['train'])}; values that were rare there count as unknown, "
+        "and the metrics hold for traffic like that of the test windows."
+    )
+    yield (
+        f"Seed {artifact['seed']}, commit {artifact['git_commit']}, table version {record['table_version']}, "
+        f"spec {record['spec_digest'][:12]}, dataset {record['dataset']['digest'][:12]}."
+    )
+
+
+def _span(windows: Sequence[str]) -> str:
+    if len(windows) < 2:
+        return "".join(windows) or "nothing"
+    return f"{windows[0]} to {windows[-1]} ({len(windows)} windows)"
+
+
+def _cell(metric: Mapping[str, float] | None) -> str:
+    return f"{metric['value']:.4f} ({metric['low']:.4f} to {metric['high']:.4f})" if metric else "–"

@@ -1,0 +1,43 @@
+"""Rehearsal: the real model server is started on the challenger and answers real rows before anybody depends on it."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from include.ports import Probe, Reference, Scorer, Tables
+from include.spec import ModelSpec
+from include.stages import records
+from include.stages.evaluation import raw_columns, read_test_rows
+
+ROWS = 1000
+
+
+def rehearse(
+    spec: ModelSpec, evaluation: Reference, *, tables: Tables, scorer: Scorer, probe: Probe, rows: int = ROWS
+) -> dict[str, float]:
+    """What the gates take as `measured`: `p99_ms` and `memory_mb` of the server, and `score_gap`.
+
+    The gap is the largest difference between the server's scores and those of the exported model, over `rows` test rows.
+    """
+    record = records.read(evaluation)
+    challenger = Reference(**record["models"]["challenger"])
+    asked = read_test_rows(spec, records.read(Reference(**record["dataset"])), tables).slice(0, rows)
+    known = records.read(challenger)["columns"]
+    names = [known["time"], *known["keys"], *known["categorical"], *known["numeric"]]
+    asked = asked.select(list(dict.fromkeys(names)))
+    served = probe.serve(spec.name, challenger, as_rows(asked))
+    gap = np.abs(served.scores - scorer.score(challenger, raw_columns(asked, asked.column_names)))
+    worst = float(gap.max()) if len(gap) else float("nan")
+    return {"p99_ms": served.p99_ms, "memory_mb": served.memory_mb, "score_gap": worst}
+
+
+def as_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows as a caller of the server sends them: ISO times, null for a missing number."""
+    return [{name: _plain(value) for name, value in row.items()} for row in table.to_pylist()]
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,103 @@
+"""Validation: is a landed window what the spec and the last windows let one expect? One verdict a window, kept as a record."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from include.domain.verdict import Outcome, Verdict
+from include.domain.windows import Window, label
+from include.ports import Profile, Records, Tables, Validator
+from include.spec import ModelSpec
+from include.stages.landing import touched
+from include.stages.sorting import LANDED
+
+VALIDATED = "validated"
+#: A window is compared with so many before it, and with none when there are fewer than `ENOUGH`.
+LAST, ENOUGH = 14, 3
+
+
+def validate(
+    spec: ModelSpec, windows: Sequence[Window], tables: Tables, validator: Validator, records: Records, run: str
+) -> dict[str, Verdict]:
+    """Verdicts by window label, on these windows and those to which the run landed late rows.
+
+    Raises UserMistake for an expectation of the spec that cannot be judged.
+    """
+    due = touched(spec, windows, records, run)
+    first = due[0].start - LAST * spec.window.length
+    before = list(Window(first, due[0].start).split(spec.window)) if LAST else []
+    span = list(Window(first, due[-1].end).split(spec.window))
+    rows = pl.DataFrame(pl.from_arrow(tables.read(LANDED, [w for w in span if w in set(due) or w in set(before)])))
+    profiles = profile(spec, rows, due)
+    asked = rows.filter(pl.col("window").is_in([p.window for p in profiles]))
+    verdicts, page = validator.validate(asked.to_arrow(compat_level=pl.CompatLevel.oldest()), profiles, run)
+    for each in profiles:
+        landed = records.read(LANDED, each.window) or {}
+        records.write(VALIDATED, each.window, {
+            "verdict": verdicts[each.window].to_dict(), "measures": dict(each.measures), "page": page, "run": run,
+            "digest": landed.get("digest"), "table_version": landed.get("table_version"), "spec_digest": spec.digest,
+        })  # fmt: skip
+    return dict(verdicts)
+
+
+def failed(windows: Sequence[Window], records: Records) -> list[str]:
+    """Labels of the windows whose content as landed now has not been validated with pass."""
+    return [label(w.start) for w in windows if not _passed(label(w.start), records)]
+
+
+def _passed(name: str, records: Records) -> bool:
+    landed, validated = records.read(LANDED, name), records.read(VALIDATED, name)
+    if landed is None or validated is None or landed["digest"] != validated["digest"]:
+        return False
+    return Verdict.from_dict(validated["verdict"]).outcome is Outcome.PASS
+
+
+def profile(spec: ModelSpec, rows: pl.DataFrame, windows: Sequence[Window]) -> list[Profile]:
+    """The windows in numbers, each against the windows before it; `rows` hold both."""
+    columns = spec.columns
+    measured = rows.group_by("window").agg(
+        pl.len().alias("rows"), pl.col(columns.label).mean().alias("label_rate"),
+        pl.col(columns.time).max().alias("last"),
+        *(pl.col(name).is_null().mean().alias(f"nulls.{name}") for name in columns.features),
+    )  # fmt: skip
+    by_window = {row["window"]: row for row in measured.iter_rows(named=True)}
+    unseen = {name: _unseen(rows, name) for name in columns.categorical}
+    return [_profile(spec, window, by_window, unseen) for window in windows]
+
+
+def _profile(
+    spec: ModelSpec, window: Window, measured: dict[str, dict[str, Any]], unseen: dict[str, dict[str, float]]
+) -> Profile:
+    name = label(window.start)
+    own = measured.get(name)
+    if own is None:
+        return Profile(name, {"rows": 0.0})
+    last = [measured[n] for n in _last(spec, window) if n in measured]
+    median = pl.Series([float(m["rows"]) for m in last]).median() if len(last) >= ENOUGH else None
+    rates = pl.Series([m["label_rate"] for m in last if m["label_rate"] is not None], dtype=pl.Float64)
+    usual = rates.median() if len(rates) >= ENOUGH else None
+    silence = (window.end - own["last"]) / spec.window.length
+    return Profile(name, {
+        "rows": float(own["rows"]), "label_rate": own["label_rate"], "silence": silence,
+        "volume": own["rows"] / median if median else None,
+        "label_shift": own["label_rate"] - usual if usual is not None and own["label_rate"] is not None else None,
+        **{n: v for n, v in own.items() if n.startswith("nulls.")},
+        **({f"unseen.{c}": shares.get(name, 0.0) for c, shares in unseen.items()} if len(last) >= ENOUGH else {}),
+    })  # fmt: skip
+
+
+def _last(spec: ModelSpec, window: Window) -> list[str]:
+    return [label(window.start - n * spec.window.length) for n in range(1, LAST + 1)]
+
+
+def _unseen(rows: pl.DataFrame, column: str) -> dict[str, float]:
+    """By window the share of rows whose category occurs in none of the `LAST` windows before it."""
+    days = rows.group_by("window", column).len().drop_nulls(column)
+    order = {name: n for n, name in enumerate(sorted(rows["window"].unique()))}
+    placed = days.with_columns(at=pl.col("window").replace_strict(order, return_dtype=pl.Int64)).sort(column, "at")
+    gap = pl.col("at") - pl.col("at").shift(1).over(column)
+    new = placed.filter(gap.is_null() | (gap > LAST)).group_by("window").agg(pl.col("len").sum().alias("new"))
+    total = days.group_by("window").agg(pl.col("len").sum())
+    shares = total.join(new, on="window", how="left").with_columns(pl.col("new").fill_null(0) / pl.col("len"))
+    return dict(shares.select("window", "new").iter_rows())

@@ -1,0 +1,47 @@
+"""How far training is and how fast: a line for the launcher's log now and then, the same numbers for MLflow."""
+
+import time
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from include.trainer.tracking import Tracker
+
+SECONDS = 2.0  #: between lines
+
+
+class Progress:
+    def __init__(self, tracker: Tracker, epochs: int, per_epoch: int, batch_size: int, done: int) -> None:
+        self.tracker, self.epochs, self.per_epoch, self.batch_size = tracker, epochs, per_epoch, batch_size
+        self.done = self.step = done
+        self.measuring = 0.0
+        self.began = self.told = time.monotonic()
+
+    def after(self, step: int, loss: Tensor) -> None:
+        """Say so every two seconds and at the end of an epoch."""
+        self.step = step
+        if time.monotonic() - self.told < SECONDS and step % self.per_epoch:
+            return
+        self.told = time.monotonic()
+        value, speed, total = loss.item(), self.samples_per_second, self.epochs * self.per_epoch
+        self.tracker.say(f"{self._epoch} step {step}/{total} loss {value:.4f} samples/s {speed:,.0f}")
+        self.tracker.metrics({"loss": value, "samples_per_second": speed}, step)
+
+    def measured(self, values: Mapping[str, float], seconds: float) -> None:
+        """The validate windows' metrics after an epoch; the seconds they took are no training."""
+        self.measuring += seconds
+        self.tracker.say(f"{self._epoch} validate {' '.join(f'{k} {v:.4f}' for k, v in values.items())}")
+        self.tracker.metrics({f"validate_{k}": v for k, v in values.items()}, self.step)
+
+    @property
+    def seconds(self) -> float:
+        """Of training steps since the start."""
+        return time.monotonic() - self.began - self.measuring
+
+    @property
+    def samples_per_second(self) -> float:
+        return (self.step - self.done) * self.batch_size / max(self.seconds, 1e-9)
+
+    @property
+    def _epoch(self) -> str:
+        return f"epoch {-(-self.step // self.per_epoch)}/{self.epochs}"

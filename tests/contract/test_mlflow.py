@@ -1,0 +1,177 @@
+"""The registry on a real MLflow server."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+
+import httpx
+import pytest
+
+from include.adapters.mlflow import MLflow
+from include.domain.errors import Conflict, Unavailable, UserMistake
+from include.ports import Reference, Registry
+from tests.fakes import FakeRegistry
+
+SERVER = shutil.which("mlflow", path=str(Path(sys.executable).parent))
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "DO_NOT_TRACK": "1"}
+names = (f"model{n}" for n in count())
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server with an empty store."""
+    home = tmp_path_factory.mktemp("mlflow")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(SERVER), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--artifacts-destination", f"{home}/artifacts"]
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(command, env={**os.environ, **QUIET}, stdout=log, stderr=log, start_new_session=True)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        await_health(url, process, home / "log")
+        yield url
+    finally:
+        # The command starts the server as a process of its own.
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def await_health(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        assert process.poll() is None, log.read_text()
+        try:
+            if httpx.get(f"{url}/health", trust_env=False).is_success:
+                return
+        except httpx.TransportError:
+            assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def registry(server: str, tmp_path: Path) -> MLflow:
+    return MLflow(server, tmp_path / "locks")
+
+
+@pytest.fixture(params=["the fake", "MLflow"])
+def either(request: pytest.FixtureRequest) -> Registry:
+    """What holds for MLflow holds for the fake that the stages' tests rely on."""
+    return FakeRegistry() if request.param == "the fake" else request.getfixturevalue("registry")
+
+
+@pytest.fixture
+def model() -> str:
+    return next(names)
+
+
+def artifact(name: str) -> Reference:
+    return Reference(f"/home/runs/{name}/manifest.json", name)
+
+
+def test_a_version_carries_its_artifact_and_its_tags(either: Registry, model: str) -> None:
+    made = either.register(model, artifact("a"), {"verdict": "pass"}, None)
+    found = either.version(model, made.number)
+    assert found.artifact == artifact("a")
+    assert found.tags["verdict"] == "pass"
+
+
+def test_the_same_artifact_twice_is_one_version(either: Registry, model: str) -> None:
+    first = either.register(model, artifact("a"), {"verdict": "pass"}, None)
+    other = either.register(model, artifact("b"), {}, None)
+    again = either.register(model, artifact("a"), {"verdict": "fail"}, None)
+    assert (first.number, other.number, again.number) == ("1", "2", "1")
+    assert again.tags["verdict"] == "fail"
+
+
+def test_a_race_to_register_one_artifact_gives_one_version(registry: MLflow, model: str) -> None:
+    with ThreadPoolExecutor() as pool:
+        made = list(pool.map(lambda _: registry.register(model, artifact("a"), {}, None), range(6)))
+    assert {version.number for version in made} == {"1"}
+
+
+def test_an_alias_moves_only_from_where_it_is_expected(either: Registry, model: str) -> None:
+    for name in "ab":
+        either.register(model, artifact(name), {}, None)
+    assert either.alias(model, "champion") is None
+    either.move(model, "champion", "1", None)
+    with pytest.raises(Conflict, match="champion stands at"):
+        either.move(model, "champion", "2", None)
+    either.move(model, "champion", "2", "1")
+    champion = either.alias(model, "champion")
+    assert champion is not None
+    assert champion.number == "2"
+    either.move(model, "champion", None, "2")
+    assert either.alias(model, "champion") is None
+
+
+def test_of_two_promotions_at_once_one_wins(registry: MLflow, model: str) -> None:
+    for name in "abcd":
+        registry.register(model, artifact(name), {}, None)
+
+    def promote(number: str) -> bool:
+        try:
+            registry.move(model, "champion", number, None)
+        except Conflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor() as pool:
+        won = list(pool.map(promote, "1234"))
+    assert won.count(True) == 1
+
+
+def test_an_alias_that_never_was_can_be_removed_without_harm(either: Registry, model: str) -> None:
+    either.move(model, "challenger", None, None)
+    assert either.alias(model, "challenger") is None
+
+
+def test_the_alias_is_readable_by_the_servers_rest_call(registry: MLflow, server: str, model: str) -> None:
+    registry.register(model, artifact("a"), {}, None)
+    registry.move(model, "champion", "1", None)
+    query = {"name": model, "alias": "champion"}
+    answer = httpx.get(f"{server}/api/2.0/mlflow/registered-models/alias", params=query, trust_env=False).json()
+    tags = {tag["key"]: tag["value"] for tag in answer["model_version"]["tags"]}
+    assert tags == {"artifact_uri": "/home/runs/a/manifest.json", "artifact_digest": "a"}
+
+
+def test_evidence_is_attached_to_the_run_that_made_the_model(
+    registry: MLflow, server: str, model: str, tmp_path: Path
+) -> None:
+    api = f"{server}/api/2.0/mlflow"
+    with httpx.Client(trust_env=False) as client:
+        experiment = client.post(f"{api}/experiments/create", json={"name": model}).json()["experiment_id"]
+        run = client.post(f"{api}/runs/create", json={"experiment_id": experiment}).json()["run"]["info"]["run_id"]
+        version = registry.register(model, artifact("a"), {}, run)
+        (tmp_path / "card.md").write_text("# a card")
+        registry.attach(run, [tmp_path / "card.md"], "evaluation")
+        registry.attach(run, [tmp_path / "card.md"], "evaluation")
+        listed = client.get(f"{api}/artifacts/list", params={"run_id": run, "path": "evaluation"}).json()["files"]
+        made = client.get(f"{api}/model-versions/get", params={"name": model, "version": version.number}).json()
+    assert [file["path"] for file in listed] == ["evaluation/card.md"]
+    assert made["model_version"]["run_id"] == run
+
+
+def test_reasons_longer_than_mlflow_takes_are_cut(registry: MLflow, model: str) -> None:
+    registry.register(model, artifact("a"), {}, None)
+    registry.tag(model, "1", {"reasons": "x" * 20_000})
+    assert set(registry.version(model, "1").tags["reasons"]) == {"x"}
+
+
+def test_a_version_that_is_not_there_is_named(either: Registry, model: str) -> None:
+    with pytest.raises(UserMistake, match="9"):
+        either.version(model, "9")
+
+
+def test_a_server_that_is_away_is_worth_another_try(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="MLflow at http"):
+        MLflow("http://127.0.0.1:9", tmp_path).alias("flights", "champion")

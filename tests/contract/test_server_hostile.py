@@ -1,0 +1,154 @@
+"""What strangers send: nothing may crash the server, hang it, or make it answer 5xx but 503."""
+
+import json
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.serving import ROW, Server, await_, rows, write_artifact
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    uri = write_artifact(folder / "run")["artifact_uri"]
+    server = Server(folder, "--slot", "stable", "--artifact", uri, "--body-seconds", "0.5")
+    yield server
+    assert server.predict(ROW)["version"] == "0"
+    assert server.stop() == 0
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+NEARLY_ROWS = st.fixed_dictionaries({}, optional={name: st.just(value) | JSON for name, value in ROW.items()})
+TENSOR = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.sampled_from(["ids", "numbers", "score", ""]) | JSON,
+        "shape": st.lists(st.integers(-2, 5), max_size=3) | JSON,
+        "datatype": st.sampled_from(["INT64", "FP32", "FP64", "BYTES"]) | JSON,
+        "data": st.lists(st.integers(-1, 9) | st.floats(), max_size=9) | JSON,
+        "parameters": st.fixed_dictionaries({"binary_data_size": st.integers(-9, 99)}) | JSON,
+    },
+)
+BODIES = st.one_of(
+    st.binary(max_size=200),
+    (
+        JSON
+        | NEARLY_ROWS
+        | st.fixed_dictionaries({"rows": st.lists(NEARLY_ROWS, max_size=3) | JSON})
+        | st.fixed_dictionaries({"inputs": st.lists(TENSOR, max_size=3) | JSON})
+    ).map(lambda value: json.dumps(value).encode()),
+)
+PATHS = st.sampled_from(["/predict", "/v2/models/flights/infer", "/feedback"])
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(PATHS, BODIES, st.none() | st.integers(-5, 300).map(str))
+def test_made_up_bodies_get_an_answer_that_says_why(server: Server, path: str, body: bytes, length: str | None) -> None:
+    headers = {} if length is None else {"inference-header-content-length": length}
+    answer = server.http.post(path, content=body, headers=headers)
+    assert answer.status_code in (200, 400, 413, 503), (answer.status_code, answer.text, body)
+    if answer.status_code != 200:
+        assert answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nothing", 404), ("GET", "/predict", 405), ("POST", "/status", 405), ("PUT", "/v2", 405),
+     ("GET", "/v2/models/other", 404), ("GET", "/v2/models/flights/versions/9", 404),
+     ("GET", "/v2/models/flights/versions/0", 200), ("GET", "/v2/models/flights/versions/0/ready", 200),
+     ("GET", "/v2/models/flights/versions/", 404), ("GET", "/v2/models/flights/ready", 200), ("GET", "/v2", 200),
+     ("GET", "/v2/models/flights", 200), ("GET", "/openapi.json", 200), ("GET", "/docs", 200), ("GET", "/%ff%00", 404),
+     ("GET", "/" + "x" * 5000, 404)],
+)  # fmt: skip
+def test_routes(server: Server, method: str, path: str, status: int) -> None:
+    assert server.http.request(method, path).status_code == status
+
+
+def test_openapi_names_the_columns_of_the_version_served(server: Server) -> None:
+    row = server.http.get("/openapi.json").json()["components"]["schemas"]["Row"]
+    assert set(row["properties"]) == set(ROW)
+    assert set(row["required"]) == set(ROW) - {"flight"}
+
+
+def test_a_body_too_long_is_refused_before_it_is_read(server: Server) -> None:
+    answer = server.http.post("/predict", content=b'{"rows": [' + b" " * 10_000_000 + b"]}")
+    assert answer.status_code == 413
+    chunks = (b" " * 65536 for _ in range(160))
+    with suppress(httpx.WriteError):  # the server may hang up on a body it has refused
+        assert server.http.post("/predict", content=chunks).status_code == 413
+
+
+def test_a_compressed_body_is_refused(server: Server) -> None:
+    answer = server.http.post("/predict", content=b"\x1f\x8b", headers={"content-encoding": "gzip"})
+    assert (answer.status_code, answer.json()["error"][:16]) == (415, "content-encoding")
+
+
+def test_half_sent_requests_are_told_so_and_stop_no_others(server: Server) -> None:
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
+    with ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 20)) for _ in range(50)]
+        for connection in slow:
+            connection.sendall(head + b'{"rows"')
+        assert server.predict(ROW)["version"] == "0"
+        assert all(b"HTTP/1.1 408" in connection.recv(4096) for connection in slow)
+    await_(lambda: server.status()["under_way"] == 1, "the half-sent requests to be given up")
+
+
+def test_callers_that_hang_up_leave_nothing_behind(server: Server) -> None:
+    body = json.dumps({"rows": rows(50)}).encode()
+    for cut in (0, 10, len(body)):
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", server.port), 20) as caller:
+                caller.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body))
+                caller.sendall(body[:cut])
+    await_(lambda: server.status()["under_way"] == 1, "the requests of callers gone to be given up")
+
+
+def test_a_thousand_idle_connections_stop_nobody(server: Server) -> None:
+    with ExitStack() as stack:
+        for _ in range(1000):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 20))
+        assert server.predict(ROW)["version"] == "0"
+
+
+def test_more_requests_than_allowed_are_sent_away_for_a_second(tmp_path: Path) -> None:
+    uri = write_artifact(tmp_path / "run")["artifact_uri"]
+    server = Server(tmp_path, "--slot", "stable", "--artifact", uri, "--max-requests", "2")
+    try:
+        with ExitStack() as stack:
+            for _ in range(2):
+                waiting = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 20))
+                waiting.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n")
+            await_(lambda: server.status()["under_way"] == 3, "two requests under way")
+            refused = server.http.post("/predict", json=ROW)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert server.http.get("/v2/health/ready").status_code == 200
+        await_(lambda: server.status()["under_way"] == 1, "them to be given up")
+        with ThreadPoolExecutor(2) as callers:
+            assert all(callers.map(lambda _: server.predict(ROW)["version"] == "0", range(20)))
+    finally:
+        server.close()
+
+
+def test_with_a_token_only_its_bearers_may_post(tmp_path: Path) -> None:
+    uri = write_artifact(tmp_path / "run")["artifact_uri"]
+    (tmp_path / "token").write_text("s3cret\n")
+    server = Server(tmp_path, "--slot", "stable", "--artifact", uri, "--token-file", str(tmp_path / "token"))
+    try:
+        for sent in ({}, {"authorization": "Bearer wrong"}, {"authorization": "s3cret"}):
+            assert server.http.post("/predict", json=ROW, headers=sent).status_code == 401
+        assert server.predict(ROW, authorization="Bearer s3cret")["version"] == "0"
+    finally:
+        server.close()

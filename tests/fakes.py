@@ -1,0 +1,199 @@
+"""Ports in memory, for tests of the stages: they behave as the real things do, and remember what was done to them."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from include.domain.errors import Conflict, Corrupt, Unavailable, UserMistake
+from include.domain.windows import Window, label
+from include.ports import ArmCounts, Reference, Routes, Version
+
+
+@dataclass
+class FakeLedger:
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def append(self, model: str, kind: str, **facts: Any) -> None:
+        self.rows.append({"model": model, "at": self.clock().isoformat(), "kind": kind, **facts})
+
+    def read(self, model: str, kind: str | None = None) -> list[dict[str, Any]]:
+        return [row for row in self.rows if row["model"] == model and kind in (None, row["kind"])]
+
+
+@dataclass
+class FakeRegistry:
+    versions: list[Version] = field(default_factory=list)
+    aliases: dict[str, str] = field(default_factory=dict)
+    attached: dict[str, list[str]] = field(default_factory=dict)
+
+    def register(self, model: str, artifact: Reference, tags: Mapping[str, str], run_id: str | None) -> Version:
+        for i, known in enumerate(self.versions):
+            if known.artifact.digest == artifact.digest:
+                self.versions[i] = replace(known, tags={**known.tags, **tags})
+                return self.versions[i]
+        self.versions.append(Version(model, str(len(self.versions) + 1), artifact, dict(tags)))
+        return self.versions[-1]
+
+    def version(self, model: str, number: str) -> Version:
+        for known in self.versions:
+            if known.number == number:
+                return known
+        raise UserMistake(f"{model} has no version {number}")
+
+    def alias(self, model: str, alias: str) -> Version | None:
+        number = self.aliases.get(alias)
+        return None if number is None else self.version(model, number)
+
+    def move(self, model: str, alias: str, number: str | None, expected: str | None) -> None:
+        if self.aliases.get(alias) != expected:
+            raise Conflict(f"{alias} stands at {self.aliases.get(alias)}, not at {expected}")
+        if number is None:
+            self.aliases.pop(alias, None)
+        else:
+            self.aliases[alias] = self.version(model, number).number
+
+    def tag(self, model: str, number: str, tags: Mapping[str, str]) -> None:
+        known = self.version(model, number)
+        self.versions[int(number) - 1] = replace(known, tags={**known.tags, **tags})
+
+    def attach(self, run_id: str, files: Iterable[Path], folder: str) -> None:
+        self.attached.setdefault(f"{run_id}/{folder}", []).extend(f.name for f in files)
+
+    def add(self, model: str, count: int) -> None:
+        """So many versions, of artifacts that do not exist."""
+        for number in range(len(self.versions) + 1, len(self.versions) + count + 1):
+            self.register(model, Reference(f"/nowhere/{number}", f"digest-{number}"), {}, None)
+
+
+@dataclass
+class FakeRouter:
+    routes: Routes = field(default_factory=Routes)
+    applied: list[Routes] = field(default_factory=list)
+    down: bool = False
+
+    def apply(self, model: str, routes: Routes) -> None:
+        self.routes = routes
+        self.applied.append(routes)
+        if self.down:
+            raise Unavailable("the gateway does not answer")
+
+    def current(self, model: str) -> Routes:
+        return self.routes
+
+
+@dataclass
+class FakeSlots:
+    """Each slot serves at once what its alias names, unless it is named in `stuck`."""
+
+    awaited: list[tuple[str, str]] = field(default_factory=list)
+    stuck: set[str] = field(default_factory=set)
+
+    def await_version(self, slot: str, model: str, number: str, timeout: float) -> None:
+        if slot in self.stuck:
+            raise Unavailable(f"slot {slot} is not ready with version {number}")
+        self.awaited.append((slot, number))
+
+
+@dataclass
+class FakeSignals:
+    """`traffic` adds to the gateway's counters."""
+
+    arms: dict[str, ArmCounts] = field(default_factory=dict)
+    logged: list[dict[str, Any]] = field(default_factory=list)
+    down: bool = False
+
+    def counts(self, model: str, slow_ms: float) -> Mapping[str, ArmCounts]:
+        if self.down:
+            raise Unavailable("the gateway's metrics do not answer")
+        return dict(self.arms)
+
+    def predictions(self, model: str, since: datetime | None = None) -> pa.Table:
+        names = ("id", "slot", "score")
+        return pa.table({name: [row[name] for row in self.logged] for name in names})
+
+    def traffic(self, slot: str, requests: int, errors: int = 0, slow: int = 0) -> None:
+        old = self.arms.get(slot, ArmCounts(0, 0, 0))
+        self.arms[slot] = ArmCounts(old.requests + requests, old.errors + errors, old.slow + slow)
+
+
+@dataclass
+class FakeTables:
+    """Tables of one version, by name."""
+
+    tables: dict[str, pa.Table]
+    at: int = 0
+
+    def replace(self, table: str, window: Window, rows: pa.Table, run: str, *, read_at: int | None = None) -> int:
+        self.tables[table] = rows
+        self.at += 1
+        return self.at
+
+    def read(
+        self, table: str, windows: Sequence[Window], *, version: int | None = None, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        if table not in self.tables:
+            raise UserMistake(f"there is no table {table}")
+        rows = self.tables[table]
+        names = pa.array([label(w.start) for w in windows], pa.string())
+        inside = rows.filter(pa.compute.is_in(rows["window"], value_set=names))
+        return inside.select(list(columns)) if columns else inside
+
+    def files(self, table: str, windows: Sequence[Window], *, version: int | None = None) -> list[str]:
+        return []
+
+    def windows(self, table: str) -> list[str]:
+        return sorted(set(self.tables[table]["window"].to_pylist())) if table in self.tables else []
+
+    def version(self, table: str) -> int | None:
+        return self.at if table in self.tables else None
+
+
+@dataclass
+class FakeScorer:
+    """A model by its artifact's URI: a function of the raw columns; None is a damaged artifact."""
+
+    models: dict[str, Callable[[Mapping[str, Any]], NDArray[np.float64]] | None]
+
+    def score(self, artifact: Reference, columns: Mapping[str, Any]) -> NDArray[np.float64]:
+        model = self.models.get(artifact.uri)
+        if model is None:
+            raise Corrupt(f"{artifact.uri}: its SHA-256 is not the recorded one")
+        return model(columns)
+
+
+@dataclass
+class FakeLauncher:
+    """Writes the manifest that the trainer would write; `broken` ends well and writes nothing."""
+
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+    broken: bool = False
+
+    def train(self, job: Path, processes: int) -> None:
+        asked = json.loads(job.read_text())
+        self.jobs.append({**asked, "processes": processes})
+        if not self.broken:
+            write_manifest(Path(asked["out"]), asked["family"], asked["dataset"], asked["spec_digest"])
+
+
+def write_manifest(out: Path, family: str, dataset: Mapping[str, str], spec_digest: str) -> Reference:
+    """An artifact of one small file, and its manifest."""
+    out.mkdir(parents=True, exist_ok=True)
+    model = f"a {family}".encode()
+    (out / "model.onnx").write_bytes(model)
+    facts = {"bytes": len(model), "sha256": hashlib.sha256(model).hexdigest()}
+    manifest = {
+        "format": 1, "model": "toy", "family": family, "run": "r1", "mlflow_run_id": "m1", "dataset": dict(dataset),
+        "spec_digest": spec_digest, "git_commit": "abc", "seed": 17,
+        "columns": {"time": "at", "keys": ["key"], "categorical": ["c"], "numeric": ["x"]}, "files": {"model.onnx": facts},
+    }  # fmt: skip
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    return Reference(str(out / "manifest.json"), hashlib.sha256((out / "manifest.json").read_bytes()).hexdigest())

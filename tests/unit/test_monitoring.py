@@ -1,0 +1,184 @@
+"""The watch, from tables and logged predictions to a decision in the ledger, on fakes of the ports."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from include.domain.signal import State
+from include.domain.windows import label
+from include.stages import history, monitoring
+from include.stages.monitoring import NAMES, Look
+from tests.watching import ROWS, SPEC, START, World, hotter, reversed_truth
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def states(look: Look) -> dict[str, State]:
+    return {s.name: s.state for s in look.signals}
+
+
+def test_days_like_those_of_the_training_are_ok_and_start_nothing(world: World) -> None:
+    world.live(range(42, 50))
+    look = world.look()
+    assert [s.name for s in look.signals] == list(NAMES)
+    assert set(states(look).values()) == {State.OK}, [s for s in look.signals if s.state is not State.OK]
+    decision = world.decide()
+    assert (decision.start, decision.sentence) == (False, "no trigger fires")
+    assert world.ledger.rows[0]["champion"] == "1"
+
+
+def test_concept_drift_is_found_by_performance_alone_and_asks_for_a_training(world: World) -> None:
+    world.live(range(42, 50), land=reversed_truth)
+    found = states(world.look())
+    assert {found["logloss"], found["auc"]} == {State.FIRE}
+    assert {found["feature_drift"], found["prediction_drift"], found["estimated_auc"]} == {State.OK}
+    decision = world.decide()
+    assert (decision.start, decision.request) == (True, f"logloss-{label(START + timedelta(days=49))}")
+    assert world.ledger.read("flights", "decision")[0]["sentence"] == decision.sentence
+
+
+def test_only_events_whose_label_is_due_count(world: World) -> None:
+    world.live(range(42, 44))
+    look = world.look()
+    assert look["logloss"].state is State.UNKNOWN
+    assert "300 predictions with due labels" in look["logloss"].sentence
+
+
+def test_moved_features_fire_and_the_predictions_follow(world: World) -> None:
+    world.live(range(42, 45), land=hotter, serve=lambda c: {**hotter(c), "chance": np.minimum(c["chance"] * 1.5, 0.99)})
+    found = states(world.look())
+    assert {found["feature_drift"], found["prediction_drift"]} == {State.FIRE}
+
+
+def test_broken_input_blocks_retraining(world: World) -> None:
+    def broken(columns: dict[str, Any]) -> dict[str, Any]:
+        return {**reversed_truth(columns), "temp": np.full(ROWS, np.nan)}
+
+    world.live(range(42, 50), land=broken, serve=broken)
+    decision = world.decide()
+    assert not decision.start
+    assert "the input is broken" in decision.sentence
+    assert "temp" in decision.sentence
+
+
+def test_a_server_that_was_given_other_values_than_the_table_holds_is_skewed(world: World) -> None:
+    world.live(range(42, 43), serve=hotter)
+    assert world.look()["skew"].state is State.FIRE
+
+
+def test_a_day_without_traffic_is_unknown_and_never_ok(world: World) -> None:
+    world.land(42)
+    found = states(world.look())
+    for name in ("logloss", "auc", "calibration", "estimated_auc", "label_rate", "prediction_drift", "skew"):
+        assert found[name] is State.UNKNOWN
+
+
+def test_labels_that_never_landed_are_unknown(world: World) -> None:
+    world.live(range(42, 50), land=lambda c: {**c, "late": np.full(ROWS, np.nan)})
+    for day in range(42, 50):
+        kept = world.tables.held["landed"][label(START + timedelta(days=day))]
+        nulls = kept.set_column(kept.column_names.index("late"), "late", pa.nulls(ROWS, pa.float64()))
+        world.tables.held["landed"][label(START + timedelta(days=day))] = nulls
+    assert world.look()["logloss"].state is State.UNKNOWN
+
+
+def test_without_a_champion_everything_is_unknown_and_the_no_is_recorded(world: World) -> None:
+    world.registry.champion = None
+    assert set(states(world.look()).values()) == {State.UNKNOWN}
+    assert world.decide().sentence == "no champion yet"
+    assert world.ledger.rows[0]["start"] is False
+
+
+def test_a_champion_whose_artifact_is_damaged_is_unknown_with_the_reason(world: World) -> None:
+    (world.folder / "run1" / "dcn" / "encoding.json").write_text("{}")
+    look = world.look()
+    assert set(states(look).values()) == {State.UNKNOWN}
+    assert "encoding.json" in look["logloss"].sentence
+
+
+def test_a_table_of_another_schema_is_unknown(world: World) -> None:
+    def without(columns: dict[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in columns.items() if k != "dest"}
+
+    for day in range(43):
+        world.land(day, without)
+    look = world.look()
+    assert look["feature_drift"].state is State.UNKNOWN
+    assert "lacks dest" in look["feature_drift"].sentence
+
+
+def test_a_clock_before_the_champions_data_is_unknown(world: World) -> None:
+    early = monitoring.sense(SPEC, tables=world.tables, signals=world, registry=world.registry,  # type: ignore[arg-type]
+                             as_of=START + timedelta(days=20))  # fmt: skip
+    assert State.OK not in states(early).values()
+
+
+def test_the_same_run_asked_twice_gets_one_answer_and_leaves_one_row(world: World) -> None:
+    world.live(range(42, 50), land=reversed_truth)
+    assert world.decide() == world.decide()
+    assert len(world.ledger.rows) == 1
+
+
+def test_the_next_look_cools_down(world: World) -> None:
+    world.live(range(42, 50), land=reversed_truth)
+    world.decide("watch-1")
+    assert "cooling down" in world.decide("watch-2").sentence
+
+
+def test_a_pause_and_a_running_training_are_respected(world: World) -> None:
+    world.live(range(42, 50), land=reversed_truth)
+    assert "paused by a person" in world.decide("a", paused=True).sentence
+    assert "t-1 is still running" in world.decide("b", running="t-1").sentence
+
+
+def test_after_a_retraining_it_is_told_whether_the_cause_has_gone(world: World) -> None:
+    world.live(range(42, 50), land=reversed_truth)
+    request = world.decide("watch-1").request
+    world.registry.champion = world.train("2", 8)
+    for day in range(50, 58):
+        world.land(day)
+        world.serve(day, version="2")
+    world.decide("watch-2")
+    world.decide("watch-3")
+    told = world.ledger.read("flights", "cleared")
+    assert [(row["request"], row["cleared"], row["champion"]) for row in told] == [(request, True, "2")]
+
+
+def test_windows_are_sketched_once_for_a_champion(world: World) -> None:
+    world.live(range(42, 50))
+    world.look()
+    kept = dict(world.tables.held["sketches"])
+    world.live([50])
+    world.look()
+    again = world.tables.held["sketches"]
+    assert all(again[w] is kept[w] for w in kept)
+    assert set(again) - set(kept) == {label(START + timedelta(days=50))}
+
+
+def test_the_course_shows_every_window_since_the_training_and_when_a_request_was_made(world: World) -> None:
+    world.live(range(42, 50), land=reversed_truth)
+    world.decide()
+    found = history.course(SPEC, tables=world.tables, signals=world, registry=world.registry, ledger=world.ledger)  # type: ignore[arg-type]
+    assert found is not None
+    served = label(START + timedelta(days=45))
+    assert list(found.points) == [label(START + timedelta(days=d)) for d in range(28, 50)] == list(found.moved)
+    measured, promised = found.points[served].auc, found.points[served].estimated_auc
+    assert measured is not None
+    assert promised is not None
+    assert measured[2] < found.test["auc"] - 0.1 < promised
+    assert found.points[label(START + timedelta(days=30))].auc is None
+    assert [d["start"] for d in found.decisions] == [True]
+
+
+def test_without_a_champion_there_is_no_course(world: World) -> None:
+    world.registry.champion = None
+    assert (
+        history.course(SPEC, tables=world.tables, signals=world, registry=world.registry, ledger=world.ledger) is None
+    )  # type: ignore[arg-type]

@@ -1,0 +1,121 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from include.server import infer
+from include.server.answers import Refused
+from include.server.model import Limits, Model, Named, load
+from include.server.tensors import Infer
+from tests.serving import write_artifact
+
+IDS = [[2, 2, 3, 4], [0, 1, 3, 4]]
+NUMBERS = [[1.0, None], [2.5, 3.0]]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    tags = write_artifact(tmp_path_factory.mktemp("model") / "run")
+    return load(Named("7", tags["artifact_uri"], tags["artifact_digest"]), Limits())
+
+
+def tensor(name: str, of: Any, datatype: str = "INT64", **changes: Any) -> dict[str, Any]:
+    shape = [len(of), len(of[0])]
+    return {"name": name, "shape": shape, "datatype": datatype, "data": of, **changes}
+
+
+def body(ids: Any = None, numbers: Any = None, **more: Any) -> bytes:
+    inputs = [ids or tensor("ids", IDS), numbers or tensor("numbers", NUMBERS, "FP32")]
+    return json.dumps({"inputs": inputs, **more}).encode()
+
+
+def read(model: Model, data: bytes, length: str | None = None) -> list[Any]:
+    return infer.read(model, data, length, max_rows=8)[1]
+
+
+def binary(ids: np.ndarray, numbers: np.ndarray, **more: Any) -> tuple[bytes, str]:
+    blobs = [ids.tobytes(), numbers.tobytes()]
+    names = [("ids", ids, "INT64"), ("numbers", numbers, "FP32")]
+    inputs = [
+        {"name": n, "shape": list(a.shape), "datatype": d, "parameters": {"binary_data_size": len(b)}}
+        for (n, a, d), b in zip(names, blobs, strict=True)
+    ]
+    head = json.dumps({"inputs": inputs, **more}).encode()
+    return head + b"".join(blobs), str(len(head))
+
+
+def test_nested_flat_and_binary_tensors_are_the_same_rows(model: Model) -> None:
+    nested = read(model, body())
+    flat = read(model, body(tensor("ids", IDS, data=[2, 2, 3, 4, 0, 1, 3, 4])))
+    packed = read(model, *binary(np.array(IDS), np.array([[1, np.nan], [2.5, 3]], np.float32)))
+    np.testing.assert_equal([flat, packed], [nested, nested])
+    assert nested[0][0] == IDS[0]
+
+
+def test_infinite_numbers_are_missing_as_in_rows(model: Model) -> None:
+    data, length = binary(np.array(IDS[:1]), np.array([[np.inf, -np.inf]], np.float32))
+    assert np.isnan(read(model, data, length)[0][1]).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [
+        (body(tensor("ids", [IDS[0], [9, 2, 3, 4]])), "ids"),
+        (body(tensor("ids", [IDS[0], [-1, 2, 3, 4]])), "ids"),
+        (body(tensor("ids", [[2, 2, 3]])), "ids"),
+        (body(tensor("ids", IDS, shape=[8])), "ids"),
+        (body(tensor("ids", IDS, shape=[0, 4])), "ids"),
+        (body(tensor("ids", IDS, shape=[-2, 4])), "ids"),
+        (body(tensor("ids", IDS, shape=[2**62, 4])), "ids"),
+        (body(tensor("ids", IDS, data=[1, 2, 3])), "ids"),
+        (body(tensor("ids", IDS, data=[2**70] * 8)), "ids"),
+        (body(tensor("ids", IDS, data=[1.5] * 8)), "ids[0]"),
+        (body(tensor("ids", IDS, data="2")), "ids"),
+        (body(tensor("ids", IDS, datatype="FP32")), "ids"),
+        (body(tensor("ids", IDS, datatype="BYTES")), "inputs[0].datatype"),
+        (body(tensor("ids", IDS[:1])), "numbers"),
+        (body(tensor("ids", IDS * 5), tensor("numbers", NUMBERS * 5, "FP32")), "ids"),
+        (body(tensor("idz", IDS)), "idz"),
+        (body(tensor("score", IDS)), "ids"),
+        (body(outputs=[{"name": "logit"}]), "logit"),
+        (body({"name": "ids", "shape": [2, 4], "datatype": "INT64"}), "ids"),
+        (body(tensor("ids", IDS, parameters={"binary_data_size": 64})), "ids"),
+    ],
+)
+def test_wrong_tensors_are_refused_by_name(model: Model, data: bytes, field: str) -> None:
+    with pytest.raises(Refused) as refused:
+        read(model, data)
+    assert (refused.value.status in (400, 413), refused.value.field) == (True, field)
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "99999999", "3"])
+def test_a_wrong_header_length_is_refused(model: Model, length: str) -> None:
+    with pytest.raises(Refused):
+        read(model, body(), length)
+
+
+def test_bytes_that_belong_to_no_tensor_are_refused(model: Model) -> None:
+    data, length = binary(np.array(IDS), np.zeros((2, 2), np.float32))
+    with pytest.raises(Refused, match="3 bytes of the body belong to no input"):
+        read(model, data + b"xyz", length)
+    with pytest.raises(Refused, match="past the end"):
+        read(model, data[:-1], length)
+
+
+def test_answer_is_json_or_binary_as_asked(model: Model) -> None:
+    request = infer.read(model, body(id="q", parameters={"binary_data_output": True}), None, 8)[0]
+    packed = infer.write(model, "flights", request, "r", [0.25, 0.5])
+    length = int(dict(packed.headers)["inference-header-content-length"])
+    assert np.frombuffer(packed.body[length:], "<f4").tolist() == [0.25, 0.5]
+    plain = json.loads(infer.write(model, "flights", Infer([]), "r", [0.25]).body)
+    assert plain == {
+        "model_name": "flights", "model_version": "7", "id": "r",
+        "outputs": [{"name": "score", "datatype": "FP32", "shape": [1], "data": [0.25]}],
+    }  # fmt: skip
+
+
+def test_logged_features_read_as_the_vocabulary_does(model: Model) -> None:
+    assert infer.features(model, ([2, 1, 0, 4], [1.5, float("nan")])) == {
+        "carrier": "UA", "origin": "?", "hour": None, "month": "3", "distance": 1.5, "wind": None,
+    }  # fmt: skip

@@ -1,0 +1,155 @@
+"""A small world to watch: tables, a champion, its logged predictions and a ledger, all fakes but the champion's files."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from include.adapters.signals import SCHEMA
+from include.domain.encoding import fit
+from include.domain.retraining import Decision
+from include.domain.windows import Window, label
+from include.ports import Version
+from include.spec import ModelSpec
+from include.stages import monitoring, records
+from include.stages.monitoring import Look
+
+START = datetime(2013, 1, 7, tzinfo=UTC)
+ROWS = 300
+SPEC = ModelSpec.model_validate(
+    {
+        "name": "flights", "description": "late?", "source": {"path": "x"},
+        "columns": {"time": "at", "label": "late", "keys": ["id"], "numeric": ["temp"], "categorical": ["dest"]},
+        "schedule": {"start": START},
+    }
+)  # fmt: skip
+Change = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class Tables:
+    def __init__(self) -> None:
+        self.held: dict[str, dict[str, pa.Table]] = {}
+
+    def replace(self, table: str, window: Window, rows: pa.Table, run: str, **_: Any) -> int:
+        self.held.setdefault(table, {})[label(window.start)] = rows
+        return 0
+
+    def read(self, table: str, windows: Sequence[Window], *, version: int | None = None,
+             columns: Sequence[str] | None = None) -> pa.Table:  # fmt: skip
+        kept = self.held[table]
+        rows = pa.concat_tables(
+            [next(iter(kept.values())).slice(0, 0), *(kept[n] for w in windows if (n := label(w.start)) in kept)]
+        )
+        return rows.select(columns) if columns else rows
+
+    def windows(self, table: str) -> list[str]:
+        return sorted(self.held.get(table, {}))
+
+    def version(self, table: str) -> int | None:
+        return 0 if table in self.held else None
+
+
+class Registry:
+    def __init__(self, champion: Version | None) -> None:
+        self.champion = champion
+
+    def alias(self, model: str, alias: str) -> Version | None:
+        return self.champion
+
+
+class Ledger:
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def append(self, model: str, kind: str, **facts: Any) -> None:
+        self.rows.append(json.loads(json.dumps({"at": "2013-03-01T00:00:00Z", "kind": kind, **facts}, default=str)))
+
+    def read(self, model: str, kind: str | None = None) -> list[dict[str, Any]]:
+        return [row for row in self.rows if kind is None or row["kind"] == kind]
+
+
+class World:
+    """Days of flights and what version 1, trained on the first four weeks, predicted for those after its test weeks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.tables, self.log = folder, Tables(), pa.table({n: [] for n in SCHEMA.names}, schema=SCHEMA)
+        for day in range(42):
+            self.land(day)
+        self.registry = Registry(self.train("1", 0))
+        self.ledger = Ledger()
+
+    def day(self, day: int) -> dict[str, Any]:
+        """Columns of a day, `chance` the truth and what a perfect model says."""
+        random = np.random.default_rng(day)
+        temp, dest = random.normal(size=ROWS), random.integers(0, 5, ROWS)
+        chance = 1 / (1 + np.exp(1.5 - temp - 0.5 * dest))
+        at = [START + timedelta(days=day, minutes=4 * i) for i in range(ROWS)]
+        return {"id": [f"{day}-{i}" for i in range(ROWS)], "at": at, "temp": temp, "dest": [f"d{d}" for d in dest],
+                "late": (random.random(ROWS) < chance).astype(float), "chance": chance}  # fmt: skip
+
+    def land(self, day: int, change: Change = dict) -> None:
+        start = START + timedelta(days=day)
+        columns = {k: v for k, v in change(self.day(day)).items() if k != "chance"}
+        rows = pa.table({**columns, "window": [label(start)] * ROWS})
+        for table in ("landed", "features"):
+            self.tables.replace(table, Window(start, start + timedelta(days=1)), rows, "r")
+
+    def serve(self, day: int, version: str = "1", spoil: Change = dict) -> None:
+        columns = spoil(self.day(day))
+        features = [json.dumps({"temp": t, "dest": d}) for t, d in zip(columns["temp"], columns["dest"], strict=True)]
+        rows = {"id": columns["id"], "at": [float(day)] * ROWS, "time": columns["at"], "version": [version] * ROWS,
+                "slot": ["stable"] * ROWS, "mode": [None] * ROWS, "key": columns["id"], "score": columns["chance"],
+                "ms": [1.0] * ROWS, "features": features}  # fmt: skip
+        self.log = pa.concat_tables([self.log, pa.table(rows, schema=SCHEMA)])
+
+    def live(self, days: Sequence[int], land: Change = dict, serve: Change = dict) -> None:
+        for day in days:
+            self.land(day, land)
+            self.serve(day, spoil=serve)
+
+    def train(self, number: str, first: int) -> Version:
+        """A version trained on 28 days, validated on 7, tested on 7."""
+        folder = self.folder / f"run{number}"
+        train, test = (
+            [self.day(d) for d in days] for days in (range(first, first + 28), range(first + 35, first + 42))
+        )
+        merged = {c: np.concatenate([np.asarray(d[c]) for d in train]) for c in ("temp", "dest")}
+        encoding = fit(
+            merged, time="at", zone="UTC", time_parts=(), categorical=("dest",), numeric=("temp",), min_frequency=5
+        )
+        records.write(folder / "dcn" / "encoding.json", encoding.to_dict())
+        (folder / "evaluation").mkdir()
+        np.savez(
+            folder / "evaluation" / "scores.npz", labels=np.concatenate([d["late"] for d in test]),
+            challenger=np.concatenate([d["chance"] for d in test]),
+            times=np.concatenate([[int(t.timestamp()) for t in d["at"]] for d in test]),
+        )  # fmt: skip
+        labels = [label(START + timedelta(days=d)) for d in range(first, first + 42)]
+        windows = {"train": labels[:28], "validate": labels[28:35], "test": labels[35:]}
+        manifest = {"format": 1, "windows": windows, "metrics": {"test": {"auc": 0.7, "logloss": 0.6}},
+                    "files": {"encoding.json": records.facts(folder / "dcn" / "encoding.json")}}  # fmt: skip
+        return Version("flights", number, records.write(folder / "dcn" / "manifest.json", manifest), {})
+
+    def predictions(self, model: str, since: datetime | None = None) -> pa.Table:
+        return self.log
+
+    def counts(self, model: str, slow_ms: float) -> Mapping[str, Any]:
+        return {}
+
+    def look(self) -> Look:
+        return monitoring.sense(SPEC, tables=self.tables, signals=self, registry=self.registry)  # type: ignore[arg-type]
+
+    def decide(self, run: str = "watch-1", **situation: Any) -> Decision:
+        return monitoring.decide_and_record(SPEC, self.look(), self.ledger, run=run, **situation)
+
+
+def reversed_truth(columns: dict[str, Any]) -> dict[str, Any]:
+    return {**columns, "late": 1 - columns["late"]}
+
+
+def hotter(columns: dict[str, Any]) -> dict[str, Any]:
+    return {**columns, "temp": columns["temp"] + 1.5}
