@@ -20,7 +20,7 @@ $(VENV)/.locked: $(ROOT)requirements.lock
 	  rm -rf "$(VENV)"; echo "$(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
 	@echo "installing the locked requirements into .venv"
 	@"$(VENV)/bin/python" -m pip install -q --disable-pip-version-check uv==0.13.9
-	@VIRTUAL_ENV="$(VENV)" "$(VENV)/bin/uv" pip sync -q "$(ROOT)requirements.lock"
+	@VIRTUAL_ENV="$(VENV)" "$(VENV)/bin/uv" pip sync -q --compile-bytecode "$(ROOT)requirements.lock"
 	@touch "$@"
 
 demo: setup ## the whole story on real flights, about ten minutes; leaves the stack up
@@ -40,6 +40,8 @@ test: setup ## all tests
 	@$(PY) -m pytest
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy && cd "$(ROOT)" && "$(VENV)/bin/lint-imports" --no-cache
+bench-%: setup ## bench-judgement, bench-features, bench-train, bench-serve, bench-watch: measured claims, last line JSON
+	@$(PY) -m benchmarks.$*
 schema: setup ## the spec's JSON Schema, written to docs/
 	@$(PY) -m include.local schema > "$(ROOT)docs/spec.schema.json"
 lock: setup ## resolve requirements*.txt anew into requirements.lock

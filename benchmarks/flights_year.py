@@ -20,9 +20,10 @@ AGGREGATES: Mapping[tuple[str, ...], Sequence[int]] = {
     (): (1, 3, 6), ("origin",): (1, 3, 6, 168), ("carrier", "origin"): (1, 3, 6), ("dest",): (3, 6, 168, 672),
     ("carrier",): (24, 168, 672), ("origin", "dest"): (168, 672), ("tailnum",): (24, 168, 672), ("hour",): (168, 672),
 }  # fmt: skip
-PARAMETERS = {"objective": "binary", "learning_rate": 0.05, "num_leaves": 31, "min_data_in_leaf": 200,
-              "feature_fraction": 0.6, "lambda_l2": 5.0, "verbose": -1, "seed": 17, "num_threads": 2}  # fmt: skip
-TREES = 200
+PARAMETERS = {"objective": "binary", "learning_rate": 0.08, "num_leaves": 31, "min_data_in_leaf": 200, "max_bin": 63,
+              "feature_fraction": 0.5, "bagging_fraction": 0.6, "bagging_freq": 1, "lambda_l2": 5.0, "verbose": -1,
+              "seed": 17, "num_threads": 1}  # fmt: skip
+TREES = 120
 
 
 @dataclass(frozen=True)

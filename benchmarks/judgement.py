@@ -20,7 +20,7 @@ def main() -> int:
     asked = parser.parse_args().section or SECTIONS
     found = {name: importlib.import_module(f"benchmarks.judgement_{name}").section() for name in asked}
     holds = all(all(section["holds"].values()) for section in found.values())
-    print(json.dumps({"bench": "judgement", "sections": found, "holds": holds}))
+    print(json.dumps({"bench": "judgement", "sections": found, "holds": holds}, default=lambda value: value.item()))
     return 0 if holds else 1
 
 

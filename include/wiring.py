@@ -6,7 +6,20 @@ Adapters are imported where they are made, because some take seconds and each ta
 from dataclasses import dataclass
 from pathlib import Path
 
-from include.ports import Launcher, Ledger, Records, Registry, Router, Scorer, Signals, Slots, Source, Tables, Validator
+from include.ports import (
+    Launcher,
+    Ledger,
+    Probe,
+    Records,
+    Registry,
+    Router,
+    Scorer,
+    Signals,
+    Slots,
+    Source,
+    Tables,
+    Validator,
+)
 from include.settings import Settings, from_env
 from include.spec import ModelSpec
 from include.stages import rollout
@@ -37,6 +50,11 @@ class Parts:
         from include.adapters.onnx import OnnxScorer
 
         return OnnxScorer()
+
+    def probe(self) -> Probe:
+        from include.adapters.probe import ServerProbe
+
+        return ServerProbe()
 
     def registry(self) -> Registry:
         from include.adapters.mlflow import MLflow

@@ -156,13 +156,16 @@ def evaluate(model: str, dataset: Ref, challenger: Ref, baselines: dict[str, Ref
 
 @task(pool="data")
 def gate(model: str, evidence: Ref) -> Ref:
-    """Judge the challenger; a challenger that fails ends here, its reasons on record."""
+    """Serve the challenger to a thousand test rows and judge it; one that fails ends here, its reasons on record."""
     from include.ports import Reference
-    from include.stages import card, evaluation, promotion
+    from include.stages import card, evaluation, promotion, rehearsal
 
     spec, parts = _open(model)
-    judged = evaluation.judge(spec, Reference(**evidence), {})
-    promotion.publish(model, Reference(**evidence), judged, card.write(Reference(**evidence), judged), registry=parts.registry(), ledger=parts.ledger())
+    known = Reference(**evidence)
+    measured = rehearsal.rehearse(spec, known, tables=parts.tables(spec), scorer=parts.scorer(), probe=parts.probe())
+    judged = evaluation.judge(spec, known, measured)
+    pages = card.write(known, judged)
+    promotion.publish(model, known, judged, pages, registry=parts.registry(), ledger=parts.ledger())
     if not spec.gates.dry_run:
         settle(judged.verdict)
     return asdict(judged.record)

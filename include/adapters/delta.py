@@ -1,6 +1,5 @@
 """Tables over Delta Lake: a window is a partition, a write replaces it in one commit that names its run."""
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,8 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from include.domain.errors import Conflict, Unavailable, UserMistake
 from include.domain.windows import Window, label
-
-#: Two processes may create a table at once; the one that loses writes into the winner's.
-CREATIONS = 3
+#: A first write that adds columns makes every other writer of that moment start again.
+TRIES = 5
 
 
 class DeltaTables:
@@ -26,14 +24,10 @@ class DeltaTables:
     def replace(self, table: str, window: Window, rows: pa.Table, run: str, *, read_at: int | None = None) -> int:
         name = label(window.start)
         content = _of_window(rows, name)
-        for _ in range(CREATIONS):
-            known = self._newest(table) if read_at is None else self._open(table, read_at)
-            if known is not None:
-                return self._overwrite(known, name, content, run)
-            with contextlib.suppress(DeltaError):
-                self._write(f"{self._root}/{table}", content, run, name, mode="error", partition_by=["window"])
-                return 0
-        raise Conflict(f"{table}: others created and removed it {CREATIONS} times; try again")
+        known = self._newest(table) if read_at is None else self._open(table, read_at)
+        if known is None and (known := self._created(table, name, content, run)) is None:
+            return 0
+        return self._overwrite(known, name, content, run)
 
     def read(
         self, table: str, windows: Sequence[Window], *, version: int | None = None, columns: Sequence[str] | None = None
@@ -57,22 +51,31 @@ class DeltaTables:
         known = self._newest(table)
         return known.version() if known is not None else None
 
+    def _created(self, table: str, name: str, content: pa.Table, run: str) -> DeltaTable | None:
+        """None when the table began with this content; the table of whoever was faster otherwise."""
+        try:
+            self._write(f"{self._root}/{table}", content, run, name, mode="error", partition_by=["window"])
+        except (Unavailable, CommitFailedError):
+            if (known := self._newest(table)) is None:
+                raise
+            return known
+        return None
+
     def _overwrite(self, known: DeltaTable, name: str, content: pa.Table, run: str) -> int:
         names = [field.name for field in known.schema().fields]
         for column in (n for n in names if n not in content.column_names):
             content = content.append_column(column, pa.nulls(len(content), _type(known, column)))
         merge = "merge" if set(content.column_names) - set(names) else None
-        try:
-            self._write(known, content, run, name, mode="overwrite", predicate=f"window = '{name}'", schema_mode=merge)
-        except CommitFailedError as fault:
-            raise Conflict(f"window {name}: another run wrote it at the same time; run it again ({fault})") from None
+        self._write(known, content, run, name, mode="overwrite", predicate=f"window = '{name}'", schema_mode=merge)
         return known.version()
 
     def _write(self, table: DeltaTable | str, content: pa.Table, run: str, name: str, **how: Any) -> None:
         commit = CommitProperties(custom_metadata={"run": run, "window": name})
         try:
             write_deltalake(table, content, commit_properties=commit, storage_options=self._storage, **how)
-        except OSError as fault:
+        except CommitFailedError:
+            raise
+        except (OSError, DeltaError) as fault:
             raise Unavailable(f"{self._root}: cannot write window {name}: {fault}") from None
 
     def _existing(self, table: str, version: int | None) -> DeltaTable:

@@ -64,18 +64,18 @@ Sketches = Mapping[str, Sketch]
 def of_numbers(knots: Sequence[float], values: NDArray[np.floating]) -> Sketch:
     """Values `[n]`, NaN where missing; `knots` ascending, at least one."""
     edges = np.asarray(knots, dtype=values.dtype)
-    known = values[~np.isnan(values)]
-    bins = np.searchsorted(edges, known, side="right")
-    counts = np.bincount(bins, minlength=len(edges) + 1)
+    known = np.sort(values[~np.isnan(values)])
+    below = np.searchsorted(known, edges)  # a sort and a few searches take a tenth of n searches
+    counts = np.diff(below, prepend=0, append=len(known))
     exact = known.astype(np.float64, copy=False)
-    below, above = exact[bins == 0], exact[bins == len(edges)]
-    sums = (exact.sum(), np.dot(exact, exact), (float(edges[0]) - below).sum(), (above - float(edges[-1])).sum())
+    low, high = exact[: below[0]], exact[below[-1] :]
+    sums = (exact.sum(), (exact * exact).sum(), (float(edges[0]) - low).sum(), (high - float(edges[-1])).sum())
     return Sketch(np.concatenate(([len(values) - len(known)], counts)), np.array(sums))
 
 
-def of_ids(size: int, ids: NDArray[np.integer]) -> Sketch:
-    """Ids `[n]` below `size`; 0 is missing, 1 unknown."""
-    return Sketch(np.bincount(ids, minlength=size), np.zeros(0))
+def of_ids(size: int, ids: NDArray[np.integer], times: NDArray[np.integer] | None = None) -> Sketch:
+    """Ids `[n]` below `size`, each counted once or so many `times` `[n]`; 0 is missing, 1 unknown."""
+    return Sketch(np.bincount(ids, times, minlength=size).astype(np.int64), np.zeros(0))
 
 
 def total(sketches: Sequence[Sketch]) -> Sketch:

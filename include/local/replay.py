@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
+from zlib import crc32
 
 import aiohttp
 
@@ -30,9 +32,10 @@ class Tally:
 class Replay:
     """Sends rows from a thread of its own until they or the caller's patience end; `rate` is requests a second."""
 
-    def __init__(self, url: str, rows: Iterable[Mapping[str, Any]], rate: float) -> None:
+    def __init__(self, url: str, rows: Iterable[Mapping[str, Any]], rate: float, key: str) -> None:
+        """`key` names the column that keeps a caller with one model."""
         self.tally = Tally()
-        self._url, self._rows, self._rate = f"{url}/predict", iter(rows), rate
+        self._url, self._rows, self._rate, self._key = f"{url}/predict", iter(rows), rate, key
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._send_all()), daemon=True, name="replay")
 
@@ -70,8 +73,10 @@ class Replay:
 
     async def _send(self, session: aiohttp.ClientSession, row: Mapping[str, Any]) -> None:
         self.tally.sent += 1
+        bucket = crc32(str(row[self._key]).encode()) % 100
+        headers = {"X-Request-Id": uuid4().hex, "X-Perennial-Bucket": f"{bucket:02d}"}
         try:
-            async with session.post(self._url, json={"rows": [row]}) as answer:
+            async with session.post(self._url, json={"rows": [row]}, headers=headers) as answer:
                 if answer.status == 200:
                     self.tally.by_slot[str((await answer.json())["slot"])] += 1
                 else:

@@ -62,9 +62,11 @@ def remembered(settings: Settings) -> Settings:
 def environment(settings: Settings) -> dict[str, str]:
     """What the Procfile's processes read; secrets are made once and kept beside the database."""
     home, keys = settings.home, _secrets(settings.home / "secrets.json")
+    # Every task is a new process: without compiled files each would compile its imports again.
+    given = {name: value for name, value in inherited().items() if name != "PYTHONDONTWRITEBYTECODE"}
     own = {f"PERENNIAL_{name.upper()}": str(value) for name, value in asdict(settings).items()}
     return {
-        **inherited(), **own,
+        **given, **own,
         "PATH": f"{BIN}{os.pathsep}{inherited().get('PATH', os.defpath)}",
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",

@@ -17,7 +17,7 @@ from include.local.replay import Replay
 from include.local.rest import Airflow
 from include.settings import ROOT, Settings
 
-MODEL = "flights"
+MODEL, KEY = "flights", "flight_id"
 WINTER = (datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 4, 1, tzinfo=UTC))
 SPRING = (WINTER[1], datetime(2013, 7, 1, tzinfo=UTC))
 #: Requests a second while a rollout is judged, and while the spring passes in a minute.
@@ -108,13 +108,13 @@ class Story:
             self.say("the challenger was not released; its reasons are in the table below")
             return
         rows = flights.requests(today.date(), (today + MONTHS).date())
-        with Replay(self.settings.gateway_url, rows, STEADY):
+        with Replay(self.settings.gateway_url, rows, STEADY, KEY):
             self.champion = self.follow("rollout", self.await_run("rollout", known)) == "success" or self.champion
 
     def live(self, start: datetime, end: datetime) -> None:
         """Send the span's flights through the gateway, as fast as two cores answer them."""
         begun = time.monotonic()
-        with Replay(self.settings.gateway_url, flights.requests(start.date(), end.date()), FAST) as replay:
+        with Replay(self.settings.gateway_url, flights.requests(start.date(), end.date()), FAST, KEY) as replay:
             task = self.progress.add_task("flights answered live", total=None)
             while replay.running:
                 self.progress.update(task, completed=replay.tally.sent)

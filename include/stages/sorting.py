@@ -1,6 +1,7 @@
 """Which window each row of a source file belongs to, and whether it is taken there."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import polars as pl
 
@@ -20,10 +21,14 @@ class Sorter:
     def __init__(self, spec: ModelSpec, asked: Mapping[str, Window], records: Records, spool: Spool) -> None:
         self._spec, self._asked, self._records, self._spool = spec, asked, records, spool
         self.read = 0
+        #: By window and file name what the file is to the window: its `digest`, and whether it came `late`.
+        self.delivered: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in asked}
 
     def sort_in(self, file: SourceFile, batches: Iterator[Batch]) -> None:
-        taken: dict[str, bool] = {}
         own = file.window or self._asked[min(self._asked)]
+        for name, window in self._asked.items():
+            if file.window in (None, window):
+                self.delivered[name][file.name] = {"digest": file.digest, "late": False}
         for batch in batches:
             typed = cast(self._spec.columns, self._spec.source.nulls, batch)
             self.read += typed.rows.height + typed.rejects.height
@@ -31,40 +36,45 @@ class Sorter:
             if file.window:
                 rows, early = self._not_early(rows, file.window)
                 rejects = pl.concat([rejects.with_columns(time=pl.lit(own.start, TIMESTAMP)), early])
-            for window, part in self._split(rows, self._spec.columns.time):
-                if taken.setdefault(window, self._takes(window, file)):
-                    self._spool.add(LANDED, window, part)
-            for window, part in self._split(rejects, "time"):
-                if window in self._asked:
-                    self._spool.add(QUARANTINE, window, part.drop("time"))
+            self._set_aside(file, rows, rejects)
 
-    def _takes(self, window: str, file: SourceFile) -> bool:
-        """Whether the file's rows of this window are taken: those asked for, and late ones.
+    def _set_aside(self, file: SourceFile, rows: pl.DataFrame, rejects: pl.DataFrame) -> None:
+        for window, part in self._split(rows, self._spec.columns.time):
+            if file.name in self.delivered.get(window, {}) or self._takes_late(window, file):
+                self._spool.add(LANDED, window, part)
+        for window, part in self._split(rejects, "time"):
+            if window in self._asked:
+                self._spool.add(QUARANTINE, window, part.drop("time"))
+
+    def _takes_late(self, window: str, file: SourceFile) -> bool:
+        """Whether rows are taken that this file delivers to another window than its own or those asked for.
 
         A window's own file is read with that window alone, so its late rows are taken whenever it is. Other files are
         read by every run: their rows of a window landed before are taken when the file was not there, or another, then.
         """
-        if window in self._asked or file.window:
-            return True
         record = self._records.read(LANDED, window)
-        return record is not None and window < max(self._asked) and record["files"].get(file.name) != file.digest
+        news = record is not None and record["files"].get(file.name, {}).get("digest") != file.digest
+        if file.window or (news and window < max(self._asked)):
+            self.delivered.setdefault(window, {})[file.name] = {"digest": file.digest, "late": True}
+            return True
+        return False
 
     def _not_early(self, rows: pl.DataFrame, window: Window) -> tuple[pl.DataFrame, pl.DataFrame]:
         """The rows before the end of the file's window; those after it as rejects: a window's file cannot know them yet."""
         time = pl.col(self._spec.columns.time)
         after = rows.filter(time >= window.end)
+        reason = pl.format("after its file's window: {}", time.dt.to_string("%Y-%m-%dT%H:%M:%SZ"))
         whole = pl.struct(pl.exclude("file", "line").cast(pl.String, strict=False)).struct.json_encode()
         rejects = after.select(
-            "file", "line", column=pl.lit(self._spec.columns.time), reason=pl.format(
-                "after its file's window: {}", time.dt.to_string("%Y-%m-%dT%H:%M:%SZ")),
-            raw=whole, time=pl.lit(window.start, TIMESTAMP),
+            "file", "line", column=pl.lit(self._spec.columns.time), reason=reason, raw=whole,
+            time=pl.lit(window.start, TIMESTAMP),
         )  # fmt: skip
         return rows.filter(time < window.end) if after.height else rows, rejects.select(*REJECTS, "time")
 
     def _split(self, rows: pl.DataFrame, time: str) -> Iterator[tuple[str, pl.DataFrame]]:
-        starts = rows[time].dt.truncate("1h" if self._spec.window == "hour" else "1d")
         if not rows.height:
             return
+        starts = rows[time].dt.truncate("1h" if self._spec.window == "hour" else "1d")
         if starts.min() == starts.max():
             yield label(starts[0]), rows
             return

@@ -55,6 +55,8 @@ def _from_text(raw: pl.Series, zone: str, time_format: str | None) -> pl.Series:
 def _parsed(text: pl.Series, form: str) -> pl.Series:
     if "%H" not in form:
         return text.str.to_date(form, strict=False).cast(pl.Datetime("us"))
+    if "%M" not in form and not form.endswith(("%T", "%R")):  # polars reads no hour without its minute
+        text, form = text + " 00", form + " %M"
     return text.str.to_datetime(form, strict=False, time_unit="us")
 
 

@@ -1,0 +1,204 @@
+"""`make bench-watch`: the speed of drift statistics beside Evidently's, their memory, and a year of retraining policies.
+
+    python -m benchmarks.watch            everything; the last line is JSON
+    python -m benchmarks.watch year       the yearly table alone (about ten minutes of two cores)
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy.stats import ks_2samp
+
+from benchmarks.flights_year import Year, weekly_scores, year
+from include.domain import drift, performance, retraining
+from include.domain.drift import Drift, History
+from include.domain.encoding import Encoding
+from include.domain.metrics import losses
+from include.domain.performance import Performance, Scored
+from include.domain.retraining import Retraining, Situation
+from include.domain.signal import Signal
+from include.domain.sketch import Sketches, of_numbers
+from include.stages import sketching
+
+NUMBERS, CATEGORIES = [f"I{i}" for i in range(13)], [f"C{i}" for i in range(26)]
+ENCODING = Encoding(
+    time="time", zone="UTC", time_parts=(), categorical=tuple(CATEGORIES), numeric=tuple(NUMBERS),
+    vocabulary={c: {f"{v:08x}": v + 2 for v in range(1000)} for c in CATEGORIES},
+    knots={n: tuple(np.linspace(-2.5, 2.5, 65)) for n in NUMBERS},
+)  # fmt: skip
+WORDS = np.array([f"{v:08x}" for v in range(1200)])
+#: Rows read at once, of a table of any size.
+PART = 100_000
+SPEED, EVIDENTLY_ROWS = 1_000_000, 20_000
+FIRST, WEEK, TEST = 90, 7, 14
+NEW_YEAR = datetime(2013, 1, 1, tzinfo=UTC)
+CALENDAR = tuple((NEW_YEAR + timedelta(days=d)).strftime("%Y-%m-%d") for d in range(366))
+
+
+def rows(count: int, seed: int) -> pa.Table:
+    """Criteo's shape: 13 numbers with gaps, 26 categories as text."""
+    random = np.random.default_rng(seed)
+    numbers = {n: pa.array(random.normal(size=count), mask=random.random(count) < 0.1) for n in NUMBERS}
+    words = pa.array(WORDS)
+    places = random.zipf(1.2, size=(len(CATEGORIES), count)) % len(WORDS)
+    return pa.table({**numbers, **{c: words.take(pa.array(p)) for c, p in zip(CATEGORIES, places, strict=True)}})
+
+
+def speed() -> dict[str, float]:
+    """Rows per second of both, on one core's work; the watch's includes the comparison with 28 reference windows."""
+    parts = [rows(PART, i) for i in range(SPEED // PART)]
+    reference = [sketching.sketch(ENCODING, p.slice(0, 20_000)) for p in parts] * 3
+    history = History(reference, [0] * len(reference), ENCODING.knots)
+    start = time.process_time()
+    whole = sketching.sketch(ENCODING, parts[0])
+    for part in parts[1:]:
+        whole = {f: s + whole[f] for f, s in sketching.sketch(ENCODING, part).items()}
+    drift.compare(Drift(), history, whole, 0)
+    ours = SPEED / (time.process_time() - start)
+    theirs = _evidently(parts[0].slice(0, EVIDENTLY_ROWS), parts[1].slice(0, EVIDENTLY_ROWS))
+    return {"watch_rows_per_cpu_s": round(ours), "evidently_rows_per_cpu_s": round(theirs), "times": round(ours / theirs, 1)}
+
+
+def memory(counts: tuple[int, ...] = (1_000_000, 3_000_000, 10_000_000)) -> dict[str, float]:
+    """Peak MiB of this process after so many rows, drawn and sketched in parts."""
+    part, found = rows(PART, 0), {}
+    for count in counts:
+        whole = sketching.sketch(ENCODING, part)
+        for _ in range(count // PART - 1):
+            whole = {f: s + whole[f] for f, s in sketching.sketch(ENCODING, part).items()}
+        found[f"{count // 1_000_000}M"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return found
+
+
+def _evidently(reference: pa.Table, newest: pa.Table) -> float:
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    columns = DataDefinition(numerical_columns=NUMBERS, categorical_columns=CATEGORIES)
+    then, now = (Dataset.from_pandas(t.to_pandas(), data_definition=columns) for t in (reference, newest))
+    start = time.process_time()
+    Report([DataDriftPreset()]).run(now, then).dict()
+    return len(newest) / (time.process_time() - start)
+
+
+@dataclass
+class Replay:
+    """The year with every week's model; a policy is asked on the first day of each week from April."""
+
+    of: Year
+    scores: Mapping[int, NDArray[np.float64]]
+
+    def between(self, first: int, last: int, model: int) -> Scored:
+        """What that day's model says of the days `[first, last)`."""
+        chosen = (self.of.day >= first) & (self.of.day < last)
+        names = CALENDAR[first:last]
+        return Scored(self.of.labels[chosen], self.scores[model][chosen], self.of.day[chosen] - first, names)
+
+    def run(self, policy: Callable[["Replay", int, int], bool]) -> tuple[float, list[int]]:
+        """Mean logloss from April on, and the days of its trainings after the first."""
+        model, trained, lost = FIRST, [], []
+        for day in range(FIRST, 365, WEEK):
+            if day > FIRST and policy(self, day, model):
+                model = day
+                trained.append(day)
+            live = self.between(day, min(day + WEEK, 365), model)
+            lost.append(losses(live.labels, live.scores))
+        return float(np.concatenate(lost).mean()), trained
+
+    def test(self, model: int) -> Scored:
+        """The champion's test windows: the last 14 days before its training, by the model trained before them."""
+        return self.between(model - TEST, model, model - TEST)
+
+    def live(self, day: int, model: int) -> Scored:
+        """The last week whose labels are due."""
+        return self.between(max(model, day - 1 - WEEK), day - 1, model)
+
+
+def watch(rules: Retraining, bounds: Performance) -> Callable[[Replay, int, int], bool]:
+    """The project's own rules: live performance against the test windows, age and cool-down."""
+
+    def decide(replay: Replay, day: int, model: int) -> bool:
+        found = signals(replay, bounds, day, model)
+        found.append(retraining.age(rules, _at(model), _at(day)))
+        situation = Situation(_at(day), trained=_at(model))
+        return retraining.decide(rules, found, situation, str(day)).start
+
+    return decide
+
+
+def signals(replay: Replay, bounds: Performance, day: int, model: int) -> list[Signal]:
+    test = replay.test(model)
+    measured = {"logloss": performance.logloss(test), "auc": performance.auc(test)}
+    return performance.signals(bounds, replay.live(day, model), measured)
+
+
+def ks_rule(replay: Replay, day: int, model: int) -> bool:
+    """Any feature of the last week with p < 0.05 against the training data."""
+    of = replay.of
+    then, now = of.features[of.day < model], of.features[(of.day >= day - WEEK) & (of.day < day)]
+    pairs = ((_known(then[:, i]), _known(now[:, i])) for i in range(then.shape[1]))
+    return any(ks_2samp(a, b, method="asymp").pvalue < 0.05 for a, b in pairs if len(a) and len(b))
+
+
+def score_rule(replay: Replay, day: int, model: int) -> bool:
+    """The mean score of the last week is over 10 % off that of the test windows."""
+    usual, now = replay.test(model).scores.mean(), replay.live(day, model).scores.mean()
+    return bool(abs(now / usual - 1) > 0.1)
+
+
+def policies() -> dict[str, Callable[[Replay, int, int], bool]]:
+    return {
+        "never": lambda replay, day, model: False,
+        "monthly": lambda replay, day, model: day - model >= 28,
+        "weekly": lambda replay, day, model: True,
+        "KS p < 0.05 per feature": ks_rule,
+        "mean score moved over 10 %": score_rule,
+        "watch": watch(Retraining(), Performance()),
+    }
+
+
+def yearly() -> dict[str, dict[str, float]]:
+    """By policy: mean logloss of April to December, and trainings after the first."""
+    of = year()
+    replay = Replay(of, weekly_scores(of, FIRST - TEST, 365))
+    table = {name: replay.run(policy) for name, policy in policies().items()}
+    return {name: {"logloss": round(loss, 4), "runs": len(trained)} for name, (loss, trained) in table.items()}
+
+
+def _known(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return values[~np.isnan(values)]
+
+
+def _at(day: int) -> datetime:
+    return NEW_YEAR + timedelta(days=day)
+
+
+def _year_holds(table: Mapping[str, Mapping[str, float]]) -> bool:
+    return table["watch"]["logloss"] <= table["weekly"]["logloss"] + 0.001 and table["watch"]["runs"] <= 20
+
+
+def main() -> None:
+    figures: dict[str, Any] = {}
+    if "year" not in sys.argv[1:]:
+        figures |= {"memory_mib": memory(), "speed": speed()}
+    figures["year"] = yearly()
+    for name, row in figures["year"].items():
+        print(f"{name:30} {row['logloss']:.4f} {row['runs']:3d}")
+    holds = {"year": _year_holds(figures["year"])}
+    if "speed" in figures:
+        sizes = list(figures["memory_mib"].values())
+        holds |= {"speed": figures["speed"]["times"] >= 50, "memory": sizes[-1] <= 1.1 * sizes[0]}
+    print(json.dumps({**figures, "bounds": {"times": 50, "year_logloss_over_weekly": 0.001, "year_runs": 20}, "holds": holds}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""The whole loop on the real stack: what `make demo` does, asserted through Airflow's, MLflow's and the gateway's APIs."""
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from rich.console import Console
+
+from include.local import processes, stack, story
+from include.local.rest import Airflow
+from include.settings import Settings, from_env
+from include.wiring import Parts
+
+pytestmark = pytest.mark.timeout(1800)
+MODEL = story.MODEL
+
+
+@dataclass
+class Told:
+    """The story's end: the stack still up, and what was printed."""
+
+    settings: Settings
+    airflow: Airflow
+    printed: str
+
+    def runs(self, family: str) -> list[dict[str, Any]]:
+        """Oldest first."""
+        return self.airflow.runs(f"{MODEL}.{family}")[::-1]
+
+    def states(self, family: str, run: dict[str, Any]) -> dict[str, str | None]:
+        return {t.task: t.state for t in self.airflow.tasks(f"{MODEL}.{family}", run["dag_run_id"])}
+
+    def ledger(self, kind: str) -> list[dict[str, Any]]:
+        return Parts(self.settings).ledger().read(MODEL, kind)
+
+    def alias(self, name: str) -> str | None:
+        query = {"name": MODEL, "alias": name}
+        answer = httpx.get(f"{self.settings.mlflow_url}/api/2.0/mlflow/registered-models/alias", params=query)
+        return str(answer.json()["model_version"]["version"]) if answer.status_code == 200 else None
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+    home = tmp_path_factory.mktemp("perennial")
+    out = io.StringIO()
+    settings = from_env({"PERENNIAL_HOME": str(home)})
+    try:
+        story.play(settings, Console(file=out, width=140))
+        settings = stack.remembered(settings)
+        password = json.loads((home / "airflow" / "passwords.json").read_text())["admin"]
+        yield Told(settings, Airflow(settings.airflow_url, password), out.getvalue())
+    except BaseException:
+        print(out.getvalue())
+        raise
+    finally:
+        stack.down(settings)
+    assert processes.marked(home) == []
+
+
+def test_windows_land_and_every_row_is_accounted_for(told: Told) -> None:
+    for run in told.runs("data"):
+        assert set(told.states("data", run).values()) == {"success"}
+        landed = told.airflow.xcom(f"{MODEL}.data", run["dag_run_id"], "land")
+        assert landed["read"] == landed["landed"] + landed["quarantined"] + landed["duplicates"]
+        assert landed["windows"] >= 90
+
+
+def test_the_first_model_passes_its_gates_and_is_released_without_a_champion_to_compare_with(told: Told) -> None:
+    first = told.runs("train")[0]
+    assert set(told.states("train", first).values()) == {"success"}
+    states = told.states("rollout", told.runs("rollout")[0])
+    assert (states["shadow"], states["canary_10"]) == ("skipped", "skipped")
+    assert (states["canary_100"], states["promote"]) == ("success", "success")
+
+
+def test_the_watch_starts_the_second_training_and_says_why(told: Told) -> None:
+    yes = [row for row in told.ledger("decision") if row["start"]]
+    assert len(yes) == 1
+    assert yes[0]["cause"]
+    first, second = told.runs("train")
+    assert first["run_type"] == "manual"
+    assert second["run_type"] == "asset_triggered"
+    reason = told.airflow.xcom(f"{MODEL}.train", second["dag_run_id"], "validate")["cause"]
+    assert reason == yes[0]["sentence"]
+
+
+def test_the_second_model_goes_through_shadow_and_canary_or_is_held_back_with_reasons(told: Told) -> None:
+    states = told.states("train", told.runs("train")[1])
+    if states["gate"] == "failed":
+        assert told.ledger("judged")[-1]["reasons"]
+        assert told.alias("champion") == "1"
+        return
+    rollout = told.states("rollout", told.runs("rollout")[1])
+    assert (rollout["shadow"], rollout["canary_10"], rollout["canary_100"]) == ("success", "success", "success")
+    looks = [row for row in told.ledger("look") if row["version"] == "2"]
+    canary = [row for row in looks if row["step"] == "10 %"][-1]["counts"]
+    share = canary["canary"][0] / (canary["canary"][0] + canary["stable"][0])
+    assert 0.05 < share < 0.15
+
+
+def test_the_registry_names_the_champion_and_its_evidence(told: Told) -> None:
+    champion = told.alias("champion")
+    assert champion == told.ledger("champion")[-1]["version"]
+    assert told.alias("challenger") is None
+    query = {"name": MODEL, "version": champion}
+    answer = httpx.get(f"{told.settings.mlflow_url}/api/2.0/mlflow/model-versions/get", params=query).json()
+    tags = {tag["key"]: tag["value"] for tag in answer["model_version"]["tags"]}
+    assert tags["verdict"] == "pass"
+    assert tags["approved_by"] == "admin"
+    run = httpx.get(f"{told.settings.mlflow_url}/api/2.0/mlflow/runs/get", params={"run_id": answer["model_version"]["run_id"]})
+    assert run.json()["run"]["info"]["status"] == "FINISHED"
+
+
+def test_the_gateway_answers_with_the_champion(told: Told) -> None:
+    row = story.flights.requests(story.SPRING[1].date(), story.SPRING[1].date().replace(day=2))[0]
+    answer = httpx.post(f"{told.settings.gateway_url}/predict", json={"rows": [row]}).json()
+    assert answer["version"] == told.alias("champion")
+    assert 0 < answer["scores"][0] < 1
+
+
+def test_a_rollback_needs_neither_airflow_nor_mlflow(told: Told) -> None:
+    from include.ports import Routes
+    from include.stages import rollout
+
+    controls = Parts(told.settings).controls()
+    controls.router.apply(MODEL, Routes(canary=10))
+    rollout.rollback(MODEL, controls, "a person said so")
+    assert controls.router.current(MODEL) == Routes()
+
+
+def test_the_story_ends_with_its_tables(told: Told) -> None:
+    for title in ("Model versions", "Canary", "Watch", "Time"):
+        assert title in told.printed
+    assert "0 failed" in told.printed

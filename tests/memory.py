@@ -1,0 +1,89 @@
+"""Tables, records and a source in memory: fakes of the ports for tests of the data stages."""
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from include.domain.errors import Conflict, Unavailable, UserMistake
+from include.domain.windows import Window, label
+from include.ports import Batch, SourceFile
+
+
+class MemoryTables:
+    def __init__(self) -> None:
+        self._versions: dict[str, list[dict[str, pa.Table]]] = {}
+        self._changed: dict[tuple[str, str], int] = {}
+
+    def replace(self, table: str, window: Window, rows: pa.Table, run: str, *, read_at: int | None = None) -> int:
+        name, versions = label(window.start), self._versions.setdefault(table, [])
+        if read_at is not None and self._changed.get((table, name), -1) > read_at:
+            raise Conflict(f"window {name}: another run wrote it at the same time")
+        content = rows.drop_columns(["window"]) if "window" in rows.column_names else rows
+        content = content.append_column("window", pa.array([name] * len(rows), pa.string()))
+        versions.append({**(versions[-1] if versions else {}), name: content})
+        self._changed[table, name] = len(versions) - 1
+        return len(versions) - 1
+
+    def read(
+        self, table: str, windows: Sequence[Window], *, version: int | None = None, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        if table not in self._versions:
+            raise UserMistake(f"{table}: there is no such table yet")
+        held = self._versions[table][-1 if version is None else version]
+        empty = next(iter(held.values())).slice(0, 0)
+        wanted = {label(w.start) for w in windows}
+        rows = pa.concat_tables([empty, *(held[n] for n in sorted(held) if n in wanted)], promote_options="default")
+        return rows.select(list(columns)) if columns is not None else rows
+
+    def files(self, table: str, windows: Sequence[Window], *, version: int | None = None) -> list[str]:
+        return []
+
+    def windows(self, table: str) -> list[str]:
+        held = self._versions[table][-1] if table in self._versions else {}
+        return sorted(name for name, rows in held.items() if len(rows))
+
+    def version(self, table: str) -> int | None:
+        return len(self._versions[table]) - 1 if table in self._versions else None
+
+
+class MemoryRecords:
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def write(self, kind: str, name: str, facts: Any) -> None:
+        self._held[kind, name] = deepcopy(dict(facts))
+
+    def read(self, kind: str, name: str) -> dict[str, Any] | None:
+        return deepcopy(self._held.get((kind, name)))
+
+
+class MemorySource:
+    """Files of rows by name; a file named like a window (`2026-01-01`) is that window's own when `by_window`."""
+
+    def __init__(self, files: dict[str, list[dict[str, Any]]], *, by_window: bool = False) -> None:
+        self.held, self._by_window = files, by_window
+
+    def files(self, windows: Sequence[Window]) -> list[SourceFile]:
+        if not self._by_window:
+            return [self._described(name, None) for name in sorted(self.held)]
+        missing = [label(w.start) for w in windows if label(w.start) not in self.held]
+        if missing:
+            raise Unavailable(f"no source file for window {missing[0]}")
+        return [self._described(label(w.start), w) for w in windows]
+
+    def read(self, file: SourceFile) -> Iterator[Batch]:
+        rows = self.held[file.name]
+        yield Batch(file.name, np.arange(1, len(rows) + 1), pa.Table.from_pylist(rows))
+
+    def _described(self, name: str, window: Window | None) -> SourceFile:
+        return SourceFile(name, len(self.held[name]), str(hash(str(self.held[name]))), window)
+
+
+def count(table: pa.Table, **equal: Any) -> int:
+    for name, value in equal.items():
+        table = table.filter(pc.equal(table[name], value))
+    return len(table)
