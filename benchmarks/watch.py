@@ -1,7 +1,7 @@
 """`make bench-watch`: the speed of drift statistics beside Evidently's, their memory, and a year of retraining policies.
 
-    python -m benchmarks.watch            everything; the last line is JSON
-    python -m benchmarks.watch year       the yearly table alone (about ten minutes of two cores)
+python -m benchmarks.watch            everything; the last line is JSON
+python -m benchmarks.watch year       the yearly table alone (about ten minutes of two cores)
 """
 
 import json
@@ -26,7 +26,6 @@ from include.domain.metrics import losses
 from include.domain.performance import Performance, Scored
 from include.domain.retraining import Retraining, Situation
 from include.domain.signal import Signal
-from include.domain.sketch import Sketches, of_numbers
 from include.stages import sketching
 
 NUMBERS, CATEGORIES = [f"I{i}" for i in range(13)], [f"C{i}" for i in range(26)]
@@ -65,7 +64,11 @@ def speed() -> dict[str, float]:
     drift.compare(Drift(), history, whole, 0)
     ours = SPEED / (time.process_time() - start)
     theirs = _evidently(parts[0].slice(0, EVIDENTLY_ROWS), parts[1].slice(0, EVIDENTLY_ROWS))
-    return {"watch_rows_per_cpu_s": round(ours), "evidently_rows_per_cpu_s": round(theirs), "times": round(ours / theirs, 1)}
+    return {
+        "watch_rows_per_cpu_s": round(ours),
+        "evidently_rows_per_cpu_s": round(theirs),
+        "times": round(ours / theirs, 1),
+    }
 
 
 def memory(counts: tuple[int, ...] = (1_000_000, 3_000_000, 10_000_000)) -> dict[str, float]:
@@ -157,9 +160,9 @@ def score_rule(replay: Replay, day: int, model: int) -> bool:
 
 def policies() -> dict[str, Callable[[Replay, int, int], bool]]:
     return {
-        "never": lambda replay, day, model: False,
-        "monthly": lambda replay, day, model: day - model >= 28,
-        "weekly": lambda replay, day, model: True,
+        "never": lambda *_: False,
+        "monthly": lambda _, day, model: day - model >= 28,
+        "weekly": lambda *_: True,
         "KS p < 0.05 per feature": ks_rule,
         "mean score moved over 10 %": score_rule,
         "watch": watch(Retraining(), Performance()),
@@ -197,7 +200,11 @@ def main() -> None:
     if "speed" in figures:
         sizes = list(figures["memory_mib"].values())
         holds |= {"speed": figures["speed"]["times"] >= 50, "memory": sizes[-1] <= 1.1 * sizes[0]}
-    print(json.dumps({**figures, "bounds": {"times": 50, "year_logloss_over_weekly": 0.001, "year_runs": 20}, "holds": holds}))
+    print(
+        json.dumps(
+            {**figures, "bounds": {"times": 50, "year_logloss_over_weekly": 0.001, "year_runs": 20}, "holds": holds}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from include.domain.errors import Conflict, Unavailable, UserMistake
 from include.domain.windows import Window, label
+
 #: A first write that adds columns makes every other writer of that moment start again.
 TRIES = 5
 
@@ -27,7 +28,14 @@ class DeltaTables:
         known = self._newest(table) if read_at is None else self._open(table, read_at)
         if known is None and (known := self._created(table, name, content, run)) is None:
             return 0
-        return self._overwrite(known, name, content, run)
+        for _ in range(TRIES):
+            try:
+                return self._overwrite(known, name, content, run)
+            except CommitFailedError as fault:
+                if read_at is not None or "Metadata changed" not in str(fault):
+                    raise Conflict(f"window {name}: another run wrote it at the same time; run it again") from fault
+                known.update_incremental()
+        raise Unavailable(f"{table}: others changed its columns {TRIES} times while window {name} was written; try again")
 
     def read(
         self, table: str, windows: Sequence[Window], *, version: int | None = None, columns: Sequence[str] | None = None

@@ -97,7 +97,7 @@ class Story:
     def land(self, start: datetime, end: datetime) -> None:
         flights.deliver(self.settings.home / "inbox" / MODEL, start.date(), end.date())
         conf = {"start": start.isoformat(), "end": end.isoformat()}
-        self.follow("data", self.airflow.trigger(f"{MODEL}.data", conf))
+        self.succeed("data", self.airflow.trigger(f"{MODEL}.data", conf))
 
     def ship(self, training: str, today: datetime) -> None:
         """Follow a training to its end and, when it was released, its rollout under live traffic."""
@@ -133,9 +133,15 @@ class Story:
         """Let the watch decide; the training run that its request started."""
         known = {run["dag_run_id"] for run in self.airflow.runs(f"{MODEL}.train")}
         self.airflow.pause(f"{MODEL}.watch", paused=False)
-        self.follow("watch", self.airflow.trigger(f"{MODEL}.watch", {}))
+        self.succeed("watch", self.airflow.trigger(f"{MODEL}.watch", {}))
         self.say(chronicle.last_decision(self.settings, MODEL))
         return self.await_run("train", known)
+
+    def succeed(self, family: str, run: str) -> None:
+        """Follow a run without which the story cannot go on. Raises Unavailable where to look when it fails."""
+        if self.follow(family, run) != "success":
+            page = f"{self.settings.airflow_url}/dags/{MODEL}.{family}/runs/{run}"
+            raise Unavailable(f"{MODEL}.{family} failed; its log says why: {page}")
 
     def follow(self, family: str, run: str) -> str:
         """Print each task as it ends and answer the approval; the run's final state."""

@@ -7,13 +7,13 @@ import ibis
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 from ibis.expr import types as ir
 
 from include.domain.aggregates import BETWEEN, Group, History
 from include.domain.windows import Window, label
 from include.ports import Tables
 from include.spec import ModelSpec
+from include.stages.content import by_window
 
 SUMS = "sums"
 
@@ -29,11 +29,11 @@ def hourly_sums(spec: ModelSpec, rows: ir.Table) -> ir.Table:
 
 
 def land_sums(spec: ModelSpec, windows: Sequence[Window], rows: pa.Table, tables: Tables, run: str) -> None:
-    """The windows' sums into the table `sums`, where they differ from what stands there."""
-    sums = hourly_sums(spec, ibis.memtable(rows)).order_by("window", "grouping", "entity", "hour").to_pyarrow()
+    """The windows' sums into the table `sums`."""
+    sums = hourly_sums(spec, ibis.memtable(rows)).to_pyarrow()
+    parts = by_window(sums, ["grouping", "entity", "hour"])
     for window in windows:
-        own = sums.filter(pc.equal(sums["window"], label(window.start)))
-        tables.replace(SUMS, window, own, run)
+        tables.replace(SUMS, window, parts.get(label(window.start), sums.slice(0, 0)), run)
 
 
 def history(spec: ModelSpec, tables: Tables, first: Window, last: Window) -> dict[str, History]:

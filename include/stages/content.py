@@ -1,6 +1,7 @@
 """A digest of rows by value: the same rows give the same digest, however they lie in memory."""
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,18 @@ def content_digest(rows: pa.Table) -> str:
         sha.update(np.packbits(pc.is_null(values).to_numpy(zero_copy_only=False)).tobytes())
         sha.update(_text(values.cast(pa.large_string())) if _is_text(values.type) else _fixed(values))
     return sha.hexdigest()
+
+
+def by_window(rows: pa.Table, order: Sequence[str]) -> dict[str, pa.Table]:
+    """The windows' rows by label, each in that order, without the column `window`."""
+    ranked = rows.sort_by([("window", "ascending"), *((name, "ascending") for name in order)])
+    plain = ranked.drop_columns(["window"])
+    counts = pc.value_counts(ranked["window"].combine_chunks())
+    parts, start = {}, 0
+    for count in counts.to_pylist():
+        parts[str(count["values"])] = plain.slice(start, count["counts"])
+        start += count["counts"]
+    return parts
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from include.domain.windows import Window, label
 from include.ports import Records, Tables
 from include.spec import Columns, ModelSpec
 from include.stages.assembly import assemble
-from include.stages.content import content_digest
+from include.stages.content import by_window, content_digest
 from include.stages.landing import touched
 from include.stages.sorting import LANDED
 from include.stages.validation import failed
@@ -31,10 +30,10 @@ def build(spec: ModelSpec, windows: Sequence[Window], tables: Tables, records: R
     rows = landed.select([*columns(spec.columns), "window"])
     if spec.features.aggregates.groups:
         rows = _with_aggregates(spec, passed, landed, tables, run)
-    there = set(tables.windows(FEATURES))
+    there, parts = set(tables.windows(FEATURES)), by_window(rows, [spec.columns.time, *spec.columns.keys])
     for window in passed:
         name = label(window.start)
-        own = rows.filter(pc.equal(rows["window"], name)).drop_columns(["window"])
+        own = parts.get(name, rows.slice(0, 0).drop_columns(["window"]))
         digest, before = content_digest(own), records.read(BUILT, name) or {}
         version = before.get("table_version")
         if digest != before.get("digest") or name not in there:
