@@ -125,6 +125,8 @@ class Model(Section):
     cross_layers: int = Field(default=3, ge=0)
     cross_rank: int = Field(default=32, ge=0)  #: 0 is full rank
     hidden: tuple[int, ...] = (256, 128)
+    experts: int = Field(default=1, ge=1)  #: low-rank experts a cross layer, gated
+    structure: Literal["parallel", "stacked"] = "parallel"  #: cross layers beside the hidden ones, or below them
     dropout: float = Field(default=0.3, ge=0, lt=1)
 
 
@@ -137,9 +139,16 @@ class Training(Section):
     processes: int = Field(default=1, ge=1)
     epochs: int = Field(default=3, ge=1)
     batch_size: int = Field(default=1024, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    embedding_decay: float = Field(default=0.1, ge=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    embedding_decay: float = Field(default=100.0, ge=0)  #: of which each step takes its learning rate's share
     ema: float = Field(default=0.999, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(
+        default=0, ge=0
+    )  #: of arithmetic in each process; 0 is half the cores, shared by the processes
+    checkpoint_steps: int = Field(default=500, ge=1)
     seed: int = 17
     timeout: timedelta = timedelta(hours=6)
 

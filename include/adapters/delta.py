@@ -35,7 +35,9 @@ class DeltaTables:
                 if read_at is not None or "Metadata changed" not in str(fault):
                     raise Conflict(f"window {name}: another run wrote it at the same time; run it again") from fault
                 known.update_incremental()
-        raise Unavailable(f"{table}: others changed its columns {TRIES} times while window {name} was written; try again")
+        raise Unavailable(
+            f"{table}: others changed its columns {TRIES} times while window {name} was written; try again"
+        )
 
     def read(
         self, table: str, windows: Sequence[Window], *, version: int | None = None, columns: Sequence[str] | None = None

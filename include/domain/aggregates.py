@@ -99,7 +99,9 @@ class History:
 
     def as_of(self, group: Group, entities: Sequence[str | None], before: Ints) -> dict[str, Floats]:
         """The group's features `[n]` of entities, each as of an hour; NaN where nothing was known."""
-        known = np.array([self._codes.get(entity, -1) if entity is not None else -1 for entity in entities], dtype=np.int64)
+        known = np.array(
+            [self._codes.get(entity, -1) if entity is not None else -1 for entity in entities], dtype=np.int64
+        )
         end = np.searchsorted(self._keys, (known << HOUR_BITS) | before)
         starts = {span: np.searchsorted(self._keys, (known << HOUR_BITS) | np.maximum(before - _hours(span), 0))
                   for span in group.over}  # fmt: skip

@@ -26,7 +26,7 @@ class Answer:
     headers: Headers
 
 
-class Refused(PerennialError):  # noqa: N818 - named after what it says
+class Refused(PerennialError):
     """The request cannot be served; `field` is the place in the body at fault, e.g. `rows[0].carrier`."""
 
     def __init__(self, status: int, reason: str, field: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
+from typing import Any
 
 import ibis
 import numpy as np
@@ -22,7 +23,11 @@ def hourly_sums(spec: ModelSpec, rows: ir.Table) -> ir.Table:
     """Landed rows → `window`, `grouping`, `entity`, `hour` (in which the outcome became known, since 1970), and for each outcome
     `count_`, `sum_` and `last_` (the newest in that hour) of the values that are known."""
     columns = spec.columns
-    known = rows[columns.known] if columns.known else rows[columns.time] + ibis.interval(seconds=int(spec.label_delay.total_seconds()))
+    known = (
+        rows[columns.known]
+        if columns.known
+        else rows[columns.time] + ibis.interval(seconds=int(spec.label_delay.total_seconds()))
+    )
     timed = rows.mutate(known_at=known).filter(lambda t: t.known_at.notnull())
     timed = timed.mutate(hour=(timed.known_at.epoch_seconds() / 3600).floor().cast("int64"))
     return ibis.union(*(_of_group(spec, timed, group) for group in spec.features.aggregates.groups))
@@ -62,8 +67,10 @@ def _of_group(spec: ModelSpec, rows: ir.Table, group: Group) -> ir.Table:
     parts = [rows[column] for column in group.by]
     named = rows.filter(reduce(lambda a, b: a & b, [p.notnull() for p in parts]))
     entity = reduce(lambda a, b: a + BETWEEN + b, [named[column] for column in group.by])
-    grouped = named.mutate(grouping=ibis.literal(group.name), entity=entity).group_by("window", "grouping", "entity", "hour")
-    sums = {}
+    grouped = named.mutate(grouping=ibis.literal(group.name), entity=entity).group_by(
+        "window", "grouping", "entity", "hour"
+    )
+    sums: dict[str, Any] = {}
     for outcome in spec.features.aggregates.outcomes:
         value = named[outcome].cast("float64")
         sums |= {
@@ -79,4 +86,3 @@ def _history(sums: pl.DataFrame, group: Group) -> History:
         return {o: sums[f"{kind}_{o}"].cast(pl.Float64).to_numpy() for o in group.outcomes}
 
     return History(sums["entity"].to_list(), sums["hour"].to_numpy(), column("count"), column("sum"), column("last"))
-

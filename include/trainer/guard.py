@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from include.domain.errors import PerennialError
 
 
-class NonFiniteLoss(PerennialError):  # noqa: N818 - named after what it says
+class NonFiniteLoss(PerennialError):
     """The loss or a gradient became NaN or infinite; the weights are those before the step."""
 
 

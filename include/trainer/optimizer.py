@@ -15,8 +15,9 @@ from include.trainer.model import Logistic
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
-#: A wide model has no deep gradient to keep calm; at a deep model's rate three epochs would leave it half trained.
-WIDE_RATE = 10.0
+#: A wide model has no deep gradient to keep calm and its weights are its whole answer: it takes longer steps and bears
+#: less decay than embeddings, whose scale the layers above make good.
+WIDE_RATE, WIDE_DECAY = 10.0, 0.01
 #: Share of the steps in which the rate rises from 0.
 WARM_UP = 0.02
 
@@ -31,8 +32,10 @@ class Optimizer:
 
     def __init__(self, model: nn.Module, plan: Training, total: int) -> None:
         self.parameters = dict(model.named_parameters())
-        self.rate = plan.learning_rate * (WIDE_RATE if isinstance(model, Logistic) else 1.0)
-        self.decay = {name: plan.embedding_decay * name.startswith("table.") for name in self.parameters}
+        wide = isinstance(model, Logistic)
+        self.rate = plan.learning_rate * (WIDE_RATE if wide else 1.0)
+        decay = plan.embedding_decay * (WIDE_DECAY if wide else 1.0)
+        self.decay = {name: decay if name.startswith("table.") else 0.0 for name in self.parameters}
         self.ema, self.total = plan.ema, total
         self.first = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
         self.second = {name: torch.zeros_like(p) for name, p in self.parameters.items()}

@@ -7,7 +7,7 @@ from types import FrameType
 STOPPED = 75
 
 
-class Stopped(Exception):  # noqa: N818 - nothing failed
+class Stopped(Exception):
     """Training stopped on request with a checkpoint saved."""
 
 

@@ -237,7 +237,9 @@ if sys.argv[2] != "0":
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 many_windows(Path(sys.argv[1]))
 """
-WINDOWS = [Window(parse("2026-01-01") + n * timedelta(days=1), parse("2026-01-02") + n * timedelta(days=1)) for n in range(40)]
+WINDOWS = [
+    Window(parse("2026-01-01") + n * timedelta(days=1), parse("2026-01-02") + n * timedelta(days=1)) for n in range(40)
+]
 
 
 def many_windows(path: Path) -> dict[str, str]:
@@ -293,5 +295,3 @@ def test_kill_during_the_write_and_a_second_run_gives_the_undisturbed_digest(hom
     undisturbed.give(forty_days(50))
     assert many_windows(home.path) == many_windows(undisturbed.path)
     assert home.tables.read("landed", WINDOWS).num_rows == 40 * 50
-
-

@@ -19,7 +19,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     """Two real processes, running."""
     home = tmp_path / ("a deep folder with a long name, " * 4)
     home.mkdir()
-    (tmp_path / "Procfile").write_text("sleeper: sleep 1000\nparent: sh -c \"sleep 1001 & sleep 1002; wait\"\n")
+    (tmp_path / "Procfile").write_text('sleeper: sleep 1000\nparent: sh -c "sleep 1001 & sleep 1002; wait"\n')
     processes.start(home, tmp_path, dict(os.environ))
     await_state(home, "RUNNING")
     yield home

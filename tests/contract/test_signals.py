@@ -62,7 +62,7 @@ def test_no_traffic_is_no_count() -> None:
 
 
 def test_a_gateway_that_is_down_is_unavailable(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="127.0.0.1:9"):
+    with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9"):
         ProductionSignals("http://127.0.0.1:9", tmp_path).counts("flights", 100)
 
 

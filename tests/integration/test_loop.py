@@ -111,7 +111,9 @@ def test_the_registry_names_the_champion_and_its_evidence(told: Told) -> None:
     tags = {tag["key"]: tag["value"] for tag in answer["model_version"]["tags"]}
     assert tags["verdict"] == "pass"
     assert tags["approved_by"] == "admin"
-    run = httpx.get(f"{told.settings.mlflow_url}/api/2.0/mlflow/runs/get", params={"run_id": answer["model_version"]["run_id"]})
+    run = httpx.get(
+        f"{told.settings.mlflow_url}/api/2.0/mlflow/runs/get", params={"run_id": answer["model_version"]["run_id"]}
+    )
     assert run.json()["run"]["info"]["status"] == "FINISHED"
 
 

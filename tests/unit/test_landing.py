@@ -77,7 +77,9 @@ def test_the_digest_tells_content_not_the_order_of_the_source() -> None:
 
 def test_a_late_row_goes_to_its_window_and_stays_when_that_lands_again() -> None:
     world = World()
-    source = MemorySource({"2026-01-01": [row("a", 0.5)], "2026-01-02": [row("late", 0.9), row("b", 1.5)]}, by_window=True)
+    source = MemorySource(
+        {"2026-01-01": [row("a", 0.5)], "2026-01-02": [row("late", 0.9), row("b", 1.5)]}, by_window=True
+    )
     world.land(source, 0, spec=BY_WINDOW)
     report = world.land(source, 1, spec=BY_WINDOW)
     assert (world.keys(0), world.keys(1)) == (["a", "late"], ["b"])
@@ -88,7 +90,9 @@ def test_a_late_row_goes_to_its_window_and_stays_when_that_lands_again() -> None
 
 
 def test_the_order_in_which_windows_land_does_not_matter() -> None:
-    source = MemorySource({"2026-01-01": [row("a", 0.5)], "2026-01-02": [row("late", 0.9), row("b", 1.5)]}, by_window=True)
+    source = MemorySource(
+        {"2026-01-01": [row("a", 0.5)], "2026-01-02": [row("late", 0.9), row("b", 1.5)]}, by_window=True
+    )
     forth, back, together = World(), World(), World()
     for world, days in ((forth, [(0,), (1,)]), (back, [(1,), (0,)]), (together, [(0, 1)])):
         for part in days:

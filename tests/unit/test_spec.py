@@ -48,7 +48,12 @@ def test_every_fault_is_named_by_its_path_in_one_message(tmp_path: Path) -> None
     with pytest.raises(UserMistake) as caught:
         load(path)
     message = str(caught.value)
-    for fault in ("columns.label: Field required", "gates.min_acu: unknown key", "training.epochs", "colour: unknown key"):
+    for fault in (
+        "columns.label: Field required",
+        "gates.min_acu: unknown key",
+        "training.epochs",
+        "colour: unknown key",
+    ):
         assert fault in message
 
 

@@ -25,7 +25,9 @@ def test_texts_of_one_moment(text: str) -> None:
     assert read(text) == AT
 
 
-@pytest.mark.parametrize("number", [1780317000, 1780317000.0, 1780317000_000, 1780317000_000_000, 1780317000_000_000_000])
+@pytest.mark.parametrize(
+    "number", [1780317000, 1780317000.0, 1780317000_000, 1780317000_000_000, 1780317000_000_000_000]
+)
 def test_epochs_of_one_moment(number: float) -> None:
     assert read(number) == AT
 
@@ -58,4 +60,4 @@ def test_dates_and_timestamps_of_any_unit() -> None:
 
 def test_a_type_that_holds_no_times() -> None:
     with pytest.raises(UserMistake, match="column at holds Boolean"):
-        read(True)  # noqa: FBT003
+        read(True)

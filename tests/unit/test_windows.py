@@ -1,6 +1,7 @@
 """Windows are half open and UTC."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 
 import pytest
 
@@ -18,7 +19,7 @@ def test_the_end_belongs_to_the_next_window() -> None:
 def test_a_range_splits_into_whole_days_without_gap_or_overlap() -> None:
     days = list(Window(DAY + timedelta(hours=5), DAY + timedelta(days=2, hours=1)).split(Grain.DAY))
     assert [label(d.start) for d in days] == ["2013-04-01", "2013-04-02", "2013-04-03"]
-    assert all(a.end == b.start for a, b in zip(days, days[1:], strict=False))
+    assert all(a.end == b.start for a, b in pairwise(days))
 
 
 def test_hours_have_names_of_their_own() -> None:
