@@ -1,4 +1,4 @@
-"""No DAG: reads every spec, so that a wrong one shows as an import error here while the other models' DAGs stay."""
+"""No DAG: reads every spec, so that Airflow shows a wrong one as an import error here while the other models' DAGs stay."""
 
 from include.spec import load_all
 

@@ -18,7 +18,7 @@ for spec in specs():
         **common(spec, __doc__),
     ):
         dataset = tasks.assemble(spec.name, tasks.check_windows(spec.name))
-        challenger, baselines = tasks.train(spec.name, dataset), tasks.train_baselines(spec.name, dataset)
+        challenger, baselines = tasks.train(spec, dataset), tasks.train_baselines(spec, dataset)
         evidence = tasks.evaluate(spec.name, dataset, challenger, baselines)
         registered = tasks.register(spec.name, evidence, tasks.gate(spec.name, evidence))
         approve = Approve.of(spec)

@@ -117,18 +117,28 @@ def assemble(model: str, asked: dict[str, str]) -> Ref:
     return asdict(assembly.assemble(spec, parse(asked["as_of"]), parts.tables(spec), _run(), folder))
 
 
-@task(pool="training", execution_timeout=None)
-def train(model: str, dataset: Ref) -> Ref:
-    """Train the spec's model under torchrun; a retry resumes from the last checkpoint."""
-    spec, parts = _open(model)
-    return asdict(_train(spec, parts, dataset, spec.model.family))
+def train(spec: ModelSpec, dataset: Any) -> Any:
+    """The task `train`, which may take as long as the spec says."""
+
+    @task(task_id="train", pool="training", execution_timeout=spec.training.timeout)
+    def train_challenger(model: str, dataset: Ref) -> Ref:
+        """Train the spec's model under torchrun; a retry resumes from the last checkpoint."""
+        spec, parts = _open(model)
+        return asdict(_train(spec, parts, dataset, spec.model.family))
+
+    return train_challenger(spec.name, dataset)
 
 
-@task(task_id="baselines", pool="training")
-def train_baselines(model: str, dataset: Ref) -> dict[str, Ref]:
-    """Train the baselines of the gates on the same rows."""
-    spec, parts = _open(model)
-    return {family: asdict(_train(spec, parts, dataset, family)) for family in spec.gates.baselines}
+def train_baselines(spec: ModelSpec, dataset: Any) -> Any:
+    """The task `baselines`."""
+
+    @task(task_id="baselines", pool="training", execution_timeout=spec.training.timeout)
+    def train_each(model: str, dataset: Ref) -> dict[str, Ref]:
+        """Train the baselines of the gates on the same rows."""
+        spec, parts = _open(model)
+        return {family: asdict(_train(spec, parts, dataset, family)) for family in spec.gates.baselines}
+
+    return train_each(spec.name, dataset)
 
 
 @task(pool="data")

@@ -1,0 +1,75 @@
+"""The click stream: the same for a seed, its best AUC known, and landed like any other source."""
+
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from include.adapters.delta import DeltaTables
+from include.adapters.records import JsonRecords
+from include.adapters.sources import FileSource
+from include.domain.windows import Window, parse
+from include.local import clicks
+from include.local.clicks import Clicks, Drift
+from include.spec import Source, find
+from include.stages import landing
+
+DAY = date(2024, 1, 1)
+
+
+def test_a_seed_gives_the_same_day_whatever_was_asked_before() -> None:
+    stream = Clicks(seed=3)
+    stream.day(date(2024, 1, 2), 50)
+    assert stream.day(DAY, 200).rows.equals(Clicks(seed=3).day(DAY, 200).rows)
+    assert not stream.day(DAY, 200).rows.equals(Clicks(seed=4).day(DAY, 200).rows)
+
+
+def test_its_shape_is_criteos() -> None:
+    rows = Clicks().day(DAY, 2000).rows
+    assert rows.columns == ["id", "click", "time", *clicks.NUMBERS, *clicks.CATEGORIES]
+    assert (len(clicks.NUMBERS), len(clicks.CATEGORIES)) == (13, 26)
+    assert 0.1 < float(rows["click"].mean() or 0) < 0.4  # type: ignore[arg-type]
+    assert rows["time"].is_sorted()
+
+
+def test_the_best_auc_is_that_of_the_true_probabilities() -> None:
+    assert clicks.area(np.array([0.1, 0.2, 0.3, 0.4]), np.array([0, 1, 0, 1], dtype=np.int8)) == 0.75
+    assert clicks.area(np.array([0.5, 0.5]), np.array([0, 1], dtype=np.int8)) == 0.5
+    assert 0.75 < Clicks().day(DAY, 20_000).best_auc < 0.9
+
+
+def test_a_shift_of_one_field_moves_that_field_alone() -> None:
+    plain = Clicks(schedule=()).day(DAY, 5000).rows
+    moved = Clicks(schedule=[Drift(DAY, field="c10")]).day(DAY, 5000).rows
+    changed = [name for name in plain.columns if not plain[name].equals(moved[name])]
+    assert set(changed) <= {"c10", "click"}
+    assert "c10" in changed
+
+
+def test_a_change_of_concept_leaves_the_inputs_and_changes_the_clicks() -> None:
+    plain = Clicks(schedule=()).day(DAY, 5000).rows
+    turned = Clicks(schedule=[Drift(DAY, "concept")]).day(DAY, 5000).rows
+    assert plain.drop("click").equals(turned.drop("click"))
+    assert (plain["click"] != turned["click"]).mean() > 0.05  # type: ignore[operator]
+
+
+def test_a_gradual_drift_grows_by_the_day() -> None:
+    drift = Drift(date(2024, 1, 10), days=4, size=0.5)
+    strengths = [drift.strength(date(2024, 1, day)) for day in (9, 10, 12, 14, 30)]
+    assert strengths == pytest.approx([0, 0.1, 0.3, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("form", ["parquet", "tsv"])
+def test_either_form_lands_with_the_same_digest(tmp_path: Path, form: str) -> None:
+    spec = find("clicks")
+    spec = spec.model_copy(update={"source": Source(path=f"in/{{window:%Y-%m-%d}}.{form}", format=form)})  # type: ignore[arg-type]
+    clicks.deliver(tmp_path / "in", DAY, date(2024, 1, 2), 500, form=form)  # type: ignore[arg-type]
+    window = Window(parse("2024-01-01"), parse("2024-01-02"))
+    tables, records = DeltaTables(tmp_path / "t"), JsonRecords(tmp_path / "r")
+    report = landing.land(spec, [window], FileSource(spec.source, tmp_path), tables, records, "run")
+    assert (report.landed, report.quarantined) == (500, 0)
+    landed = tables.read("landed", [window]).select([spec.columns.time, "id", "click", *spec.columns.features])
+    assert landed.num_columns == 42
+    assert landed["i1"].null_count == 0
+    assert landed["c3"].null_count > 0

@@ -1,0 +1,102 @@
+"""The models: scaling, the cross layers' equations, and odd shapes."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+from include.domain.encoding import Encoding, fit
+from include.trainer import export, model
+from include.trainer.job import Model
+
+SHAPE = Model(embedding=4, cross_layers=2, cross_rank=3, hidden=(8,), dropout=0.0)
+
+
+def encoding_of(numbers: np.ndarray, categories: int = 2) -> Encoding:
+    fields = [f"c{i}" for i in range(categories)]
+    columns = {"at": [0] * len(numbers), **{f: ["a", "b"] * (len(numbers) // 2) for f in fields}}
+    columns |= {f"x{i}": numbers[:, i] for i in range(numbers.shape[1])}
+    return fit(columns, time="at", zone="UTC", time_parts=(), categorical=fields,
+               numeric=[f"x{i}" for i in range(numbers.shape[1])], min_frequency=1)  # fmt: skip
+
+
+def scaled(train: np.ndarray, numbers: list[float]) -> np.ndarray:
+    scale = model.Scale(encoding_of(train), train)
+    return scale(torch.tensor(numbers, dtype=torch.float32)[:, None]).numpy()
+
+
+def test_numbers_become_normal_scores_whatever_their_distribution():
+    train = np.random.default_rng(0).lognormal(3, 2, (20_000, 1)).astype(np.float32)
+    quantiles = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+    scores = scaled(train, np.quantile(train, quantiles).tolist())[:, 0]
+    assert scores == pytest.approx(norm.ppf(quantiles), abs=0.05)
+
+
+def test_numbers_never_seen_are_no_stranger_than_the_strangest_in_fifty():
+    train = np.random.default_rng(0).normal(0, 1, (1000, 1)).astype(np.float32)
+    assert scaled(train, [-1e30, 1e30])[:, 0] == pytest.approx([norm.ppf(0.02), norm.ppf(0.98)], abs=1e-4)
+
+
+def test_missing_number_is_the_middle_with_its_flag_up():
+    train = np.random.default_rng(0).normal(0, 1, (1000, 1)).astype(np.float32)
+    assert scaled(train, [float("nan"), 0.0])[:, 1].tolist() == [1.0, 0.0]
+    assert scaled(train, [float("nan")])[0, 0] == 0.0
+
+
+def test_a_value_held_by_most_rows_sits_in_the_middle_of_their_ranks():
+    train = np.zeros((1000, 1), dtype=np.float32)
+    train[:100, 0] = np.linspace(1, 2, 100)
+    assert scaled(train, [0.0])[0, 0] == pytest.approx(norm.ppf(0.45), abs=0.01)
+
+
+@pytest.mark.parametrize("value", [3.0, float("nan")])
+def test_a_number_that_never_varies_says_nothing(value):
+    train = np.full((10, 1), value, dtype=np.float32)
+    assert len(set(scaled(train, [1.0, 3.0, 9.0])[:, 0])) == 1
+
+
+def test_cross_layer_is_equation_one():
+    layer, x0, x = model.Cross(3), torch.randn(5, 3), torch.randn(5, 3)
+    expected = x0 * (x @ layer.linear.weight.T + layer.linear.bias) + x
+    assert torch.allclose(layer(x0, x), expected, atol=1e-6)
+
+
+def test_low_rank_cross_layer_is_equation_two():
+    layer, x0, x = model.LowRankCross(6, 2, 1), torch.randn(5, 6), torch.randn(5, 6)
+    up, down = layer.up[0], layer.down[0]
+    expected = x0 * ((x @ down.weight.T) @ up.weight.T + up.bias) + x
+    assert torch.allclose(layer(x0, x), expected, atol=1e-6)
+
+
+def test_mixture_of_equal_experts_is_one_of_them():
+    layer, x0, x = model.LowRankCross(6, 2, 3), torch.randn(5, 6), torch.randn(5, 6)
+    for experts in (layer.down, layer.up, layer.middle):
+        for expert in experts[1:]:
+            expert.load_state_dict(experts[0].state_dict())
+    inner = torch.tanh(layer.middle[0](torch.tanh(layer.down[0](x))))
+    assert torch.allclose(layer(x0, x), x0 * layer.up[0](inner) + x, atol=1e-6)
+
+
+@pytest.mark.parametrize(("categories", "numbers"), [(2, 3), (0, 3), (2, 0)])
+@pytest.mark.parametrize("family", ["dcn", "logistic"])
+def test_graph_takes_any_number_of_fields_and_rows(categories, numbers, family):
+    import onnxruntime
+
+    train = np.random.default_rng(0).normal(0, 1, (50, numbers)).astype(np.float32)
+    encoding = encoding_of(train, categories)
+    net = model.build(family, SHAPE, encoding, train).eval()
+    session = onnxruntime.InferenceSession(export.graph(net, encoding), providers=["CPUExecutionProvider"])
+    for rows in (1, 7):
+        ids, raw = np.ones((rows, categories), dtype=np.int64), train[:rows]
+        (scores,) = session.run(["score"], {"ids": ids, "numbers": raw})
+        expected = torch.sigmoid(net(torch.from_numpy(ids), torch.from_numpy(raw))).detach().numpy()
+        assert scores.shape == (rows,)
+        assert scores == pytest.approx(expected, abs=1e-5)
+
+
+def test_stacked_and_full_rank_train_too():
+    train = np.random.default_rng(0).normal(0, 1, (50, 2)).astype(np.float32)
+    shape = Model(embedding=4, cross_layers=2, cross_rank=0, hidden=(8, 4), dropout=0.0, structure="stacked")
+    net = model.build("dcn", shape, encoding_of(train), train)
+    net(torch.ones(3, 2, dtype=torch.int64), torch.randn(3, 2)).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
