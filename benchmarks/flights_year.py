@@ -37,7 +37,7 @@ class Year:
 
 
 def year() -> Year:
-    rows = flights.recorded(flights._data_folder())
+    rows = flights.recorded(flights.data_folder())
     departure = rows["departure"].dt.epoch("s").to_numpy()
     asked = departure - int(flights.LEAD.total_seconds())
     known = rows.with_columns(hour=rows["departure"].dt.convert_time_zone(flights.ZONE).dt.hour())

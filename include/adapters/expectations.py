@@ -148,8 +148,8 @@ def _check(bound: Bound, value: float, *, out: bool) -> Check:
 def _own_check(asked: Expectation, result: Any) -> Check:
     column = asked.arguments.get("column", "rows")
     name = f"{asked.expect}.{column}"
-    if result.exception_info and result.exception_info.get("raised_exception"):
-        return Check(name, Outcome.ERROR, f"{name}: {result.exception_info.get('exception_message')}")
+    if raised := _raised(result.exception_info or {}):
+        return Check(name, Outcome.ERROR, f"{name}: {raised}")
     found = result.result
     said = f"{found['unexpected_percent']:.3g}% of the values are not as expected" if (
         found.get("unexpected_percent") is not None) else f"observed {found.get('observed_value')}"  # fmt: skip
@@ -158,3 +158,11 @@ def _own_check(asked: Expectation, result: Any) -> Check:
     if asked.severity == "warn":
         return Check(name, Outcome.PASS, f"warning: {name}: {said}")
     return Check(name, Outcome.FAIL, f"{name} ({dict(asked.arguments)}): {said}")
+
+
+def _raised(told: Mapping[str, Any]) -> str | None:
+    """What went wrong while judging: told flat, or once for each metric."""
+    for each in (told, *(inner for inner in told.values() if isinstance(inner, Mapping))):
+        if each.get("raised_exception"):
+            return str(each.get("exception_message"))
+    return None

@@ -24,8 +24,10 @@ PATHS = ("/predict", "/v2", "/feedback")
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0)
 #: Bytes of a request that is kept to be sent again; the model servers take no larger one.
 LARGEST_BODY = 1 << 20
-#: A slot that answers no longer is out of the split after at most interval + timeout.
-HEALTH_CHECK = {"path": "/v2/health/ready", "interval": "250ms", "unhealthyInterval": "250ms", "timeout": "500ms"}
+#: A slot that answers no longer is out of the split after at most interval + timeout. A dead one refuses at once; only a
+#: silent one uses up the timeout. Stable is given longer, because without it nobody answers.
+HEALTH_CHECK = {"path": "/v2/health/ready", "interval": "250ms", "unhealthyInterval": "250ms"}
+CHECK_TIMEOUT = {"stable": "5s", "canary": "500ms"}
 
 
 def lay_out(settings: Settings) -> Path:
@@ -128,7 +130,7 @@ def dynamic(model: str, slots: Mapping[str, str], routes: Routes) -> dict[str, A
     arms = (f"{stable}-first", f"{canary}-first") if routes.canary else (stable, canary)
     shares = [{"name": arms[0], "weight": 100 - routes.canary}, {"name": arms[1], "weight": routes.canary}]
     services: dict[str, Any] = {
-        **{f"{model}-{slot}": {"loadBalancer": _server(url)} for slot, url in slots.items()},
+        **{f"{model}-{slot}": {"loadBalancer": _server(slot, url)} for slot, url in slots.items()},
         # Without the check a dead slot keeps its share.
         split: {"weighted": {"services": shares, "healthCheck": {}}},
     }
@@ -169,8 +171,8 @@ def _router(model: str, rule: str, service: str, priority: int) -> dict[str, Any
     }  # fmt: skip
 
 
-def _server(url: str) -> dict[str, Any]:
-    return {"servers": [{"url": url}], "healthCheck": HEALTH_CHECK}
+def _server(slot: str, url: str) -> dict[str, Any]:
+    return {"servers": [{"url": url}], "healthCheck": {**HEALTH_CHECK, "timeout": CHECK_TIMEOUT[slot]}}
 
 
 def _get(api: httpx.Client, path: str) -> dict[str, Any]:

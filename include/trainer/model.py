@@ -134,10 +134,11 @@ class Logistic(nn.Module):
         super().__init__()
         self.scale = Scale(encoding, numbers)
         self.table = Table(encoding.sizes, 1)
-        self.head = nn.Linear(self.scale.outputs, 1)
+        self.weights = nn.Parameter(torch.zeros(self.scale.outputs))
+        self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, ids: Tensor, numbers: Tensor) -> Tensor:
-        logits: Tensor = self.table(ids).sum(1).squeeze(1) + self.head(self.scale(numbers)).squeeze(1)
+        logits: Tensor = self.table(ids).sum((1, 2)) + self.scale(numbers) @ self.weights + self.bias
         return logits
 
 

@@ -7,7 +7,6 @@ from urllib.parse import urlparse
 import pyarrow as pa
 import pytest
 
-from include.adapters.expectations import GreatExpectations
 from include.domain.errors import UserMistake
 from include.domain.verdict import Outcome, Verdict
 from include.ports import Profile
@@ -17,6 +16,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of Great Expectations' own 
 
 
 def judge(tmp_path: Path, profiles: list[Profile], rows: pa.Table | None = None, **sections: Any) -> dict[str, Verdict]:
+    from include.adapters.expectations import GreatExpectations  # its own imports warn, and here warnings are ignored
+
     empty = pa.table({"x": [1.0] * len(profiles), "window": [p.window for p in profiles]})
     verdicts, page = GreatExpectations(toy(**sections), tmp_path / "pages").validate(rows or empty, profiles, "run 1")
     assert Path(urlparse(page).path.replace("%20", " ")).is_file()
@@ -44,7 +45,11 @@ def test_a_bound_that_only_warns_passes_and_says_so(tmp_path: Path) -> None:
 def test_the_users_expectations_judge_each_windows_rows(tmp_path: Path) -> None:
     asked = [
         {"expect": "expect_column_values_to_be_between", "arguments": {"column": "x", "min_value": 0}},
-        {"expect": "expect_column_mean_to_be_between", "arguments": {"column": "x", "max_value": 5}, "severity": "warn"},
+        {
+            "expect": "expect_column_mean_to_be_between",
+            "arguments": {"column": "x", "max_value": 5},
+            "severity": "warn",
+        },
     ]
     rows = pa.table({"x": [1.0, 2.0, -3.0, 9.0], "window": ["a", "a", "b", "c"]})
     profiles = [Profile(w, {"rows": 1.0}) for w in "abc"]

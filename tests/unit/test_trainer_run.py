@@ -1,0 +1,174 @@
+"""One job from its file to its manifest, in this process."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from include.domain.errors import Conflict, UserMistake
+from include.trainer.guard import NonFiniteLoss
+from include.trainer.job import read
+from include.trainer.run import run
+from include.trainer.signals import Stopped
+from tests.small_dataset import job, write_dataset, write_job
+
+
+class Never:
+    asked = False
+
+
+class AfterSteps:
+    """SIGTERM during step number `steps`."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    @property
+    def asked(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+def manifest_of(out: Path) -> dict[str, Any]:
+    return json.loads((out / "manifest.json").read_text())
+
+
+def weights_digest(out: Path) -> str:
+    return manifest_of(out)["files"]["model.safetensors"]["sha256"]
+
+
+@pytest.mark.parametrize("family", ["dcn", "logistic", "lightgbm"])
+def test_family_learns_and_its_manifest_describes_every_file(tmp_path, family):
+    given = job(write_dataset(tmp_path / "dataset"), tmp_path / "out", family)
+    run(given, Never())
+    manifest = manifest_of(given.out)
+    assert manifest["metrics"]["test"]["auc"] > 0.65
+    assert manifest["dataset"] == {"uri": str(given.dataset), "digest": given.dataset_digest}
+    assert manifest["signature"]["inputs"][0] == {"name": "ids", "datatype": "INT64", "shape": [-1, 3]}
+    assert {"model.onnx", "encoding.json", "examples.json"} < set(manifest["files"])
+    for name, facts in manifest["files"].items():
+        data = (given.out / name).read_bytes()
+        assert facts == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    assert not given.checkpoints.exists()
+
+
+def test_finished_job_is_not_trained_again_but_a_damaged_one_is(tmp_path):
+    given = job(write_dataset(tmp_path / "dataset"), tmp_path / "out", "logistic")
+    run(given, Never())
+    first = (given.out / "manifest.json").stat().st_mtime_ns
+    run(given, Never())
+    assert (given.out / "manifest.json").stat().st_mtime_ns == first
+    (given.out / "model.onnx").write_bytes(b"damaged")
+    run(given, Never())
+    assert (given.out / "manifest.json").stat().st_mtime_ns != first
+
+
+def test_same_seed_gives_the_same_bits(tmp_path):
+    dataset = write_dataset(tmp_path / "dataset")
+    for name in "ab":
+        run(job(dataset, tmp_path / name), Never())
+    assert weights_digest(tmp_path / "a") == weights_digest(tmp_path / "b")
+
+
+@pytest.mark.parametrize("steps", [1, 16, 23])
+def test_stopped_and_resumed_run_ends_with_the_same_bits(tmp_path, steps):
+    dataset = write_dataset(tmp_path / "dataset")
+    run(job(dataset, tmp_path / "whole"), Never())
+    interrupted = job(dataset, tmp_path / "interrupted")
+    with pytest.raises(Stopped, match=f"stopped after step {steps} of 32"):
+        run(interrupted, AfterSteps(steps))
+    run(interrupted, Never())
+    assert weights_digest(tmp_path / "whole") == weights_digest(tmp_path / "interrupted")
+
+
+def test_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, capsys):
+    dataset = write_dataset(tmp_path / "dataset")
+    run(job(dataset, tmp_path / "whole", checkpoint_steps=5), Never())
+    given = job(dataset, tmp_path / "out", checkpoint_steps=5)
+    with pytest.raises(Stopped):
+        run(given, AfterSteps(12))
+    newest = max(given.checkpoints.glob("step-*"))
+    newest.write_bytes(newest.read_bytes()[:-1] + b"?")
+    run(given, Never())
+    said = capsys.readouterr().out
+    assert f"{newest.name} is damaged" in said
+    assert "going on after step 10 of 32" in said
+    assert weights_digest(tmp_path / "whole") == weights_digest(given.out)
+
+
+def test_checkpoint_of_another_job_is_not_used(tmp_path):
+    dataset = write_dataset(tmp_path / "dataset")
+    with pytest.raises(Stopped):
+        run(job(dataset, tmp_path / "out", dropout=0.1), AfterSteps(5))
+    run(job(dataset, tmp_path / "out"), Never())
+    run(job(dataset, tmp_path / "fresh"), Never())
+    assert weights_digest(tmp_path / "out") == weights_digest(tmp_path / "fresh")
+
+
+def test_only_two_checkpoints_are_kept(tmp_path):
+    given = job(write_dataset(tmp_path / "dataset"), tmp_path / "out", checkpoint_steps=2)
+    with pytest.raises(Stopped):
+        run(given, AfterSteps(9))
+    assert [path.name[:14] for path in sorted(given.checkpoints.iterdir())] == ["step-000000008", "step-000000009"]
+
+
+def test_non_finite_loss_stops_before_the_step_and_names_it(tmp_path):
+    given = job(write_dataset(tmp_path / "dataset"), tmp_path / "out", learning_rate=1e30, embedding_decay=0.0)
+    with pytest.raises(NonFiniteLoss, match=r"step \d+: the loss is .* on rows from 2013-01-01 to .* largest gradient"):
+        run(given, Never())
+    assert not (given.out / "manifest.json").exists()
+
+
+def test_second_trainer_of_the_same_job_is_refused_while_the_first_works(tmp_path):
+    given = job(write_dataset(tmp_path / "dataset"), tmp_path / "out", "logistic")
+
+    class Meanwhile:
+        @property
+        def asked(self) -> bool:
+            with pytest.raises(Conflict, match="another trainer is at work"):
+                run(given, Never())
+            return False
+
+    run(given, Meanwhile())
+
+
+def test_gpu_that_is_not_there_is_one_line(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserMistake, match=r"1 process\(es\) want a GPU each, this machine has 0"):
+        run(job(write_dataset(tmp_path / "dataset"), tmp_path / "out", device="cuda"), Never())
+
+
+def test_weights_file_holds_the_weights_that_score(tmp_path):
+    given = job(write_dataset(tmp_path / "dataset"), tmp_path / "out", "logistic")
+    run(given, Never())
+    weights = load_file(given.out / "model.safetensors")
+    assert weights["table.rows.weight"].shape[1] == 1
+    assert np.isfinite(weights["weights"]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"family": "forest"}, "family: 'forest' is not one of dcn, logistic, lightgbm"),
+        ({"seed": "many"}, "not a job: invalid literal"),
+        ({"model": {}}, "the job lacks 'hidden'"),
+    ],
+)
+def test_wrong_job_is_one_line(tmp_path, change, message):
+    path = write_job(write_dataset(tmp_path / "dataset"), tmp_path / "out")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UserMistake, match=message):
+        read(path)
+
+
+def test_job_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(UserMistake, match="cannot read the job: No such file"):
+        read(tmp_path / "job.json")
+
+
