@@ -5,10 +5,12 @@ import os
 import secrets
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -87,6 +89,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "airflow" / "passwords.json"),
         "AIRFLOW__CORE__FERNET_KEY": keys["fernet"],
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{database(home)}?timeout=30",
         "AIRFLOW__API__BASE_URL": settings.airflow_url,
         "AIRFLOW__API__SECRET_KEY": keys["session"],
         "AIRFLOW__API_AUTH__JWT_SECRET": keys["jwt"],
@@ -113,6 +116,7 @@ def up(settings: Settings, say: Callable[[str], None]) -> Settings:
         _write_private(passwords, json.dumps({"admin": secrets.token_urlsafe(9)}))
     say("preparing Airflow's database")
     _run([str(BIN / "airflow"), "db", "migrate"], variables, settings.home / "logs" / "migrate.log")
+    _share(database(settings.home))
     traefik.lay_out(settings)
     ports = {name: getattr(settings, name) for name in [*PORTS, "model"]}
     (settings.home / "stack.json").write_text(json.dumps(ports))
@@ -120,6 +124,17 @@ def up(settings: Settings, say: Callable[[str], None]) -> Settings:
     processes.start(settings.home, ROOT, variables)
     wait_healthy(settings)
     return settings
+
+
+def database(home: Path) -> Path:
+    """Airflow's own, in the embedded stack."""
+    return home / "airflow" / "airflow.db"
+
+
+def _share(path: Path) -> None:
+    """Let readers read while one writes: five processes share the file, and a backfill needs a quiet moment otherwise."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
 
 
 def down(settings: Settings) -> int:

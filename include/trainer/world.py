@@ -53,6 +53,8 @@ def _device(wanted: str, environ: Mapping[str, str], local: int) -> torch.device
         return torch.device("cpu")
     gpus, needed = torch.cuda.device_count(), int(environ.get("LOCAL_WORLD_SIZE", "1"))
     if needed > gpus:
-        raise UserMistake(f"training: {needed} process(es) want a GPU each, this machine has {gpus}; set device: cpu or use fewer")
+        raise UserMistake(
+            f"training: {needed} process(es) want a GPU each, this machine has {gpus}; set device: cpu or use fewer"
+        )
     torch.cuda.set_device(local)
     return torch.device("cuda", local)

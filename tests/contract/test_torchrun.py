@@ -57,13 +57,15 @@ def test_finished_job_returns_at_once(dataset, tmp_path, caplog):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_mistake_is_raised_with_the_trainers_own_line(tmp_path, processes):
     job = write_job(write_dataset(tmp_path / "dataset", classes=1), tmp_path / "out")
-    with pytest.raises(UserMistake, match="^train: all 1000 labels of 2013-01-01 to 2013-01-20 are 0; learning needs both$"):
+    with pytest.raises(
+        UserMistake, match=r"^train: all 1000 labels of 2013-01-01 to 2013-01-20 are 0; learning needs both$"
+    ):
         Torchrun().train(job, processes)
 
 
 def test_any_other_end_is_worth_another_try(dataset, tmp_path):
     job = write_job(dataset, tmp_path, learning_rate=1e30)
-    with pytest.raises(Unavailable, match="exit code 1: step .* largest gradient"):
+    with pytest.raises(Unavailable, match=r"exit code 1: step .* largest gradient"):
         Torchrun().train(job, 1)
 
 

@@ -29,7 +29,7 @@ def test_no_rows_is_one_line_that_names_the_windows(tmp_path):
 
 
 def test_one_class_is_one_line(tmp_path):
-    with pytest.raises(UserMistake, match="train: all 1000 labels of .* are 0; learning needs both"):
+    with pytest.raises(UserMistake, match=r"train: all 1000 labels of .* are 0; learning needs both"):
         load(write_dataset(tmp_path, classes=1))
 
 

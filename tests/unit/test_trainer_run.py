@@ -170,5 +170,3 @@ def test_wrong_job_is_one_line(tmp_path, change, message):
 def test_job_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(UserMistake, match="cannot read the job: No such file"):
         read(tmp_path / "job.json")
-
-

@@ -21,14 +21,14 @@ class FakeMLflow:
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 call = self.path.removeprefix("/api/2.0/mlflow/")
                 if not fake.away:
                     fake.calls.append((call, body))
                 self.answer({"run": {"info": {"run_id": "r1"}}} if call == "runs/create" else {})
 
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 self.answer({"experiment": {"experiment_id": "7"}})
 
             def answer(self, content: dict[str, Any]) -> None:

@@ -23,7 +23,9 @@ def test_graph_scores_as_lightgbm_does(missing):
     labels = (np.isin(ids[:, 0] % 7, (1, 4)) ^ (np.nan_to_num(numbers[:, 1]) > 1)).astype(np.float32)
     table = np.concatenate([ids.astype(np.float32), numbers], axis=1)
     data = lightgbm.Dataset(table, labels, categorical_feature=[0, 1])
-    booster = lightgbm.train({"objective": "binary", "verbose": -1, "num_threads": 1, "min_data_per_group": 10}, data, 30)
+    booster = lightgbm.train(
+        {"objective": "binary", "verbose": -1, "num_threads": 1, "min_data_per_group": 10}, data, 30
+    )
     graph = treegraph.graph(booster.dump_model(), 2, 2)
 
     # also values never seen in training: an id beyond all, a missing number where there was none, zero, and the extremes
