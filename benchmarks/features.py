@@ -71,7 +71,12 @@ def pandas(folder: Path) -> float:
             at = pd.to_datetime(rows["time"], utc=True, errors="coerce", format="ISO8601")
             numbers = rows[list(NUMBERS)].apply(pd.to_numeric, errors="coerce")
             label = pd.to_numeric(rows["click"], errors="coerce")
-            bad = at.isna() | rows["id"].isna() | ~label.isin([0, 1]) | (numbers.isna() & rows[list(NUMBERS)].notna()).any(axis=1)
+            bad = (
+                at.isna()
+                | rows["id"].isna()
+                | ~label.isin([0, 1])
+                | (numbers.isna() & rows[list(NUMBERS)].notna()).any(axis=1)
+            )
             typed = pd.concat([at, rows["id"], label, rows[list(CATEGORIES)], numbers], axis=1)[~bad]
             typed["window"] = typed["time"].dt.strftime("%Y-%m-%d")
             once = typed.drop_duplicates("id", keep="last").sort_values(["time", "id"])
@@ -117,7 +122,9 @@ def main() -> None:
     found["linear"] = (most["seconds"] / max(given.rows)) / (least["seconds"] / min(given.rows))
     found["flat"] = most["peak_gb"] / least["peak_gb"]
     found["peak_gb"] = most["peak_gb"]
-    holds = found["times_pandas"] >= BOUNDS["times_pandas"] and all(found[k] <= BOUNDS[k] for k in ("peak_gb", "linear", "flat"))
+    holds = found["times_pandas"] >= BOUNDS["times_pandas"] and all(
+        found[k] <= BOUNDS[k] for k in ("peak_gb", "linear", "flat")
+    )
     print(json.dumps({"figures": found, "bounds": BOUNDS, "holds": holds}))
 
 

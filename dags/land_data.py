@@ -6,8 +6,8 @@ Running a window again replaces exactly that window.
 
 from airflow.sdk import DAG
 
-from plugins import tasks
 from plugins.dag_settings import common, every_window, specs
+from plugins.tasks import data as tasks
 
 for spec in specs():
     with DAG(

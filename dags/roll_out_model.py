@@ -5,9 +5,10 @@ A guard that fails sends all traffic back to the champion at once. `champion` mo
 
 from airflow.sdk import DAG, chain
 
-from plugins import assets, tasks
+from plugins import assets
 from plugins.dag_settings import common, specs
 from plugins.operators import HoldStep
+from plugins.tasks import rollout as tasks
 
 for spec in specs():
     with DAG(f"{spec.name}.rollout", schedule=[assets.challenger(spec.name)], **common(spec, __doc__)):

@@ -1,14 +1,14 @@
 """Train a challenger on the newest windows, judge it, register it and ask a person for approval.
 
-Runs by the spec's schedule and whenever the watch asks; the run's first task says why. Approval moves the alias
-`challenger`, which starts the rollout.
+Runs by the spec's schedule and whenever the watch asks; the run's first task says why. An approved version starts the
+rollout; a rejected one keeps its reasons.
 """
 
 from airflow.sdk import DAG
 
-from plugins import tasks
 from plugins.dag_settings import common, specs, weekly_or_on_request
 from plugins.operators import Approve
+from plugins.tasks import train as tasks
 
 for spec in specs():
     with DAG(

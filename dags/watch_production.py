@@ -2,8 +2,8 @@
 
 from airflow.sdk import DAG
 
-from plugins import tasks
 from plugins.dag_settings import common, every_few_minutes, specs
+from plugins.tasks import watch as tasks
 
 for spec in specs():
     with DAG(f"{spec.name}.watch", schedule=every_few_minutes(spec), **common(spec, __doc__)):

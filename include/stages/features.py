@@ -10,7 +10,7 @@ from include.ports import Records, Tables
 from include.spec import Columns, ModelSpec
 from include.stages.assembly import assemble
 from include.stages.content import by_window, content_digest
-from include.stages.landing import touched
+from include.stages.landing import pieces, touched
 from include.stages.sorting import LANDED
 from include.stages.validation import failed
 
@@ -24,16 +24,21 @@ def build(spec: ModelSpec, windows: Sequence[Window], tables: Tables, records: R
     due = touched(spec, windows, records, run)
     blocked = set(failed(due, records))
     passed = [w for w in due if label(w.start) not in blocked]
-    if not passed:
-        return []
-    landed = tables.read(LANDED, passed)
-    rows = landed.select([*columns(spec.columns), "window"])
-    if spec.features.aggregates.groups:
-        rows = _with_aggregates(spec, passed, landed, tables, run)
-    there, parts = set(tables.windows(FEATURES)), by_window(rows, [spec.columns.time, *spec.columns.keys])
-    for window in passed:
+    there = set(tables.windows(FEATURES))
+    for piece in pieces(passed, records):
+        _build(spec, piece, tables, records, run, there)
+    return [label(w.start) for w in passed]
+
+
+def _build(
+    spec: ModelSpec, windows: Sequence[Window], tables: Tables, records: Records, run: str, there: set[str]
+) -> None:
+    parts = by_window(_computed(spec, windows, tables, run), [spec.columns.time, *spec.columns.keys])
+    for window in windows:
         name = label(window.start)
-        own = parts.get(name, rows.slice(0, 0).drop_columns(["window"]))
+        own = parts.get(name)
+        if own is None:  # it landed without a row
+            continue
         digest, before = content_digest(own), records.read(BUILT, name) or {}
         version = before.get("table_version")
         if digest != before.get("digest") or name not in there:
@@ -42,7 +47,6 @@ def build(spec: ModelSpec, windows: Sequence[Window], tables: Tables, records: R
             "window": name, "rows": own.num_rows, "digest": digest, "table_version": version,
             "landed": (records.read(LANDED, name) or {})["digest"], "spec_digest": spec.digest, "run": run,
         })  # fmt: skip
-    return [label(w.start) for w in passed]
 
 
 def columns(asked: Columns) -> list[str]:
@@ -50,12 +54,15 @@ def columns(asked: Columns) -> list[str]:
     return list(dict.fromkeys([asked.time, *asked.keys, asked.label, *asked.features]))
 
 
-def _with_aggregates(
-    spec: ModelSpec, windows: Sequence[Window], landed: pa.Table, tables: Tables, run: str
-) -> pa.Table:
+def _computed(spec: ModelSpec, windows: Sequence[Window], tables: Tables, run: str) -> pa.Table:
+    """The windows' rows with every feature, in column `window` the window."""
+    landed = tables.read(LANDED, windows)
+    rows = landed.select([*columns(spec.columns), "window"])
+    if not spec.features.aggregates.groups:
+        return rows
     from include.stages import aggregation  # Ibis takes seconds to import
 
     aggregation.land_sums(spec, windows, landed, tables, run)
     known = aggregation.history(spec, tables, windows[0], windows[-1])
-    rows = pl.DataFrame(pl.from_arrow(landed.select([*columns(spec.columns), "window"])))
-    return aggregation.with_aggregates(spec, rows, known).to_arrow(compat_level=pl.CompatLevel.oldest())
+    whole = aggregation.with_aggregates(spec, pl.DataFrame(pl.from_arrow(rows)), known)
+    return whole.to_arrow(compat_level=pl.CompatLevel.oldest())

@@ -4,7 +4,7 @@ A window holds what every file delivered for it: reading a file again replaces t
 row, which comes with a later window's file, goes to its own window and stays there however often either is landed again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import polars as pl
@@ -20,6 +20,8 @@ from include.stages.spool import Spool
 
 #: What a run landed, by its id: its windows, late ones among them.
 LANDINGS = "landings"
+#: What the stages after landing hold in memory at once.
+ROWS_AT_ONCE = 500_000
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,26 @@ def touched(spec: ModelSpec, windows: Sequence[Window], records: Records, run: s
     record = records.read(LANDINGS, run) or {"windows": []}
     starts = {parse(landed["window"]) for landed in record["windows"]} | {w.start for w in windows}
     return [Window(start, start + spec.window.length) for start in sorted(starts)]
+
+
+def pieces(windows: Sequence[Window], records: Records) -> Iterator[list[Window]]:
+    """The windows in order, as many together as hold at most `ROWS_AT_ONCE` rows; always one at least."""
+    piece: list[Window] = []
+    rows = 0
+    for window in windows:
+        more = height(window, records)
+        if piece and rows + more > ROWS_AT_ONCE:
+            yield piece
+            piece, rows = [], 0
+        piece.append(window)
+        rows += more
+    if piece:
+        yield piece
+
+
+def height(window: Window, records: Records) -> int:
+    """How many rows the window has landed."""
+    return int((records.read(LANDED, label(window.start)) or {"landed": 0})["landed"])
 
 
 def _refuse_too_many(spec: ModelSpec, spool: Spool, read: int) -> None:

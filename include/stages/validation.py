@@ -1,15 +1,16 @@
 """Validation: is a landed window what the spec and the last windows let one expect? One verdict a window, kept as a record."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
 from include.domain.verdict import Outcome, Verdict
 from include.domain.windows import Window, label
 from include.ports import Profile, Records, Tables, Validator
 from include.spec import ModelSpec
-from include.stages.landing import touched
+from include.stages.landing import pieces, touched
 from include.stages.sorting import LANDED
 
 VALIDATED = "validated"
@@ -24,14 +25,18 @@ def validate(
 
     Raises UserMistake for an expectation of the spec that cannot be judged.
     """
-    due = touched(spec, windows, records, run)
-    first = due[0].start - LAST * spec.window.length
-    before = list(Window(first, due[0].start).split(spec.window)) if LAST else []
-    span = list(Window(first, due[-1].end).split(spec.window))
-    rows = pl.DataFrame(pl.from_arrow(tables.read(LANDED, [w for w in span if w in set(due) or w in set(before)])))
-    profiles = profile(spec, rows, due)
-    asked = rows.filter(pl.col("window").is_in([p.window for p in profiles]))
-    verdicts, page = validator.validate(asked.to_arrow(compat_level=pl.CompatLevel.oldest()), profiles, run)
+    verdicts: dict[str, Verdict] = {}
+    for number, piece in enumerate(pieces(touched(spec, windows, records, run), records)):
+        found = _validate(spec, piece, tables, validator, records, f"{run}-{number}" if number else run)
+        verdicts |= found
+    return verdicts
+
+
+def _validate(
+    spec: ModelSpec, windows: Sequence[Window], tables: Tables, validator: Validator, records: Records, run: str
+) -> dict[str, Verdict]:
+    profiles, rows = _profiles(spec, windows, tables, records)
+    verdicts, page = validator.validate(rows, profiles, run)
     for each in profiles:
         landed = records.read(LANDED, each.window) or {}
         records.write(VALIDATED, each.window, {
@@ -39,6 +44,22 @@ def validate(
             "digest": landed.get("digest"), "table_version": landed.get("table_version"), "spec_digest": spec.digest,
         })  # fmt: skip
     return dict(verdicts)
+
+
+def _profiles(
+    spec: ModelSpec, windows: Sequence[Window], tables: Tables, records: Records
+) -> tuple[list[Profile], pa.Table]:
+    """The windows in numbers, and their rows."""
+    before = [_earlier(spec, windows[0], n) for n in range(1, LAST + 1)]
+    compared = next(pieces(before, records))
+    columns = spec.columns
+    names = list(
+        dict.fromkeys([columns.time, *columns.keys, columns.label, *columns.outcomes, *columns.features, "window"])
+    )
+    rows = pl.DataFrame(pl.from_arrow(tables.read(LANDED, [*compared, *windows], columns=names)))
+    profiles = profile(spec, rows, windows, _recorded(before, records))
+    asked = rows.filter(pl.col("window").is_in([p.window for p in profiles]))
+    return profiles, asked.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 def failed(windows: Sequence[Window], records: Records) -> list[str]:
@@ -53,15 +74,24 @@ def _passed(name: str, records: Records) -> bool:
     return Verdict.from_dict(validated["verdict"]).outcome is Outcome.PASS
 
 
-def profile(spec: ModelSpec, rows: pl.DataFrame, windows: Sequence[Window]) -> list[Profile]:
-    """The windows in numbers, each against the windows before it; `rows` hold both."""
+def _recorded(windows: Sequence[Window], records: Records) -> dict[str, dict[str, Any]]:
+    """Rows and label rate of windows judged before, so that large ones need not be read again."""
+    told = {label(w.start): records.read(VALIDATED, label(w.start)) for w in windows}
+    return {name: facts["measures"] for name, facts in told.items() if facts and facts["measures"]["rows"]}
+
+
+def profile(
+    spec: ModelSpec, rows: pl.DataFrame, windows: Sequence[Window], recorded: Mapping[str, dict[str, Any]]
+) -> list[Profile]:
+    """The windows in numbers, each against the windows before it; `rows` hold both, of the earlier ones as many as fit
+    into memory, and `recorded` what was measured of the others."""
     columns = spec.columns
     measured = rows.group_by("window").agg(
         pl.len().alias("rows"), pl.col(columns.label).mean().alias("label_rate"),
         pl.col(columns.time).max().alias("last"),
         *(pl.col(name).is_null().mean().alias(f"nulls.{name}") for name in columns.features),
     )  # fmt: skip
-    by_window = {row["window"]: row for row in measured.iter_rows(named=True)}
+    by_window = {**recorded, **{row["window"]: row for row in measured.iter_rows(named=True)}}
     unseen = {name: _unseen(rows, name) for name in columns.categorical}
     return [_profile(spec, window, by_window, unseen) for window in windows]
 
@@ -75,7 +105,7 @@ def _profile(
         return Profile(name, {"rows": 0.0})
     last = [measured[n] for n in _last(spec, window) if n in measured]
     median = pl.Series([float(m["rows"]) for m in last]).median() if len(last) >= ENOUGH else None
-    rates = pl.Series([m["label_rate"] for m in last if m["label_rate"] is not None], dtype=pl.Float64)
+    rates = pl.Series([m["label_rate"] for m in last if m.get("label_rate") is not None], dtype=pl.Float64)
     usual = rates.median() if len(rates) >= ENOUGH else None
     silence = (window.end - own["last"]) / spec.window.length
     return Profile(name, {
@@ -88,7 +118,12 @@ def _profile(
 
 
 def _last(spec: ModelSpec, window: Window) -> list[str]:
-    return [label(window.start - n * spec.window.length) for n in range(1, LAST + 1)]
+    return [label(_earlier(spec, window, n).start) for n in range(1, LAST + 1)]
+
+
+def _earlier(spec: ModelSpec, window: Window, n: int) -> Window:
+    start = window.start - n * spec.window.length
+    return Window(start, start + spec.window.length)
 
 
 def _unseen(rows: pl.DataFrame, column: str) -> dict[str, float]:

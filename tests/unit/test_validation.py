@@ -40,7 +40,7 @@ def world(days: int) -> made.World:
 
 def measures(rows: list[dict[str, Any]], day: int) -> Mapping[str, float | None]:
     frame = pl.DataFrame(rows).with_columns(window=pl.col("at").dt.strftime("%Y-%m-%d"))
-    return validation.profile(SPEC, frame, [made.window(day)])[0].measures
+    return validation.profile(SPEC, frame, [made.window(day)], {})[0].measures
 
 
 def rows_of(day: int, count: int, **values: Any) -> list[dict[str, Any]]:

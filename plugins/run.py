@@ -1,0 +1,51 @@
+"""What a task asks of the run it belongs to."""
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import get_current_context
+
+from include.domain.errors import UserMistake
+from include.domain.windows import Window, parse
+from include.spec import ModelSpec, find
+
+if TYPE_CHECKING:
+    from include.wiring import Parts
+
+#: A stored thing as XCom carries it: `uri` and `digest`.
+Ref = dict[str, str]
+
+
+def open_model(model: str) -> tuple[ModelSpec, "Parts"]:
+    from include import wiring
+
+    return find(model), wiring.parts()
+
+
+def run_name() -> str:
+    """The run's id as a folder's name."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", str(get_current_context()["run_id"]))
+
+
+def windows_of_run(spec: ModelSpec) -> list[Window]:
+    """The windows of this run: the range asked for, or the run's own data interval."""
+    context = get_current_context()
+    start, end = (context["params"].get(name) for name in ("start", "end"))
+    if bool(start) != bool(end):
+        raise UserMistake("give both start and end, or neither")
+    if start and end:
+        span = Window(parse(start), parse(end))
+    elif context.get("data_interval_start") and context["data_interval_start"] < context["data_interval_end"]:
+        span = Window(
+            parse(context["data_interval_start"].isoformat()), parse(context["data_interval_end"].isoformat())
+        )
+    else:
+        raise UserMistake("this run has no window of its own: trigger it with start and end, or backfill the range")
+    return list(span.split(spec.window))
+
+
+def event_extra() -> dict[str, Any]:
+    """The extra of the newest asset event that started this run; empty when none did."""
+    events = get_current_context()["triggering_asset_events"]
+    newest = [event for name in events for event in events[name]]
+    return dict(newest[-1].extra) if newest else {}

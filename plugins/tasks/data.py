@@ -1,0 +1,67 @@
+"""Tasks of `<model>.data`: land, validate, features."""
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Param, task
+
+from include.domain.errors import UserMistake
+from include.domain.verdict import merge
+from include.spec import ModelSpec
+from plugins import assets
+from plugins.outcome import settle
+from plugins.run import open_model, run_name, windows_of_run
+
+if TYPE_CHECKING:
+    pass
+
+RANGE = {
+    "start": Param(
+        None, type=["null", "string"], description="Land from this time on; the run's own window when empty"
+    ),
+    "end": Param(None, type=["null", "string"], description="up to this time, exclusive"),
+}
+
+
+@task(pool="data")
+def land(model: str) -> dict[str, int]:
+    """Read the source's rows of the run's windows into `landed`; what cannot be read goes to `quarantine`."""
+    from include.stages import landing
+
+    spec, parts = open_model(model)
+    report = landing.land(
+        spec, windows_of_run(spec), parts.source(spec), parts.tables(spec), parts.records(spec), run_name()
+    )
+    return {"read": report.read, "landed": report.landed, "quarantined": report.quarantined,
+            "duplicates": report.duplicates, "windows": len(report.windows)}  # fmt: skip
+
+
+@task(pool="data")
+def validate(model: str) -> int:
+    """Judge the landed windows with Great Expectations; a failing window blocks what depends on it, and nothing else."""
+    from include.stages import validation
+
+    spec, parts = open_model(model)
+    verdicts = validation.validate(
+        spec, windows_of_run(spec), parts.tables(spec), parts.validator(spec), parts.records(spec), run_name()
+    )
+    settle(merge(f"{len(verdicts)} windows", list(verdicts.values())))
+    return len(verdicts)
+
+
+def build_features(spec: ModelSpec) -> Any:
+    """The task `features`; its asset tells whoever waits for new windows."""
+
+    @task(pool="data", trigger_rule="all_done", outlets=[assets.features(spec.name)])
+    def features(model: str) -> int:
+        """Compute the features of the windows that passed; fails naming those that did not."""
+        from include.stages import features as stage
+        from include.stages import validation
+
+        spec, parts = open_model(model)
+        windows, records = windows_of_run(spec), parts.records(spec)
+        built = stage.build(spec, windows, parts.tables(spec), records, run_name())
+        if failed := validation.failed(windows, records):
+            raise UserMistake(f"no features for {', '.join(failed)}: not validated with pass")
+        return len(built)
+
+    return features(spec.name)
