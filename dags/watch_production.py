@@ -7,4 +7,6 @@ from plugins.tasks import watch as tasks
 
 for spec in specs():
     with DAG(f"{spec.name}.watch", schedule=every_few_minutes(spec), **common(spec, __doc__)):
-        tasks.request(spec, tasks.decide(spec.name, tasks.sense(spec.name)))
+        decision = tasks.decide(spec.name, tasks.sense(spec.name))
+        tasks.request(spec, decision)
+        tasks.report(spec.name, decision)

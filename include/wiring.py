@@ -6,6 +6,7 @@ Adapters are imported where they are made, because some take seconds and each ta
 from dataclasses import dataclass
 from pathlib import Path
 
+from include.domain.course import Course
 from include.ports import (
     Launcher,
     Ledger,
@@ -94,6 +95,11 @@ class Parts:
         from include.adapters.sources import FileSource
 
         return FileSource(spec.source, self.settings.home)
+
+    def watch_page(self, spec: ModelSpec, course: Course) -> Path:
+        from include.adapters import watch_page
+
+        return watch_page.write(course, self.settings.reports / spec.name / "watch.html")
 
     def watch_folder(self, spec: ModelSpec) -> Path:
         """What each look of the watch saw."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from include.domain.errors import Corrupt, UserMistake
-from include.ports import Launcher, Reference
+from include.ports import Launcher, Ledger, Reference
 from include.spec import Family, ModelSpec
 from include.stages import records
 
@@ -32,6 +32,13 @@ def train(
     if result is None:
         raise Corrupt(f"{out}: the trainer ended well but wrote no manifest.json; see its log")
     return result
+
+
+def account(spec: ModelSpec, result: Reference, as_of: str, run: str, ledger: Ledger) -> None:
+    """Note the training's hours, once a run, for the watch's monthly budget."""
+    if all(row["run"] != run for row in ledger.read(spec.name, "training")):
+        hours = records.read(result)["seconds"] / 3600
+        ledger.append(spec.name, "training", run=run, as_of=as_of, hours=hours)
 
 
 def finished(out: Path, dataset: Reference, spec_digest: str) -> Reference | None:

@@ -1,6 +1,6 @@
 """Tasks of `<model>.data`: land, validate, features."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.sdk import Param, task
 
@@ -10,9 +10,6 @@ from include.spec import ModelSpec
 from plugins import assets
 from plugins.outcome import settle
 from plugins.run import open_model, run_name, windows_of_run
-
-if TYPE_CHECKING:
-    pass
 
 RANGE = {
     "start": Param(

@@ -1,15 +1,11 @@
 """Tasks of `<model>.rollout`, but for the steps, which are operators."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from airflow.sdk import task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from plugins.run import event_extra, open_model, run_name
-
-if TYPE_CHECKING:
-    pass
 
 
 @task(task_id="begin", pool="serving")

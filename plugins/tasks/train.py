@@ -62,8 +62,12 @@ def train(spec: ModelSpec, dataset: Any) -> Any:
     @task(task_id="train", pool="training", execution_timeout=spec.training.timeout)
     def train_challenger(model: str, dataset: Ref) -> Ref:
         """Train the spec's model under torchrun; a retry resumes from the last checkpoint."""
+        from include.stages import training
+
         spec, parts = open_model(model)
-        return asdict(_train(spec, parts, dataset, spec.model.family))
+        result = _train(spec, parts, dataset, spec.model.family)
+        training.account(spec, result, _checked()["as_of"], run_name(), parts.ledger())
+        return asdict(result)
 
     return train_challenger(spec.name, dataset)
 
@@ -179,7 +183,11 @@ def _train(spec: ModelSpec, parts: "Parts", dataset: Ref, family: Any) -> "Refer
     from include.ports import Reference
     from include.stages import training
 
-    cause = get_current_context()["ti"].xcom_pull(task_ids="validate")["cause"]
     return training.train(
         spec, Reference(**dataset), parts.run_folder(spec, run_name()), parts.launcher(),
-        family=family, tracking_url=parts.settings.mlflow_url, tags={"cause": cause})  # fmt: skip
+        family=family, tracking_url=parts.settings.mlflow_url, tags={"cause": _checked()["cause"]})  # fmt: skip
+
+
+def _checked() -> dict[str, str]:
+    """What the run's first task found: `cause` and `as_of`."""
+    return dict(get_current_context()["ti"].xcom_pull(task_ids="validate"))

@@ -1,7 +1,7 @@
 """Tasks of `<model>.watch`: sense, decide, request."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.sdk import Variable, get_current_context, task
 from airflow.sdk.definitions.asset.metadata import Metadata
@@ -10,9 +10,6 @@ from airflow.sdk.exceptions import AirflowSkipException
 from include.spec import ModelSpec
 from plugins import assets
 from plugins.run import Ref, open_model, run_name
-
-if TYPE_CHECKING:
-    pass
 
 
 @task(pool="serving")
@@ -41,6 +38,18 @@ def decide(model: str, seen: Ref) -> dict[str, Any]:
         spec, observation.kept(Reference(**seen)), parts.ledger(), run=run_name(),
         running=f"{model}.train" if running else None, paused=paused)  # fmt: skip
     return asdict(decision)
+
+
+@task(pool="serving")
+def report(model: str, decision: dict[str, Any]) -> str | None:
+    """The page for people: performance and drift since the champion's training, and every decision with its reason."""
+    from include.stages import history
+
+    spec, parts = open_model(model)
+    course = history.course(
+        spec, tables=parts.tables(spec), signals=parts.signals(), registry=parts.registry(), ledger=parts.ledger()
+    )
+    return course and str(parts.watch_page(spec, course))
 
 
 def request(spec: ModelSpec, decision: Any) -> Any:
