@@ -15,7 +15,7 @@ setup: $(VENV)/.locked ## the virtual environment with the locked requirements
 
 $(VENV)/.locked: $(ROOT)requirements.lock
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null || { \
-	  echo "Perennial needs Python 3.11 or 3.12, found: $$("$(PYTHON)" --version 2>&1 || echo none). Install it or run: make PYTHON=/path/to/python3.11"; exit 1; }
+	  echo "Perennial needs Python 3.11 or 3.12, found: $$("$(PYTHON)" --version 2>/dev/null || echo none). Install it or run: make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x "$(VENV)/bin/python" || "$(PYTHON)" -m venv "$(VENV)" || { \
 	  rm -rf "$(VENV)"; echo "$(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
 	@echo "installing the locked requirements into .venv"
@@ -44,5 +44,6 @@ bench-%: setup ## bench-judgement, bench-features, bench-train, bench-serve, ben
 	@$(PY) -m benchmarks.$*
 schema: setup ## the spec's JSON Schema, written to docs/
 	@$(PY) -m include.local schema > "$(ROOT)docs/spec.schema.json"
-lock: setup ## resolve requirements*.txt anew into requirements.lock
-	@cd "$(ROOT)" && .venv/bin/uv pip compile -q requirements-dev.txt --python-version 3.11 --no-emit-find-links --no-header --no-annotate -o requirements.lock && sed -i 's/+cpu//' requirements.lock
+lock: setup ## resolve requirements*.txt anew into requirements.lock, keeping what still fits
+	@cd "$(ROOT)" && sed -i '/^torch==/d' requirements.lock && .venv/bin/uv pip compile -q requirements-dev.txt \
+	  --python-version 3.11 --no-emit-find-links --no-header --no-annotate -o requirements.lock && sed -i 's/+cpu//' requirements.lock

@@ -95,7 +95,7 @@ def main() -> int:
     try:
         command(stack.remembered(from_env()), **arguments)
     except (PerennialError, ValueError) as fault:
-        Console(stderr=True).print(f"[red]{fault}", highlight=False)
+        Console(stderr=True).print(f"[red]{fault}", highlight=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         return 130
