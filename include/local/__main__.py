@@ -60,6 +60,7 @@ def demo(settings: Settings) -> None:
     from include.local import story
 
     story.play(settings, console)
+    links(stack.remembered(settings))
 
 
 def rollback(settings: Settings, model: str) -> None:
@@ -75,9 +76,9 @@ def schema(_: Settings) -> None:
 
 
 def links(settings: Settings) -> None:
-    password = json.loads((settings.home / "airflow" / "passwords.json").read_text())["admin"]
-    console.print(f"Airflow  {settings.airflow_url}   user admin, password {password}")
-    console.print(f"MLflow   {settings.mlflow_url}")
+    console.print(f"Airflow  {settings.airflow_url}   user admin, password {stack.password(settings)}")
+    console.print(f"Runs     {settings.airflow_url}/dags/{settings.model}.train/runs")
+    console.print(f"MLflow   {settings.mlflow_url}/#/models/{settings.model}")
     console.print(f"Gateway  {settings.gateway_url}/predict")
 
 

@@ -19,6 +19,7 @@ import httpx
 from include.adapters import traefik
 from include.domain.errors import Unavailable, UserMistake
 from include.local import processes
+from include.local.rest import Airflow
 from include.settings import ROOT, Settings, inherited
 
 NEEDED_BYTES = 4 << 30
@@ -123,7 +124,14 @@ def up(settings: Settings, say: Callable[[str], None]) -> Settings:
     say("starting " + ", ".join(processes.parse_procfile((ROOT / "Procfile").read_text())))
     processes.start(settings.home, ROOT, variables)
     wait_healthy(settings)
+    mlflow: dict[str, str | int] = {"host": settings.host, "port": settings.mlflow_port}
+    Airflow(settings.airflow_url, password(settings)).apply(ROOT / "airflow_settings.yaml", mlflow=mlflow)
     return settings
+
+
+def password(settings: Settings) -> str:
+    """The admin's, made at the first start."""
+    return str(json.loads((settings.home / "airflow" / "passwords.json").read_text())["admin"])
 
 
 def database(home: Path) -> Path:

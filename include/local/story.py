@@ -1,6 +1,5 @@
 """`make demo`: a winter model is born, shipped, goes stale in summer and is replaced, on real flights, through Airflow."""
 
-import json
 import shutil
 import signal
 import time
@@ -15,7 +14,7 @@ from include.domain.errors import Unavailable, UserMistake
 from include.local import chronicle, flights, processes, stack
 from include.local.replay import Replay
 from include.local.rest import Airflow
-from include.settings import ROOT, Settings
+from include.settings import Settings
 
 MODEL, KEY = "flights", "flight_id"
 WINTER = (datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 4, 1, tzinfo=UTC))
@@ -71,16 +70,12 @@ def bar(console: Console) -> Iterator[Progress]:
 
 class Story:
     def __init__(self, settings: Settings, progress: Progress) -> None:
-        password = json.loads((settings.home / "airflow" / "passwords.json").read_text())["admin"]
         self.settings, self.progress = settings, progress
-        self.airflow = Airflow(settings.airflow_url, password)
+        self.airflow = Airflow(settings.airflow_url, stack.password(settings))
         self.timed: list[chronicle.Timed] = []
         self.champion = False
 
     def tell(self) -> None:
-        self.airflow.apply(
-            ROOT / "airflow_settings.yaml", mlflow={"host": self.settings.host, "port": self.settings.mlflow_port}
-        )
         self.airflow.await_dags({f"{MODEL}.{family}" for family in ("data", "train", "rollout", "watch")})
         for family in ("data", "train", "rollout"):
             self.airflow.pause(f"{MODEL}.{family}", paused=False)

@@ -1,7 +1,6 @@
 """The whole loop on the real stack: what `make demo` does, asserted through Airflow's, MLflow's and the gateway's APIs."""
 
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -51,8 +50,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     try:
         story.play(settings, Console(file=out, width=140))
         settings = stack.remembered(settings)
-        password = json.loads((home / "airflow" / "passwords.json").read_text())["admin"]
-        yield Told(settings, Airflow(settings.airflow_url, password), out.getvalue())
+        yield Told(settings, Airflow(settings.airflow_url, stack.password(settings)), out.getvalue())
     except BaseException:
         print(out.getvalue())
         raise
@@ -132,6 +130,12 @@ def test_a_rollback_needs_neither_airflow_nor_mlflow(told: Told) -> None:
     controls.router.apply(MODEL, Routes(canary=10))
     rollout.rollback(MODEL, controls, "a person said so")
     assert controls.router.current(MODEL) == Routes()
+
+
+def test_the_settings_file_is_loaded(told: Told) -> None:
+    pools = {pool["name"]: pool["slots"] for pool in told.airflow.get("/pools")["pools"]}
+    assert pools["training"] == 1
+    assert told.airflow.get("/connections/mlflow")["port"] == told.settings.mlflow_port
 
 
 def test_the_story_ends_with_its_tables(told: Told) -> None:
