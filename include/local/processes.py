@@ -134,9 +134,10 @@ def memory(pid: int) -> int:
     """Bytes that the process and its children hold for themselves (unique set size)."""
     try:
         process = psutil.Process(pid)
-        return sum(p.memory_full_info().uss for p in (process, *process.children(recursive=True)))
+        family = [process, *process.children(recursive=True)]
     except psutil.Error:
         return 0
+    return sum(map(_own_memory, family))
 
 
 def _manager(home: Path) -> psutil.Process | None:
@@ -145,6 +146,13 @@ def _manager(home: Path) -> psutil.Process | None:
     except (OSError, ValueError, psutil.Error):
         return None
     return process if _environment(process).get(MARK) == str(home) else None
+
+
+def _own_memory(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().uss)
+    except psutil.Error:  # a child that ended meanwhile
+        return 0
 
 
 def _environment(process: psutil.Process) -> dict[str, str]:
