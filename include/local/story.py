@@ -31,8 +31,9 @@ MARKS = {"success": "[green]✓", "failed": "[red]✗", "skipped": "[dim]–", "
 def play(settings: Settings, console: Console) -> None:
     """Tell the story and leave the stack up; Ctrl-C leaves nothing running."""
     begun = time.monotonic()
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.default_int_handler)
     start_clean(settings)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         settings = stack.up(settings, lambda text: console.print(f"[dim]{text} …"))
         with bar(console) as progress:
@@ -41,7 +42,8 @@ def play(settings: Settings, console: Console) -> None:
         chronicle.show(settings, MODEL, story.timed, console)
         console.print(f"\nIt took {time.monotonic() - begun:.0f} s. The stack stays up: make status, make down.")
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(stop, signal.SIG_IGN)
         console.print("stopping everything …")
         stack.down(settings)
         raise
