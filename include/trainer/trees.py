@@ -3,16 +3,18 @@
 import time
 from typing import Any
 
-import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
-from include.trainer import treegraph
+from include.trainer import openmp, treegraph
 from include.trainer.dataset import Dataset
 from include.trainer.fitted import Fitted
 from include.trainer.job import Job
 from include.trainer.threads import threads
 from include.trainer.tracking import Tracker
+
+openmp.load()
+import lightgbm  # noqa: E402 - it links the runtime that was just loaded
 
 ROUNDS = 400
 PATIENCE = 50  #: rounds without a lower logloss on the validate windows before growing ends
