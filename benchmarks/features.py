@@ -38,7 +38,8 @@ def ours(folder: Path) -> float:
     from include.adapters.records import JsonRecords
     from include.adapters.sources import FileSource
     from include.domain.windows import Window, parse
-    from include.spec import Source, find
+    from include.spec import Source
+    from include.specs import find
     from include.stages import features, landing, validation
 
     known = find("clicks")

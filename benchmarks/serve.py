@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 import torch
 
-from include import spec
+from include import spec, specs
 from include.adapters.traefik import for_settings, lay_out
 from include.domain.encoding import Encoding, fit
 from include.local import flights
@@ -43,7 +43,7 @@ ROWS = 5000
 
 def prepare(home: Path) -> tuple[list[dict[str, Any]], np.ndarray]:
     """The artifact and the callers' bodies under `home`; the rows and the scores torch gives them."""
-    found = spec.find("flights")
+    found = specs.find("flights")
     columns, past = found.columns, list(flights.requests(date(2013, 1, 1), date(2013, 4, 1)))
     rows = list(islice(flights.requests(date(2013, 4, 1), date(2013, 4, 10)), ROWS))
     encoding = fit(

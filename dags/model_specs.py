@@ -1,6 +1,6 @@
 """No DAG: reads every spec, so that Airflow shows a wrong one as an import error here while the other models' DAGs stay."""
 
-from include.spec import load_all
+from include.specs import load_all
 
 if faults := load_all()[1]:
     raise ValueError("\n".join(map(str, faults)))

@@ -5,7 +5,8 @@ from typing import Any
 
 from airflow.sdk import AssetOrTimeSchedule, CronDataIntervalTimetable, CronTriggerTimetable
 
-from include.spec import ModelSpec, load_all
+from include.spec import ModelSpec
+from include.specs import load_all
 from plugins import assets
 from plugins.outcome import BY_CAUSE
 

@@ -57,8 +57,7 @@ class HoldStep(BaseOperator):
         return [cls(task_id=name, model=spec.name, step=number) for number, name in enumerate(names)]
 
     def execute(self, context: Any) -> None:
-        from include import spec as specs
-        from include import wiring
+        from include import specs, wiring
         from include.stages import rollout
 
         reason = rollout.enter(specs.find(self.model), wiring.parts().controls(), self.step, datetime.now(UTC))

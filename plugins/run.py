@@ -7,7 +7,8 @@ from airflow.sdk import get_current_context
 
 from include.domain.errors import UserMistake
 from include.domain.windows import Window, parse
-from include.spec import ModelSpec, find
+from include.spec import ModelSpec
+from include.specs import find
 
 if TYPE_CHECKING:
     from include.wiring import Parts

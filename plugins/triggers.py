@@ -22,8 +22,7 @@ class Looks(BaseTrigger):
         return "plugins.triggers.Looks", {"model": self.model}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        from include import spec as specs
-        from include import wiring
+        from include import specs, wiring
         from include.stages import rollout_look
 
         spec = specs.find(self.model)

@@ -19,6 +19,10 @@ CHALLENGER = "challenger"
 CHAMPION = "champion"
 
 
+#: What is measured of a challenger beside its scores, by name: on the real server, and of the exported file.
+MEASURED = ("p99_ms", "memory_mb", "score_gap", "model_mb")
+
+
 @dataclass(frozen=True)
 class AgainstChampion:
     """The challenger may be worse by no more than `margin`, in units of `metric` (logloss is in nats).

@@ -12,7 +12,8 @@ from include.adapters.sources import FileSource
 from include.domain.windows import Window, parse
 from include.local import clicks
 from include.local.clicks import Clicks, Drift
-from include.spec import Source, find
+from include.spec import Source
+from include.specs import find
 from include.stages import landing
 
 DAY = date(2024, 1, 1)

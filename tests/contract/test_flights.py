@@ -17,7 +17,8 @@ from include.domain.verdict import Check, Outcome, Verdict
 from include.domain.windows import Window, parse
 from include.local import flights
 from include.ports import Profile
-from include.spec import ModelSpec, find
+from include.spec import ModelSpec
+from include.specs import find
 from include.stages import aggregation, features, landing, validation
 
 HOUR = timedelta(hours=1)

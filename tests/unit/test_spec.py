@@ -9,7 +9,8 @@ import yaml
 
 from include.domain.errors import UserMistake
 from include.settings import ROOT
-from include.spec import ModelSpec, find, load, load_all
+from include.spec import ModelSpec
+from include.specs import find, load, load_all
 
 MINIMAL = {
     "name": "churn",
@@ -72,6 +73,18 @@ def test_columns_must_make_sense(tmp_path: Path, columns: dict[str, object], fau
     base: dict[str, object] = {"time": "t", "label": "y", "keys": ["k"], "numeric": ["x"]}
     with pytest.raises(UserMistake, match=fault):
         load(write(tmp_path, "churn", columns=base | columns))
+
+
+def test_a_gate_on_what_there_is_not_is_named_by_its_path(tmp_path: Path) -> None:
+    gates = {
+        "bounds": {"lift": {"min": 2}},
+        "baselines": ["logistic", "oracle"],
+        "slices": {"by": ["spend", "shoe_size"]},
+    }
+    with pytest.raises(UserMistake) as caught:
+        load(write(tmp_path, "churn", gates=gates))
+    for fault in ("gates.bounds: lift", "gates.baselines: oracle", "gates.slices.by: shoe_size"):
+        assert f"{fault} is not known" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["- a list", "a: [unclosed", "\xff"])
