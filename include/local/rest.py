@@ -16,11 +16,12 @@ FINISHED = {"success", "failed"}
 
 @dataclass(frozen=True)
 class TaskRun:
-    """One task of a run: its state and how long it worked, in seconds."""
+    """One task of a run: its state, how long it worked, in seconds, and which attempt that was."""
 
     task: str
     state: str | None
     seconds: float
+    attempt: int
 
 
 class Airflow:
@@ -78,14 +79,14 @@ class Airflow:
         """The tasks in the order they started."""
         rows = self.get(f"/dags/{dag}/dagRuns/{run}/taskInstances", limit=200)["task_instances"]
         rows.sort(key=lambda r: (r["start_date"] is None, r["start_date"] or "", r["task_id"]))
-        return [TaskRun(r["task_id"], r["state"], float(r["duration"] or 0)) for r in rows]
+        return [TaskRun(r["task_id"], r["state"], float(r["duration"] or 0), r["try_number"]) for r in rows]
 
     def follow(self, dag: str, run: str, timeout: float = 900) -> Iterator[list[TaskRun]]:
         """The run's tasks each time they change, until it is finished. Raises Unavailable at the time-out."""
         deadline, last = time.monotonic() + timeout, None
         while time.monotonic() < deadline:
             state, tasks = self.run(dag, run)["state"], self.tasks(dag, run)
-            shape = [(t.task, t.state) for t in tasks]
+            shape = [(t.task, t.state, t.attempt) for t in tasks]
             if shape != last or state in FINISHED:
                 yield tasks
             if state in FINISHED:
