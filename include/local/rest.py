@@ -33,6 +33,12 @@ class Airflow:
         login = self._call("POST", "/auth/token", json={"username": user, "password": password})
         self._client.headers["Authorization"] = f"Bearer {login['access_token']}"
 
+    def __enter__(self) -> "Airflow":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
     def apply(self, settings_file: Path, **hosts: Mapping[str, str | int]) -> None:
         """Create or update the file's connections, pools and variables; `hosts` override a connection's fields."""
         content = yaml.safe_load(settings_file.read_text())["airflow"]

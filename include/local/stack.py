@@ -125,7 +125,8 @@ def up(settings: Settings, say: Callable[[str], None]) -> Settings:
     processes.start(settings.home, ROOT, variables)
     wait_healthy(settings)
     mlflow: dict[str, str | int] = {"host": settings.host, "port": settings.mlflow_port}
-    Airflow(settings.airflow_url, password(settings)).apply(ROOT / "airflow_settings.yaml", mlflow=mlflow)
+    with Airflow(settings.airflow_url, password(settings)) as airflow:
+        airflow.apply(ROOT / "airflow_settings.yaml", mlflow=mlflow)
     return settings
 
 

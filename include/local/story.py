@@ -36,8 +36,8 @@ def play(settings: Settings, console: Console) -> None:
     start_clean(settings)
     try:
         settings = stack.up(settings, lambda text: console.print(f"[dim]{text} …"))
-        with bar(console) as progress:
-            story = Story(settings, progress)
+        with Airflow(settings.airflow_url, stack.password(settings)) as airflow, bar(console) as progress:
+            story = Story(settings, airflow, progress)
             story.tell()
         chronicle.show(settings, MODEL, story.timed, console)
         console.print(f"\nIt took {time.monotonic() - begun:.0f} s. The stack stays up: make status, make down.")
@@ -71,9 +71,8 @@ def bar(console: Console) -> Iterator[Progress]:
 
 
 class Story:
-    def __init__(self, settings: Settings, progress: Progress) -> None:
-        self.settings, self.progress = settings, progress
-        self.airflow = Airflow(settings.airflow_url, stack.password(settings))
+    def __init__(self, settings: Settings, airflow: Airflow, progress: Progress) -> None:
+        self.settings, self.airflow, self.progress = settings, airflow, progress
         self.timed: list[chronicle.Timed] = []
         self.champion = False
 

@@ -49,6 +49,7 @@ def test_progress_lines_reach_the_log_and_the_result_its_place(dataset, tmp_path
 def test_finished_job_returns_at_once(dataset, tmp_path, caplog):
     job = write_job(dataset, tmp_path, "logistic")
     Torchrun().train(job, 1)
+    caplog.clear()
     with caplog.at_level(logging.INFO, "include.adapters.torchrun"):
         Torchrun().train(job, 1)
     assert caplog.messages == [f"{tmp_path / 'manifest.json'} is there already"]

@@ -50,7 +50,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     try:
         story.play(settings, Console(file=out, width=140))
         settings = stack.remembered(settings)
-        yield Told(settings, Airflow(settings.airflow_url, stack.password(settings)), out.getvalue())
+        with Airflow(settings.airflow_url, stack.password(settings)) as airflow:
+            yield Told(settings, airflow, out.getvalue())
     except BaseException:
         print(out.getvalue())
         raise
