@@ -23,7 +23,7 @@ SPRING = (WINTER[1], datetime(2013, 7, 1, tzinfo=UTC))
 STEADY, FAST = 250.0, 2000.0
 MONTHS = timedelta(days=60)
 #: Tasks of the two data, train and rollout runs and of the watch, and the replay: the bar's length.
-STEPS = 2 * (3 + 9 + 6) + 3 + 1
+STEPS = 2 * (3 + 9 + 6) + 4 + 1
 DONE = {"success", "failed", "skipped", "upstream_failed"}
 MARKS = {"success": "[green]✓", "failed": "[red]✗", "skipped": "[dim]–", "upstream_failed": "[dim]·"}
 
