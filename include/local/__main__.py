@@ -9,7 +9,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from include.domain.errors import PerennialError
+from include.domain.errors import PerennialError, UserMistake
 from include.local import processes, stack
 from include.settings import Settings, from_env
 from include.spec import ModelSpec
@@ -67,6 +67,8 @@ def rollback(settings: Settings, model: str) -> None:
     from include.stages import rollout
     from include.wiring import Parts
 
+    if not (settings.gateway / "dynamic" / f"{model}.yml").exists():
+        raise UserMistake(f"the gateway knows no model named {model!r}; this stack serves {settings.model}")
     rollout.rollback(model, Parts(settings).controls(), "make rollback")
     console.print(f"{model}: all traffic goes to the stable slot")
 
