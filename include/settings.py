@@ -21,7 +21,6 @@ class Settings:
     gateway_admin_port: int = 8089
     stable_port: int = 9001
     canary_port: int = 9002
-    supervisor_port: int = 9009
 
     @property
     def airflow_url(self) -> str:
