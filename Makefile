@@ -7,7 +7,7 @@ PY := cd "$(ROOT)" && PYTHONPATH="$(ROOT)" "$(VENV)/bin/python"
 # uv reads variables of its own; where pip was told of wheels on a disk, uv is told the same.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: help setup demo up down status logs rollback test lint lock schema
+.PHONY: help setup demo up down status logs champion rollback test lint lock schema
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' "$(ROOT)Makefile" | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -23,8 +23,8 @@ $(VENV)/.locked: $(ROOT)requirements.lock
 	@VIRTUAL_ENV="$(VENV)" "$(VENV)/bin/uv" pip sync -q --compile-bytecode "$(ROOT)requirements.lock"
 	@touch "$@"
 
-demo: setup ## the whole story on real flights, about ten minutes; leaves the stack up
-	@$(PY) -m include.local demo
+demo: setup ## the whole story on real flights; SPOILED=1 adds a challenger that must be rejected; leaves the stack up
+	@$(PY) -m include.local demo $(if $(SPOILED),--spoiled)
 up: setup ## start the stack alone
 	@$(PY) -m include.local up
 down: setup ## stop it; nothing is left running
@@ -33,6 +33,8 @@ status: setup ## each process, its port, its health and memory
 	@$(PY) -m include.local status
 logs: setup ## follow the logs of all processes
 	@$(PY) -m include.local logs
+champion: setup ## make champion MODEL=flights [ON=2026-11-01]: who is, or was, champion, and why
+	@$(PY) -m include.local champion $(MODEL) $(ON)
 rollback: setup ## make rollback MODEL=flights: all traffic back to the champion, in a second
 	@$(PY) -m include.local rollback $(MODEL)
 

@@ -26,6 +26,8 @@ PROMOTED = (Relation.SUPERIOR, Relation.NOT_INFERIOR)
 POSITIVES = (0.05, 0.2)
 SPREAD, ERROR = 1.0, 0.3
 MARGIN, CONFIDENCE, ALPHA = 0.002, 0.95, 0.05
+#: Days of a test span on each of which a model's logits are off together by a normal error.
+DAYS, DAY_ROWS, DAY_ERROR, DAY_RUNS = 14, 900, 0.2, 1000
 GRID = np.linspace(-6, 6, 1201)
 DENSITY = np.exp(-(GRID**2) / 2) / np.exp(-(GRID**2) / 2).sum()
 
@@ -74,7 +76,7 @@ def evidence(random: np.random.Generator, rows: int, centre: float, error: float
 
 def compare(seen: Evidence, metric: Literal["logloss", "auc"], seed: int) -> tuple[Relation, float]:
     """What the gates say of the challenger, and by how much it is the worse."""
-    gates = Gates(baselines=(), min_positives=50, champion=AgainstChampion(metric, MARGIN, CONFIDENCE))
+    gates = Gates(baselines=(), max_score_gap=None, min_positives=50, champion=AgainstChampion(metric, MARGIN, CONFIDENCE))
     check = judge(gates, seen, seed).checks[-1]
     if check.interval is None or check.value is None:
         raise ValueError(check.sentence)
@@ -95,6 +97,23 @@ def errors(rows: int, positives: float, metric: Literal["logloss", "auc"], seed:
         naive = by if metric == "auc" else compare(seen, "auc", seed)[1]
         found["worse by the margin promoted by the naive rule"] += naive <= 0
     return {name: round(count / runs, 4) for name, count in found.items()}
+
+
+def dependent_days(seed: int) -> dict[str, float]:
+    """How often an equal challenger is called worse when days favour one model or the other, judged by day and by row."""
+    random, centre, found = np.random.default_rng(seed), centre_of(0.2), Counter[str]()
+    day = np.repeat(np.arange(DAYS), DAY_ROWS)
+    for i in track(range(DAY_RUNS), description=f"gates: {DAYS} dependent days"):
+        truth = random.normal(centre, SPREAD, len(day))
+        labels = (random.random(len(day)) < expit(truth)).astype(float)
+        scores = {
+            name: expit(truth + random.normal(0, ERROR, len(day)) + random.normal(0, DAY_ERROR, DAYS)[day])
+            for name in ("challenger", "champion")
+        }
+        for how, groups in (("by day", day), ("by row", None)):
+            relation, _ = compare(Evidence(labels, scores, groups=groups), "logloss", seed + i)
+            found[how] += relation is Relation.WORSE
+    return {f"equal called worse, {how}": round(count / DAY_RUNS, 4) for how, count in found.items()}
 
 
 def bootstrap_cost(seed: int) -> dict[str, float]:
@@ -122,12 +141,13 @@ def section(seed: int = 7) -> dict[str, Any]:
         f"{metric}, {rows} rows, {positives:.0%} positives": errors(rows, positives, metric, seed)
         for metric in metrics for rows in SIZES for positives in POSITIVES
     }  # fmt: skip
-    cost = bootstrap_cost(seed)
+    days, cost = dependent_days(seed), bootstrap_cost(seed)
     bounds = {"equal called worse": ALPHA, "worse by the margin promoted": ALPHA, "seconds": 5.0, "megabytes": 1000.0}
     holds = {
         name: all(found[name] <= ALPHA for found in cells.values())
         for name in ("equal called worse", "worse by the margin promoted")
     }
+    holds["equal called worse on dependent days"] = days["equal called worse, by day"] <= ALPHA
     holds |= {name: cost[name] < bounds[name] for name in ("seconds", "megabytes")}
     runs = {str(rows): count for rows, count in SIZES.items()}
-    return {"runs": runs, "figures": {"cells": cells, "bootstrap": cost}, "bounds": bounds, "holds": holds}
+    return {"runs": runs, "figures": {"cells": cells, "dependent days": days, "bootstrap": cost}, "bounds": bounds, "holds": holds}

@@ -192,6 +192,12 @@ class Registry(Protocol):
     def attach(self, run_id: str, files: Iterable[Path], folder: str) -> None:
         """Log files (plots, verdicts, cards) to the tracking run."""
 
+    def describe(self, run_id: str, tags: Mapping[str, str], text: str) -> None:
+        """Say of the tracking run what came of it: tags to search by, and a Markdown `text` for people."""
+
+    def page(self, run_id: str) -> str:
+        """The URL at which a person sees the tracking run and what is attached to it."""
+
 
 class Router(Protocol):
     """Splits a model's live traffic between the slots `stable` and `canary`."""
@@ -217,6 +223,9 @@ class Signals(Protocol):
 
     def predictions(self, model: str, since: datetime | None = None) -> pa.Table:
         """Logged predictions: id, at, time, version, slot, mode, key, score, ms, and the raw features as `features` (JSON)."""
+
+    def feedback(self, model: str) -> pa.Table:
+        """Labels that callers sent back: `id` of a prediction or its `key`, one of them null, and `label`."""
 
 
 class Ledger(Protocol):

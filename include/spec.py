@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Self, get_args
@@ -151,6 +152,22 @@ class Approval(Section):
     timeout: timedelta = timedelta(days=1)
 
 
+class Notification(Section):
+    """An Airflow notifier by its class and arguments, in whose texts `{title}` and `{text}` are filled in.
+
+    The default reaches chat, mail and much else through an Airflow connection of the type Apprise.
+    """
+
+    notifier: str = "airflow.providers.apprise.notifications.apprise.AppriseNotifier"
+    arguments: Mapping[str, Any] = {"title": "{title}", "body": "{text}"}
+
+    def filled(self, title: str, text: str) -> dict[str, Any]:
+        return {
+            name: value.replace("{title}", title).replace("{text}", text) if isinstance(value, str) else value
+            for name, value in self.arguments.items()
+        }
+
+
 class Watch(Section):
     drift: Drift = Drift()
     performance: Performance = Performance()
@@ -183,6 +200,7 @@ class ModelSpec(Section):
     training: Training = Training()
     gates: Gates = Gates()
     approval: Approval = Approval()
+    notify: tuple[Notification, ...] = ()
     rollout: Rollout = Rollout()
     watch: Watch = Watch()
     schedule: Schedule
@@ -202,6 +220,9 @@ class ModelSpec(Section):
 
     def _unknown_to_gates(self) -> Iterator[str]:
         """What the gates ask of metrics, baselines and columns that there are not."""
+        for name, metric in self.gates.metrics.items():
+            if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", metric.of):
+                yield f"metrics.{name}.of: {metric.of} is no function's name, e.g. sklearn.metrics:brier_score_loss"
         features = (*self.columns.categorical, *self.numeric)
         asked = (
             ("bounds", tuple(self.gates.bounds), MEASURED),

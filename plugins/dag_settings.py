@@ -7,7 +7,7 @@ from airflow.sdk import AssetOrTimeSchedule, CronDataIntervalTimetable, CronTrig
 
 from include.spec import ModelSpec
 from include.specs import load_all
-from plugins import assets
+from plugins import assets, notifications
 from plugins.outcome import BY_CAUSE
 
 UTC = "UTC"
@@ -32,6 +32,7 @@ def common(spec: ModelSpec, doc: str | None, **own: Any) -> dict[str, Any]:
             "retry_delay": timedelta(seconds=10),
             "retry_policy": BY_CAUSE,
             "execution_timeout": timedelta(hours=1),
+            "on_failure_callback": notifications.of_failure(spec),
         },
         "dagrun_timeout": timedelta(days=2),
         **own,

@@ -9,6 +9,7 @@ from airflow.sdk import BaseOperator, Param
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.spec import ModelSpec
+from plugins import notifications
 from plugins.triggers import Looks
 
 
@@ -32,14 +33,19 @@ class Approve(HITLOperator):
             response_timeout=spec.approval.timeout,
             execution_timeout=None,
             params={"reason": Param("", type="string", description="Why; kept with the version")},
+            notifiers=notifications.of_approval(spec),
             pool="serving",
         )
 
     def execute(self, context: Any) -> Any:
         registered = context["ti"].xcom_pull(task_ids="register")
         if self.auto and registered["outcome"] == "pass":
+            for notifier in self.notifiers:
+                notifier(context)
             return {"chosen_options": [self.APPROVE], "params_input": {}, "responded_by_user": {"name": "auto"}}
         self.body = Path(registered["card"]).read_text(encoding="utf-8")
+        if registered["page"]:
+            self.body += f"\n\n[Plots, the card as a page, and every file behind it]({registered['page']})"
         return super().execute(context)
 
 

@@ -34,6 +34,7 @@ class FakeRegistry:
     versions: list[Version] = field(default_factory=list)
     aliases: dict[str, str] = field(default_factory=dict)
     attached: dict[str, list[str]] = field(default_factory=dict)
+    described: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def register(self, model: str, artifact: Reference, tags: Mapping[str, str], run_id: str | None) -> Version:
         for i, known in enumerate(self.versions):
@@ -67,6 +68,12 @@ class FakeRegistry:
 
     def attach(self, run_id: str, files: Iterable[Path], folder: str) -> None:
         self.attached.setdefault(f"{run_id}/{folder}", []).extend(f.name for f in files)
+
+    def describe(self, run_id: str, tags: Mapping[str, str], text: str) -> None:
+        self.described[run_id] = {**tags, "text": text}
+
+    def page(self, run_id: str) -> str:
+        return f"http://registry/runs/{run_id}"
 
     def add(self, model: str, count: int) -> None:
         """So many versions, of artifacts that do not exist."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: MLflow cuts longer tag values off.
 TAG_LENGTH = 5000
+#: The tag that MLflow's pages show as a run's description.
+DESCRIPTION = "mlflow.note.content"
 OUR_FAULT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST"}
 
 
@@ -71,6 +73,16 @@ class MLflow:
         with self._client() as client:
             for file in files:
                 client.log_artifact(run_id, str(file), folder)
+
+    def describe(self, run_id: str, tags: Mapping[str, str], text: str) -> None:
+        with self._client() as client:
+            for name, value in _cut({**tags, DESCRIPTION: text}).items():
+                client.set_tag(run_id, name, value)
+
+    def page(self, run_id: str) -> str:
+        with self._client() as client:
+            experiment = client.get_run(run_id).info.experiment_id
+        return f"{self.url}/#/experiments/{experiment}/runs/{run_id}/artifacts"
 
     def _find(self, client: "MlflowClient", model: str, digest: str) -> Any:
         found = client.search_model_versions(f"name='{model}' and tags.artifact_digest='{digest}'")

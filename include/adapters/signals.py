@@ -3,9 +3,10 @@
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import msgspec
@@ -35,6 +36,11 @@ SCHEMA = pa.schema(
 )  # fmt: skip
 
 
+LABELLED = pa.schema([("id", pa.string()), ("key", pa.string()), ("label", pa.float64())])
+#: The folder, beside those of the slots, in which the servers keep labels.
+FEEDBACK = "feedback"
+
+
 class Line(msgspec.Struct):
     """One prediction as a server logs it."""
 
@@ -50,7 +56,17 @@ class Line(msgspec.Struct):
     features: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+class Label(msgspec.Struct):
+    """One label as a server was told it."""
+
+    label: int
+    id: str | None = None
+    key: str | None = None
+
+
+T = TypeVar("T")
 DECODER = msgspec.json.Decoder(Line, strict=False)
+LABELS = msgspec.json.Decoder(Label, strict=False)
 
 
 class ProductionSignals:
@@ -70,15 +86,30 @@ class ProductionSignals:
         """Predictions made (`at`) from `since` on, oldest segment first; segments that ended before are not opened."""
         columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
         start = since.timestamp() if since else float("-inf")
-        for segment in sorted(self._folder.glob(f"{model}/*/*.jsonl"), key=lambda p: p.name):
+        for segment in self._segments(model, lambda folder: folder != FEEDBACK):
             if segment.stat().st_mtime < start:
                 continue
-            lines = [line for line in _lines(segment) if line.at >= start]
+            lines = [line for line in _decoded(segment, DECODER) if line.at >= start]
             for name in SCHEMA.names[:-1]:
                 columns[name] += [getattr(line, name) for line in lines]
             columns["features"] += [bytes(line.features).decode() for line in lines]
         columns["time"] = [_time(t) for t in columns["time"]]
         return pa.table(columns, schema=SCHEMA)
+
+    def feedback(self, model: str) -> pa.Table:
+        """Labels that callers sent back: `id` of the prediction's line or `key`, and `label`, oldest first."""
+        lines = [
+            line
+            for segment in self._segments(model, lambda folder: folder == FEEDBACK)
+            for line in _decoded(segment, LABELS)
+        ]
+        rows = {name: [getattr(line, name) for line in lines] for name in LABELLED.names}
+        return pa.table(rows, schema=LABELLED)
+
+    def _segments(self, model: str, wanted: Callable[[str], bool]) -> list[Path]:
+        """Oldest first."""
+        found = self._folder.glob(f"{model}/*/*.jsonl")
+        return sorted((path for path in found if wanted(path.parent.name)), key=lambda path: path.name)
 
 
 def counts(metrics: str, model: str, slow_ms: float) -> dict[str, ArmCounts]:
@@ -110,18 +141,19 @@ def _samples(metrics: str) -> Iterator[Sample]:
         yield name, dict(LABEL.findall(labels)), float(value)
 
 
-def _lines(segment: Path) -> list[Line]:
-    """The segment's predictions. What is not one (a line half-written) is skipped with a note."""
+def _decoded(segment: Path, decoder: "msgspec.json.Decoder[T]") -> list[T]:
+    """The segment's lines. What is none (a line half-written) is skipped with a note."""
     data = segment.read_bytes()
     try:
-        return DECODER.decode_lines(data)
+        return decoder.decode_lines(data)
     except msgspec.DecodeError:
-        return [line for n, text in enumerate(data.splitlines(), 1) if (line := _line(segment, n, text)) is not None]
+        lines = (_line(segment, number, text, decoder) for number, text in enumerate(data.splitlines(), 1))
+        return [line for line in lines if line is not None]
 
 
-def _line(segment: Path, number: int, text: bytes) -> Line | None:
+def _line(segment: Path, number: int, text: bytes, decoder: "msgspec.json.Decoder[T]") -> T | None:
     try:
-        return DECODER.decode(text)
+        return decoder.decode(text)
     except msgspec.DecodeError as fault:
         log.warning("%s line %d is skipped: %s", segment, number, fault)
         return None

@@ -63,11 +63,29 @@ class Bound:
 
 
 @dataclass(frozen=True)
+class Metric:
+    """A metric of the user's own and its limits: `of` names a function of labels and scores, `[n]` each.
+
+    It is written `package.module:function`; scikit-learn's are of that form, e.g. `sklearn.metrics:brier_score_loss`.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}
+    of: str
+    min: float | None = None
+    max: float | None = None
+
+    @property
+    def bound(self) -> Bound:
+        return Bound(self.min, self.max)
+
+
+@dataclass(frozen=True)
 class Gates:
     """The `gates` section of a spec. A bound left out is not checked; a bound given whose metric is missing fails.
 
-    `min_positives` is also the least number of negatives. `bounds` are by the name of a measured metric. With `dry_run`
-    the verdict is the same and is reported; the stage that calls `judge` then releases whatever it says.
+    `min_positives` is also the least number of negatives. `bounds` are by the name of a measured metric, `metrics` by a
+    name of the user's choice. With `dry_run` the verdict is the same and is reported; the stage that calls `judge` then
+    releases whatever it says.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -76,8 +94,9 @@ class Gates:
     max_ece: float | None = None
     max_p99_ms: float | None = None
     max_model_mb: float | None = None
-    max_score_gap: float | None = None  #: largest |server's score - trainer's score|
+    max_score_gap: float | None = 1e-5  #: largest |server's score - trainer's score|
     bounds: Mapping[str, Bound] = field(default_factory=dict)
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
     min_positives: int = 100
     champion: AgainstChampion = field(default_factory=AgainstChampion)
     baselines: tuple[str, ...] = ("logistic", "lightgbm")
@@ -93,14 +112,16 @@ class Evidence:
 
     `labels` `[n]` of 0 and 1; `scores` `[n]` by candidate: "challenger", the baselines, and "champion" unless there is
     none yet (a champion that cannot be scored is the caller's error, never left out); `slices` `[n]` raw values by
-    column; `measured` by metric ("p99_ms", "model_mb", "score_gap", the user's own); `changed` `[n]`, the challenger's
-    scores of the changed rows by a behaviour's name; `groups` `[n]` says which rows depend on each other, e.g. the day.
+    column; `measured` by metric ("p99_ms", "model_mb", "score_gap"); `own`, the challenger's value and interval by the
+    name of a metric of the user's; `changed` `[n]`, the challenger's scores of the changed rows by a behaviour's name;
+    `groups` `[n]` says which rows depend on each other, e.g. the day.
     """
 
     labels: ArrayLike
     scores: Mapping[str, ArrayLike]
     slices: Mapping[str, ArrayLike] = field(default_factory=dict)
     measured: Mapping[str, float] = field(default_factory=dict)
+    own: Mapping[str, tuple[float, tuple[float, float]]] = field(default_factory=dict)
     changed: Mapping[str, ArrayLike] = field(default_factory=dict)
     groups: ArrayLike | None = None
 
@@ -205,6 +226,8 @@ def _absolute(gates: Gates, evidence: Evidence) -> Iterator[Check]:
             continue
         metric = METRICS[name](evidence.labels, evidence.scores[CHALLENGER])
         yield bound.check(name, metric.value, metric.interval(gates.champion.confidence, evidence.groups))
+    for name, asked in gates.metrics.items():
+        yield asked.bound.check(name, *evidence.own.get(name, (None,)))
 
 
 def _measured(gates: Gates, evidence: Evidence) -> Iterator[Check]:

@@ -1,6 +1,6 @@
 """Slices: is there a part of the traffic on which the challenger is much worse than the champion?"""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,8 @@ from include.domain.verdict import Check, Outcome
 
 #: A numeric column with more distinct values than this is cut at its quartiles.
 MAX_LEVELS = 20
+#: So many small slices are named; of the rest the number is.
+NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,20 @@ class SliceEffect:
         return f"{self.column}={self.value} ({self.rows:,} rows) by {self.worse_by:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
+@dataclass(frozen=True)
+class Cut:
+    """One column's slices: `names` `[k]`, the slice of each row `index` `[n]`, and how many `rows` `[k]` each has."""
+
+    names: NDArray[np.str_]
+    index: NDArray[np.intp]
+    rows: NDArray[np.intp]
+
+    def below(self, min_rows: int) -> list[str]:
+        """The slices too small to judge, the largest first."""
+        small = [level for level in np.argsort(-self.rows, kind="stable") if self.rows[level] < min_rows]
+        return [f"{self.names[level]} ({self.rows[level]:,})" for level in small]
+
+
 def effects(
     rules: Slices, worse: Floats, columns: Mapping[str, ArrayLike], confidence: float, groups: ArrayLike | None
 ) -> list[SliceEffect]:
@@ -49,11 +65,13 @@ def effects(
     `worse` `[n]`: how much greater each row's loss is than under the champion; `columns` `[n]`: raw values by name.
     """
     found = []
-    for column, value, inside in _slices(rules, columns):
-        part = statistics.mean(worse[inside])
-        own = None if groups is None else np.asarray(groups)[inside]
-        p = statistics.p_above(part, rules.margin, own)
-        found.append(SliceEffect(column, value, int(inside.sum()), part.value, part.interval(confidence, own), p))
+    for column, cut in _cuts(rules, columns).items():
+        for level in np.flatnonzero(cut.rows >= rules.min_rows):
+            inside = cut.index == level
+            part = statistics.mean(worse[inside])
+            own = None if groups is None else np.asarray(groups)[inside]
+            p, interval = statistics.p_above(part, rules.margin, own), part.interval(confidence, own)
+            found.append(SliceEffect(column, str(cut.names[level]), int(cut.rows[level]), part.value, interval, p))
     adjusted = statistics.holm([effect.p for effect in found])
     found = [replace(effect, p=float(p)) for effect, p in zip(found, adjusted, strict=True)]
     return sorted(found, key=lambda effect: (effect.p, -effect.worse_by))
@@ -61,33 +79,43 @@ def effects(
 
 def judge(rules: Slices, found: list[SliceEffect], columns: Mapping[str, ArrayLike], confidence: float) -> list[Check]:
     """One check per column of `rules.by`; a column that is not there fails."""
+    cuts = _cuts(rules, columns)
     return [
-        _column(rules, name, [e for e in found if e.column == name], name in columns, confidence) for name in rules.by
+        _column(rules, name, [e for e in found if e.column == name], cuts[name].below(rules.min_rows), confidence)
+        if name in cuts
+        else _gone(name)
+        for name in rules.by
     ]
 
 
-def _column(rules: Slices, name: str, found: list[SliceEffect], present: bool, confidence: float) -> Check:
+def _gone(name: str) -> Check:
+    return Check(f"slices of {name}", Outcome.FAIL, f"{name}: the column to slice by is not in the test rows")
+
+
+def _column(rules: Slices, name: str, found: list[SliceEffect], small: list[str], confidence: float) -> Check:
     title = f"slices of {name}"
-    if not present:
-        return Check(title, Outcome.FAIL, f"{name}: the column to slice by is not in the test rows")
+    named = ", ".join(small[:NAMED]) + (f" and {len(small) - NAMED:,} more" if len(small) > NAMED else "")
     if not found:
-        return Check(title, Outcome.INCONCLUSIVE, f"{name}: no slice has {rules.min_rows:,} rows")
+        return Check(title, Outcome.INCONCLUSIVE, f"{name}: no slice has {rules.min_rows:,} rows: {named}")
+    unjudged = f"; not judged, with fewer than {rules.min_rows:,} rows: {named}" if small else ""
     bad = [effect for effect in found if effect.p < 1 - confidence]
     worst = found[0]
     if bad:
         said = f"worse than the champion by more than {rules.margin:g} logloss: {'; '.join(map(str, bad))}"
     else:
         said = f"{name}: none of {len(found)} slices is worse by more than {rules.margin:g} logloss; most suspect is {worst}"
+    said += unjudged
     outcome = Outcome.FAIL if bad else Outcome.PASS
     return Check(title, outcome, said, worst.worse_by, rules.margin, worst.interval)
 
 
-def _slices(rules: Slices, columns: Mapping[str, ArrayLike]) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+def _cuts(rules: Slices, columns: Mapping[str, ArrayLike]) -> dict[str, Cut]:
+    """The slices of each column of `rules.by` that is there."""
+    found = {}
     for column in (name for name in rules.by if name in columns):
-        names, index = np.unique(_levels(np.asarray(columns[column])), return_inverse=True)
-        for i, rows in enumerate(np.bincount(index)):
-            if rows >= rules.min_rows:
-                yield column, str(names[i]), index == i
+        names, index, rows = np.unique(_levels(np.asarray(columns[column])), return_inverse=True, return_counts=True)
+        found[column] = Cut(names, index, rows)
+    return found
 
 
 def _levels(values: NDArray[np.generic]) -> NDArray[np.str_]:

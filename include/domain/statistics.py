@@ -6,7 +6,6 @@ Every metric is a value and each row's influence on it (its first-order change b
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +15,7 @@ from include.domain.metrics import ECE_BINS, losses
 Floats = NDArray[np.float64]
 
 RESAMPLES = 1000
+PERCENTILE_RESAMPLES = 200
 #: More rows (or groups) than this are resampled in so many blocks of neighbours, whose sums are all that is needed.
 MAX_UNITS = 2000
 
@@ -104,12 +104,33 @@ def ece(labels: ArrayLike, scores: ArrayLike) -> Estimate:
 METRICS: Mapping[str, Callable[[ArrayLike, ArrayLike], Estimate]] = {"auc": auc, "logloss": logloss, "ece": ece}
 
 
+def resampled(
+    metric: Callable[[Floats, Floats], float], labels: Floats, scores: Floats, groups: ArrayLike, *,
+    confidence: float, seed: int,
+) -> tuple[float, tuple[float, float]]:  # fmt: skip
+    """Any metric's value and percentile interval over 200 resamples of whole `groups` `[n]`.
+
+    Efron & Tibshirani (1993), chapter 13. For a metric whose influence is not known, so it is computed anew each time.
+    """
+    order = np.argsort(np.asarray(groups), kind="stable")
+    _, counts = np.unique(np.asarray(groups), return_counts=True)
+    parts = np.split(order, np.cumsum(counts)[:-1])
+    random, found = np.random.default_rng(seed), []
+    for _ in range(PERCENTILE_RESAMPLES):
+        rows = np.concatenate([parts[i] for i in random.integers(0, len(parts), len(parts))])
+        found.append(float(metric(labels[rows], scores[rows])))
+    low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(metric(labels, scores)), (float(low), float(high))
+
+
 def p_above(estimate: Estimate, bound: float, groups: ArrayLike | None = None) -> float:
-    """One-sided p-value of "the true value is at most `bound`"."""
-    error, _ = estimate.error(groups)
+    """One-sided p-value of "the true value is at most `bound`", by Student's t."""
+    from scipy.special import stdtr  # here, as in `Estimate.interval`
+
+    error, freedom = estimate.error(groups)
     if error == 0:
         return float(estimate.value <= bound)
-    return NormalDist().cdf((bound - estimate.value) / error)
+    return float(stdtr(freedom, (bound - estimate.value) / error))
 
 
 def holm(p_values: ArrayLike) -> Floats:

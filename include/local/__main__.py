@@ -1,15 +1,17 @@
-"""`python -m include.local up | down | status | logs | demo | rollback MODEL | schema`: what the Makefile calls."""
+"""What the Makefile calls: `python -m include.local up | down | status | logs | demo | champion | rollback | schema`."""
 
 import argparse
 import json
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.table import Table
 
 from include.domain.errors import PerennialError, UserMistake
+from include.domain.windows import parse
 from include.local import processes, stack
 from include.settings import Settings, from_env
 from include.spec import ModelSpec
@@ -56,10 +58,10 @@ def logs(settings: Settings) -> None:
     subprocess.run(["tail", "-n", "20", "-F", *map(str, files)], check=False)
 
 
-def demo(settings: Settings) -> None:
+def demo(settings: Settings, *, spoiled: bool) -> None:
     from include.local import story
 
-    story.play(settings, console)
+    story.play(settings, console, spoiled=spoiled)
     links(stack.remembered(settings))
 
 
@@ -71,6 +73,20 @@ def rollback(settings: Settings, model: str) -> None:
         raise UserMistake(f"the gateway knows no model named {model!r}; this stack serves {settings.model}")
     rollout.rollback(model, Parts(settings).controls(), "make rollback")
     console.print(f"{model}: all traffic goes to the stable slot")
+
+
+def champion(settings: Settings, model: str, on: datetime | None) -> None:
+    from include.stages import promotion
+    from include.wiring import Parts
+
+    at = on or datetime.now(UTC)
+    row = promotion.champion_on(model, at, Parts(settings).ledger())
+    if row is None:
+        raise UserMistake(f"{model} had no champion at {at:%Y-%m-%d %H:%M} UTC")
+    console.print(f"version {row['version']} since {row['at']}: {row['reason']}")
+    console.print(
+        f"verdict {row['verdict']}, approved by {row['approved_by']} at {row['approved_at']}, run {row['run']}"
+    )
 
 
 def schema(_: Settings) -> None:
@@ -87,9 +103,16 @@ def links(settings: Settings) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m include.local", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    simple: tuple[Callable[[Settings], None], ...] = (up, down, status, logs, demo, schema)
+    simple: tuple[Callable[[Settings], None], ...] = (up, down, status, logs, schema)
     for command in simple:
         commands.add_parser(command.__name__).set_defaults(command=command)
+    told = commands.add_parser("demo")
+    told.add_argument("--spoiled", action="store_true", help="end with a challenger that the gates must reject")
+    told.set_defaults(command=demo)
+    reign = commands.add_parser("champion")
+    reign.add_argument("model")
+    reign.add_argument("on", nargs="?", type=parse, default=None, help="a moment, ISO 8601; now when left out")
+    reign.set_defaults(command=champion)
     back = commands.add_parser("rollback")
     back.add_argument("model")
     back.set_defaults(command=rollback)

@@ -21,9 +21,10 @@ LATE_MINUTES = 15
 LEAD = timedelta(hours=2)
 STALE = timedelta(hours=3)
 WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
-OUTCOMES = ("late", "arr_delay", "arrived")
 #: What is known only when the flight has arrived.
 OUTCOMES = ("late", "arr_delay", "arrived")
+#: The seed of `spoil`.
+WRONG = 13
 #: Destinations that the package's `airports.csv` leaves out.
 ZONES = dict.fromkeys(("BQN", "PSE", "SJU", "STT"), "America/Puerto_Rico")
 
@@ -44,6 +45,21 @@ def deliver(inbox: Path, start: date, end: date) -> int:
     for day in missing:
         _write(by_day.get((day,), due.clear()), _path(inbox, day))
     return sum(by_day[(day,)].height for day in missing if (day,) in by_day)
+
+
+def spoil(inbox: Path, start: date, end: date) -> None:
+    """Deal out what happened to the flights of a day among the wrong ones, as a broken join upstream would.
+
+    Each day keeps its share of late flights, so no validation of windows can see it.
+    """
+    for path in (_path(inbox, start + timedelta(days=n)) for n in range((end - start).days)):
+        rows = pl.read_parquet(path)
+        known = pl.col("late").is_not_null()
+        wrong = rows.filter(known).select(OUTCOMES[:2]).sample(fraction=1, shuffle=True, seed=WRONG)
+        _write(
+            pl.concat([rows.filter(known).with_columns(wrong), rows.filter(~known)]).sort("departure", "flight_id"),
+            path,
+        )
 
 
 def requests(start: date, end: date) -> list[dict[str, Any]]:

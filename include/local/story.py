@@ -21,24 +21,35 @@ WINTER = (datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 4, 1, tzinfo=UTC))
 SPRING = (WINTER[1], datetime(2013, 7, 1, tzinfo=UTC))
 #: Requests a second while a rollout is judged, and while the spring passes in a minute.
 STEADY, FAST = 250.0, 2000.0
+#: Seconds a person reads before answering; an answer given at once crosses with the end of the asking task's process.
+READING = 3.0
 MONTHS = timedelta(days=60)
 #: Tasks of the two data, train and rollout runs and of the watch, and the replay: the bar's length.
 STEPS = 2 * (3 + 9 + 6) + 4 + 1
+#: Landing the history spoiled and mended, and a training that ends at its gate.
+SPOILED = 2 * 3 + 9
+#: The windows before this day are the training windows of July's first training: of them the spoiled history is made.
+CLEAN = SPRING[1] - timedelta(days=22)
 DONE = {"success", "failed", "skipped", "upstream_failed"}
 MARKS = {"success": "[green]✓", "failed": "[red]✗", "skipped": "[dim]–", "upstream_failed": "[dim]·"}
 
 
-def play(settings: Settings, console: Console) -> None:
-    """Tell the story and leave the stack up; Ctrl-C leaves nothing running."""
+def play(settings: Settings, console: Console, *, spoiled: bool = False) -> None:
+    """Tell the story, with a `spoiled` challenger at its end if asked, and leave the stack up; Ctrl-C leaves nothing running."""
     begun = time.monotonic()
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.default_int_handler)
     start_clean(settings)
     try:
         settings = stack.up(settings, lambda text: console.print(f"[dim]{text} …"))
-        with Airflow(settings.airflow_url, stack.password(settings)) as airflow, bar(console) as progress:
+        with (
+            Airflow(settings.airflow_url, stack.password(settings)) as airflow,
+            bar(console, STEPS + SPOILED * spoiled) as progress,
+        ):
             story = Story(settings, airflow, progress)
             story.tell()
+            if spoiled:
+                story.spoil()
         chronicle.show(settings, MODEL, story.timed, console)
         console.print(f"\nIt took {time.monotonic() - begun:.0f} s. The stack stays up: make status, make down.")
     except KeyboardInterrupt:
@@ -63,10 +74,10 @@ def start_clean(settings: Settings) -> None:
 
 
 @contextmanager
-def bar(console: Console) -> Iterator[Progress]:
+def bar(console: Console, steps: int) -> Iterator[Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        progress.add_task("the loop", total=STEPS)
+        progress.add_task("the loop", total=steps)
         yield progress
 
 
@@ -89,6 +100,25 @@ class Story:
         self.land(*SPRING)
         self.say("the watch looks at what production shows")
         self.ship(self.watch(), SPRING[1])
+
+    def spoil(self) -> None:
+        """A challenger that must not be released: trained on outcomes that belong to other flights, tested on the right ones."""
+        inbox = self.settings.home / "inbox" / MODEL
+        self.say(
+            f"a broken join deals out the outcomes before {CLEAN:%d %B} among the wrong flights; they are landed again"
+        )
+        flights.spoil(inbox, WINTER[0].date(), CLEAN.date())
+        self.land(WINTER[0], SPRING[1])
+        self.say("somebody trains on them")
+        if (
+            self.follow("train", self.airflow.trigger(f"{MODEL}.train", {"cause": "the history was landed again"}))
+            == "success"
+        ):
+            raise Unavailable("a challenger trained on wrong outcomes was released; look at its gates in Airflow")
+        self.say(f"rejected: {chronicle.held_back(self.settings, MODEL)}")
+        self.say("the source is mended, and the history landed once more")
+        shutil.rmtree(inbox)
+        self.land(WINTER[0], SPRING[1])
 
     def land(self, start: datetime, end: datetime) -> None:
         flights.deliver(self.settings.home / "inbox" / MODEL, start.date(), end.date())
@@ -145,10 +175,11 @@ class Story:
         dag, shown = f"{MODEL}.{family}", set[str]()
         for tasks in self.airflow.follow(dag, run):
             for task in tasks:
-                # Airflow asks anew when an answer crosses with the end of the asking task's process.
+                # Airflow asks anew when an answer came too early all the same.
                 if task.state == "awaiting_input" and f"attempt {task.attempt}" not in shown:
                     shown.add(f"attempt {task.attempt}")
                     self.say("approval is asked of a person in the Airflow UI; here the demo answers Approve itself")
+                    time.sleep(READING)
                     self.airflow.answer(dag, run, task.task, "Approve", "the demo approves by itself")
                 if task.state in DONE and task.task not in shown:
                     shown.add(task.task)

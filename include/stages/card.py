@@ -134,10 +134,11 @@ def _story(record: Mapping[str, Any], judged: Judged) -> Iterator[str]:
 
 def _metrics(record: Mapping[str, Any]) -> Table:
     """Challenger first, then the champion, then the baselines."""
+    shown = list(dict.fromkeys([*METRICS, *record["metrics"][CHALLENGER]]))
     order = sorted(record["metrics"], key=lambda name: (name != CHALLENGER, name != CHAMPION, name))
     named = {CHAMPION: f"champion (version {record['champion']})"}
-    rows = [[named.get(name, name), *(_cell(record["metrics"][name].get(m)) for m in METRICS)] for name in order]
-    return ["on the same test rows", *METRICS], rows
+    rows = [[named.get(name, name), *(_cell(record["metrics"][name].get(m)) for m in shown)] for name in order]
+    return ["on the same test rows", *shown], rows
 
 
 def _checks(judged: Judged) -> Table:

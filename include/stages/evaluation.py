@@ -1,9 +1,10 @@
 """Evaluation: challenger, champion and baselines score the same test rows, and the gates judge the challenger."""
 
-from collections.abc import Mapping
+import pkgutil
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from include.domain import gates, statistics
 from include.domain.encoding import as_text
-from include.domain.errors import Corrupt
+from include.domain.errors import Corrupt, UserMistake
 from include.domain.gates import CHALLENGER, CHAMPION, Evidence
 from include.domain.verdict import Check, Outcome, Verdict
 from include.domain.windows import Window, parse
@@ -20,8 +21,9 @@ from include.spec import ModelSpec
 from include.stages import records
 
 FORMAT = 1
-#: Fewer windows than this say too little about how windows differ.
-MIN_GROUPS = 20
+#: Fewer windows than this say too little about how windows differ: then equal parts of their time stand for them.
+MIN_WINDOWS = 5
+PARTS = 8
 Columns = dict[str, Any]
 
 
@@ -55,9 +57,11 @@ def evaluate(
         except Corrupt as fault:
             faults[CHAMPION] = f"version {champion.number} cannot be scored: {fault}"
     labels = rows[spec.columns.label].to_numpy().astype(np.float64)
+    times = rows[spec.columns.time].cast(pa.int64()).to_numpy() // 1_000_000
+    groups = spans(times, int(spec.window.length.total_seconds()))
     arrays = {
         "labels": labels,
-        "times": rows[spec.columns.time].cast(pa.int64()).to_numpy() // 1_000_000,
+        "times": times,
         **scores,
         **{f"slice:{name}": _slice(rows[name]) for name in spec.gates.slices.by if name in rows.column_names},
         **_changed(spec, models[CHALLENGER], columns, scorer),
@@ -73,7 +77,7 @@ def evaluate(
         "windows": data["windows"], "rows": len(labels), "positives": int(labels.sum()),
         "models": {name: {"uri": model.uri, "digest": model.digest} for name, model in everything.items()},
         "champion": champion and champion.number,
-        "metrics": {name: measure(spec, labels, values) for name, values in scores.items()},
+        "metrics": {name: measure(spec, labels, values, groups) for name, values in scores.items()},
         "faults": faults,
         "files": {"scores.npz": records.facts(out / "scores.npz")},
     })  # fmt: skip
@@ -107,8 +111,7 @@ def judged(record: Reference) -> Judged:
 def evidence_of(spec: ModelSpec, evaluation: Reference, measured: Mapping[str, float]) -> Evidence:
     """The arrays of an evaluation as the gates take them. Raises Corrupt when they are not those it recorded.
 
-    Rows of one window depend on each other (one storm delays a whole day), which is said where windows are enough to
-    learn how they differ.
+    Rows of one window depend on each other (one storm delays a whole day), so windows are the groups.
     """
     record = records.read(evaluation)
     path = records.path_of(evaluation.uri)
@@ -116,20 +119,51 @@ def evidence_of(spec: ModelSpec, evaluation: Reference, measured: Mapping[str, f
     with np.load(path.with_name("scores.npz"), allow_pickle=False) as kept:
         arrays = {name: kept[name] for name in kept.files}
     scores = {name: arrays[name] for name in record["metrics"]}
-    windows = arrays["times"] // int(spec.window.length.total_seconds())
-    groups = windows if len(np.unique(windows)) >= MIN_GROUPS else None
-    return Evidence(arrays["labels"], scores, _named(arrays, "slice:"), measured, _named(arrays, "changed:"), groups)
+    groups = spans(arrays["times"], int(spec.window.length.total_seconds()))
+    own = {
+        name: (known["value"], (known["low"], known["high"]))
+        for name, known in record["metrics"][CHALLENGER].items()
+        if name in spec.gates.metrics
+    }
+    return Evidence(
+        arrays["labels"], scores, _named(arrays, "slice:"), measured, own, _named(arrays, "changed:"), groups
+    )
 
 
-def measure(spec: ModelSpec, labels: NDArray[np.float64], scores: NDArray[np.float64]) -> dict[str, dict[str, float]]:
+def spans(times: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Which window of `length` seconds each row of `times` `[n]` lies in, or which part of the time, where windows are few."""
+    windows: NDArray[np.int64] = times // length
+    if len(times) == 0 or len(np.unique(windows)) >= MIN_WINDOWS:
+        return windows
+    first, last = times.min(), times.max()
+    return np.asarray((times - first) * PARTS // (last - first + 1))
+
+
+def own_metric(name: str, of: str) -> Callable[[Any, Any], float]:
+    """The function that `gates.metrics.<name>.of` names. Raises UserMistake when there is none."""
+    try:
+        return cast("Callable[[Any, Any], float]", pkgutil.resolve_name(of))
+    except (ImportError, AttributeError) as fault:
+        raise UserMistake(f"gates.metrics.{name}: {of} cannot be imported: {fault}") from None
+
+
+def measure(
+    spec: ModelSpec, labels: NDArray[np.float64], scores: NDArray[np.float64], groups: NDArray[np.int64]
+) -> dict[str, dict[str, float]]:
     """Each metric's value and interval, `low` to `high`, at the gates' confidence; none where a class is missing."""
     if not 0 < labels.sum() < len(labels):
         return {}
     found = {}
+    confidence = spec.gates.champion.confidence
     for name, metric in statistics.METRICS.items():
         estimate = metric(labels, scores)
-        low, high = estimate.interval(spec.gates.champion.confidence)
+        low, high = estimate.interval(confidence, groups)
         found[name] = {"value": estimate.value, "low": low, "high": high}
+    for name, asked in spec.gates.metrics.items():
+        value, (low, high) = statistics.resampled(
+            own_metric(name, asked.of), labels, scores, groups, confidence=confidence, seed=spec.training.seed
+        )
+        found[name] = {"value": value, "low": low, "high": high}
     return found
 
 

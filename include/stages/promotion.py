@@ -12,7 +12,7 @@ from include.domain.errors import UserMistake
 from include.domain.gates import CHALLENGER, CHAMPION
 from include.domain.windows import parse
 from include.ports import Ledger, Reference, Registry, Version
-from include.stages import records
+from include.stages import card, records
 from include.stages.evaluation import Judged
 
 PREVIOUS = "previous"
@@ -26,6 +26,8 @@ def publish(
     if run_id := manifest["mlflow_run_id"]:
         registry.attach(run_id, [records.path_of(record["models"][CHALLENGER]["uri"])], "model")
         registry.attach(run_id, [*map(records.path_of, (evaluation.uri, judged.record.uri)), *pages], "evaluation")
+        said = {"verdict": judged.verdict.outcome, "reasons": "\n".join(judged.verdict.reasons)}
+        registry.describe(run_id, said, card.markdown_of(evaluation).read_text(encoding="utf-8"))
     if all(row["run"] != record["run"] for row in ledger.read(model, "judged")):
         facts = {"verdict": judged.verdict.outcome, "reasons": judged.verdict.reasons}
         ledger.append(model, "judged", run=record["run"], released=judged.released, **facts)
@@ -39,6 +41,12 @@ def register(model: str, evaluation: Reference, judged: Judged, *, registry: Reg
     facts = {"run": record["run"], "verdict": judged.verdict.outcome, "reasons": judged.verdict.reasons}
     _once(ledger, model, "registered", version=version.number, artifact=artifact.digest, **facts)
     return version
+
+
+def page(version: Version, registry: Registry) -> str | None:
+    """Where a person sees the version's evidence with its plots; None where its training was not tracked."""
+    run_id = version.tags.get("mlflow_run_id")
+    return registry.page(run_id) if run_id else None
 
 
 def approve(model: str, number: str, by: str, at: datetime, *, registry: Registry, ledger: Ledger) -> None:

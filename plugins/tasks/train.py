@@ -125,7 +125,7 @@ def gate(model: str, evidence: Ref) -> Ref:
 
 
 @task(pool="serving")
-def register(model: str, evidence: Ref, verdict: Ref) -> dict[str, str]:
+def register(model: str, evidence: Ref, verdict: Ref) -> dict[str, str | None]:
     """Register the version with its evidence; registering twice gives one version."""
     from include.ports import Reference
     from include.stages import card, evaluation, promotion
@@ -133,8 +133,8 @@ def register(model: str, evidence: Ref, verdict: Ref) -> dict[str, str]:
     _, parts = open_model(model)
     judged = evaluation.judged(Reference(**verdict))
     version = promotion.register(model, Reference(**evidence), judged, registry=parts.registry(), ledger=parts.ledger())
-    page = str(card.markdown_of(Reference(**evidence)))
-    return {"version": version.number, "outcome": judged.verdict.outcome, "card": page}
+    shown = {"card": str(card.markdown_of(Reference(**evidence))), "page": promotion.page(version, parts.registry())}
+    return {"version": version.number, "outcome": judged.verdict.outcome, **shown}
 
 
 def release(spec: ModelSpec, registered: Any, answer: Any) -> Any:

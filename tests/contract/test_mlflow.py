@@ -155,10 +155,15 @@ def test_evidence_is_attached_to_the_run_that_made_the_model(
         (tmp_path / "card.md").write_text("# a card")
         registry.attach(run, [tmp_path / "card.md"], "evaluation")
         registry.attach(run, [tmp_path / "card.md"], "evaluation")
+        registry.describe(run, {"verdict": "fail"}, "# a card" * 5000)
+        told = client.get(f"{api}/runs/get", params={"run_id": run}).json()["run"]["data"]["tags"]
         listed = client.get(f"{api}/artifacts/list", params={"run_id": run, "path": "evaluation"}).json()["files"]
         made = client.get(f"{api}/model-versions/get", params={"name": model, "version": version.number}).json()
     assert [file["path"] for file in listed] == ["evaluation/card.md"]
     assert made["model_version"]["run_id"] == run
+    assert {"key": "verdict", "value": "fail"} in told
+    assert any(tag["key"] == "mlflow.note.content" and tag["value"].startswith("# a card") for tag in told)
+    assert registry.page(run) == f"{server}/#/experiments/{experiment}/runs/{run}/artifacts"
 
 
 def test_reasons_longer_than_mlflow_takes_are_cut(registry: MLflow, model: str) -> None:

@@ -1,6 +1,8 @@
 """The whole loop on the real stack: what `make demo` does, asserted through Airflow's, MLflow's and the gateway's APIs."""
 
+import html
 import io
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +38,11 @@ class Told:
     def ledger(self, kind: str) -> list[dict[str, Any]]:
         return Parts(self.settings).ledger().read(MODEL, kind)
 
+    def experiments(self) -> list[str]:
+        query = {"max_results": 100}
+        answer = httpx.get(f"{self.settings.mlflow_url}/api/2.0/mlflow/experiments/search", params=query)
+        return [row["experiment_id"] for row in answer.json()["experiments"]]
+
     def alias(self, name: str) -> str | None:
         query = {"name": MODEL, "alias": name}
         answer = httpx.get(f"{self.settings.mlflow_url}/api/2.0/mlflow/registered-models/alias", params=query)
@@ -48,7 +55,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     out = io.StringIO()
     settings = from_env({"PERENNIAL_HOME": str(home)})
     try:
-        story.play(settings, Console(file=out, width=140))
+        story.play(settings, Console(file=out, width=140), spoiled=True)
         settings = stack.remembered(settings)
         with Airflow(settings.airflow_url, stack.password(settings)) as airflow:
             yield Told(settings, airflow, out.getvalue())
@@ -80,7 +87,7 @@ def test_the_watch_starts_the_second_training_and_says_why(told: Told) -> None:
     yes = [row for row in told.ledger("decision") if row["start"]]
     assert len(yes) == 1
     assert yes[0]["cause"]
-    first, second = told.runs("train")
+    first, second, _ = told.runs("train")
     assert first["run_type"] == "manual"
     assert second["run_type"] == "asset_triggered"
     reason = told.airflow.xcom(f"{MODEL}.train", second["dag_run_id"], "validate")["cause"]
@@ -99,6 +106,27 @@ def test_the_second_model_goes_through_shadow_and_canary_or_is_held_back_with_re
     canary = [row for row in looks if row["step"] == "10 %"][-1]["counts"]
     share = canary["canary"][0] / (canary["canary"][0] + canary["stable"][0])
     assert 0.05 < share < 0.15
+
+
+def test_a_spoiled_challenger_is_rejected_with_its_reasons_wherever_a_person_looks(told: Told) -> None:
+    run = told.runs("train")[2]
+    states = told.states("train", run)
+    assert (states["train"], states["gate"], states["register"]) == ("success", "failed", "upstream_failed")
+    reasons = told.ledger("judged")[-1]["reasons"]
+    assert any("worse: logloss" in reason and "the champion's" in reason for reason in reasons)
+    logs = told.airflow.get(
+        f"/dags/{MODEL}.train/dagRuns/{run['dag_run_id']}/taskInstances/gate/logs/1", full_content=True
+    )
+    assert reasons[0] in json.dumps(logs, ensure_ascii=False)
+    found = httpx.post(
+        f"{told.settings.mlflow_url}/api/2.0/mlflow/runs/search",
+        json={"experiment_ids": told.experiments(), "filter": "tags.verdict = 'fail'"},
+    ).json()["runs"]
+    tags = {tag["key"]: tag["value"] for tag in found[0]["data"]["tags"]}
+    assert tags["reasons"].splitlines() == reasons
+    card = Parts(told.settings).settings.runs / MODEL / tags["run"] / "evaluation" / "card.html"
+    assert reasons[0].split(";")[0] in html.unescape(card.read_text())
+    assert told.alias("champion") == told.ledger("champion")[-1]["version"]
 
 
 def test_the_registry_names_the_champion_and_its_evidence(told: Told) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from include.domain.errors import Corrupt
+from include.domain.errors import Corrupt, UserMistake
 from include.domain.verdict import Outcome
 from include.ports import Reference, Version
 from include.spec import ModelSpec
@@ -22,6 +22,8 @@ from tests.unit.toy import TOY, toy
 DAY = timedelta(days=1)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS = 6000
+#: What the rehearsal measures.
+SERVED = {"score_gap": 0.0}
 SPEC = toy(gates={"min_auc": 0.6, "baselines": ["logistic"], "slices": {"by": ["c"]},
                   "behaviour": [{"column": "x", "add": 1.0, "expect": "rises"}]})  # fmt: skip
 
@@ -93,7 +95,7 @@ def test_all_candidates_score_the_labelled_test_rows_in_order_of_time(world: Wor
 
 
 def test_a_better_challenger_passes(world: World) -> None:
-    judged = evaluation.judge(SPEC, world.evaluate(champion=world.champion), {})
+    judged = evaluation.judge(SPEC, world.evaluate(champion=world.champion), SERVED)
     assert judged.verdict.outcome is Outcome.PASS, judged.verdict.reasons
     assert judged.released
     names = {check.name for check in judged.verdict.checks}
@@ -104,7 +106,7 @@ def test_a_better_challenger_passes(world: World) -> None:
 def test_a_worse_challenger_is_held_back_with_its_reasons(world: World) -> None:
     world.scorer.models[world.models["challenger"].uri] = blunt
     world.scorer.models[world.champion.artifact.uri] = sharp
-    judged = evaluation.judge(SPEC, world.evaluate(champion=world.champion), {})
+    judged = evaluation.judge(SPEC, world.evaluate(champion=world.champion), SERVED)
     assert judged.verdict.outcome is Outcome.FAIL
     assert not judged.released
     assert any("the champion's" in reason for reason in judged.verdict.reasons)
@@ -120,7 +122,7 @@ def test_a_dry_run_says_the_same_and_holds_nothing_back(world: World) -> None:
 
 def test_a_champion_that_cannot_be_scored_is_an_error_not_a_first_release(world: World) -> None:
     world.scorer.models[world.champion.artifact.uri] = None
-    judged = evaluation.judge(SPEC, world.evaluate(champion=world.champion), {})
+    judged = evaluation.judge(SPEC, world.evaluate(champion=world.champion), SERVED)
     assert judged.verdict.outcome is Outcome.ERROR
     assert "version 1 cannot be scored" in judged.verdict.reasons[0]
 
@@ -129,7 +131,30 @@ def test_a_configured_measure_that_nobody_took_fails(world: World) -> None:
     spec = toy(gates={"max_p99_ms": 5, "max_model_mb": 1, "baselines": []})
     reference = world.evaluate(spec)
     assert "p99_ms was not measured" in evaluation.judge(spec, reference, {}).verdict.reasons[0]
-    assert evaluation.judge(spec, reference, {"p99_ms": 2.0}).released
+    assert evaluation.judge(spec, reference, {**SERVED, "p99_ms": 2.0}).released
+
+
+def test_a_metric_of_the_users_own_is_computed_for_every_candidate(world: World) -> None:
+    spec = toy(
+        gates={"baselines": ["logistic"], "metrics": {"brier": {"of": "sklearn.metrics:brier_score_loss", "max": 0.1}}}
+    )
+    reference = world.evaluate(spec)
+    brier = {name: known["brier"] for name, known in records.read(reference)["metrics"].items()}
+    assert brier["challenger"]["low"] < brier["challenger"]["value"] < brier["challenger"]["high"] < 0.25
+    assert brier["challenger"]["value"] < brier["logistic"]["value"]
+    assert "brier is 0.2" in evaluation.judge(spec, reference, SERVED).verdict.reasons[0]
+
+
+def test_a_metric_that_is_nowhere_is_named(world: World) -> None:
+    spec = toy(gates={"baselines": [], "metrics": {"brier": {"of": "sklearn.metrics:brier_lost", "max": 0.1}}})
+    with pytest.raises(UserMistake, match=r"gates\.metrics\.brier: sklearn\.metrics:brier_lost cannot be imported"):
+        world.evaluate(spec)
+
+
+@pytest.mark.parametrize(("days", "groups"), [(14, 14), (5, 5), (4, 8), (1, 8)])
+def test_windows_are_the_groups_and_parts_of_the_time_where_windows_are_few(days: int, groups: int) -> None:
+    times = np.arange(days * 24) * 3600 + int(START.timestamp())
+    assert len(np.unique(evaluation.spans(times, 86400))) == groups
 
 
 def test_rows_that_changed_since_the_dataset_was_made_are_noticed(world: World) -> None:
@@ -142,13 +167,13 @@ def test_changed_scores_are_not_judged(world: World) -> None:
     reference = world.evaluate()
     np.savez(world.folder / "evaluation" / "scores.npz", labels=np.ones(3))
     with pytest.raises(Corrupt, match=r"scores\.npz"):
-        evaluation.judge(SPEC, reference, {})
+        evaluation.judge(SPEC, reference, SERVED)
 
 
 def test_registering_twice_gives_one_version_with_its_story(world: World) -> None:
     registry, ledger = FakeRegistry(), FakeLedger()
     reference = world.evaluate(champion=world.champion)
-    judged = evaluation.judge(SPEC, reference, {})
+    judged = evaluation.judge(SPEC, reference, SERVED)
     first = promotion.register("toy", reference, judged, registry=registry, ledger=ledger)
     again = promotion.register("toy", reference, judged, registry=registry, ledger=ledger)
     assert first.number == again.number == "1"
@@ -160,13 +185,19 @@ def test_registering_twice_gives_one_version_with_its_story(world: World) -> Non
 def test_the_evidence_is_attached_whatever_the_verdict(world: World) -> None:
     registry, ledger = FakeRegistry(), FakeLedger()
     world.scorer.models[world.models["challenger"].uri] = blunt
-    reference = world.evaluate()
-    judged = evaluation.judge(SPEC, reference, {})
+    world.scorer.models[world.champion.artifact.uri] = sharp
+    reference = world.evaluate(champion=world.champion)
+    judged = evaluation.judge(SPEC, reference, SERVED)
+    assert judged.verdict.reasons
     for _ in range(2):
-        promotion.publish("toy", reference, judged, [Path("card.html")], registry=registry, ledger=ledger)
+        pages = card.write(reference, judged)
+        promotion.publish("toy", reference, judged, pages, registry=registry, ledger=ledger)
     assert {"evaluation.json", "verdict.json", "card.html"} <= set(registry.attached["m1/evaluation"])
     (row,) = ledger.read("toy", "judged")
     assert row["reasons"] == judged.verdict.reasons
+    described = registry.described["m1"]
+    assert (described["verdict"], described["reasons"]) == ("fail", "\n".join(judged.verdict.reasons))
+    assert described["text"].startswith("# toy, dcn of run r1: fail")
 
 
 def test_a_rejected_version_keeps_its_reasons() -> None:
@@ -195,7 +226,7 @@ def test_the_card_is_one_page_with_its_plots_inside(world: World) -> None:
 
 def test_the_card_of_a_first_release_says_that_there_is_no_champion(world: World) -> None:
     reference = world.evaluate()
-    pages = card.write(reference, evaluation.judge(SPEC, reference, {}))
+    pages = card.write(reference, evaluation.judge(SPEC, reference, SERVED))
     assert "no champion yet" in pages[0].read_text()
     assert "slices.svg" not in {page.name for page in pages}
 
@@ -203,7 +234,7 @@ def test_the_card_of_a_first_release_says_that_there_is_no_champion(world: World
 def test_scores_that_are_no_numbers_fail_and_still_have_a_card(world: World) -> None:
     world.scorer.models[world.models["challenger"].uri] = lambda columns: np.full(len(columns["x"]), np.nan)
     reference = world.evaluate(champion=world.champion)
-    judged = evaluation.judge(SPEC, reference, {})
+    judged = evaluation.judge(SPEC, reference, SERVED)
     assert judged.verdict.outcome is Outcome.FAIL
     assert "are not numbers" in card.write(reference, judged)[0].read_text()
 

@@ -6,8 +6,9 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from include.domain.behaviour import Behaviour
-from include.domain.gates import AgainstChampion, Bound, Evidence, Gates, Relation, judge, relate, slice_effects
+from include.domain.gates import AgainstChampion, Bound, Evidence, Gates, Metric, Relation, judge, relate, slice_effects
 from include.domain.slices import Slices
+from include.domain.statistics import mean
 from include.domain.verdict import Check, Outcome, Verdict
 
 ROWS = 8000
@@ -22,7 +23,7 @@ def world(noise: float = 0.3, rows: int = ROWS, **given: Any) -> Evidence:
     labels = (random.random(rows) < 1 / (1 + np.exp(-logit))).astype(float)
     off = {"challenger": noise, "champion": 0.3, "logistic": 0.3}
     scores = {name: 1 / (1 + np.exp(-logit - random.normal(0, sd, rows))) for name, sd in off.items()}
-    return replace(Evidence(labels, scores), **given)
+    return replace(Evidence(labels, scores, measured={"score_gap": 1e-7}), **given)
 
 
 def check(verdict: Verdict, name: str) -> Check:
@@ -90,16 +91,25 @@ def test_too_few_positives_are_inconclusive_not_a_pass() -> None:
 
 
 def test_what_is_configured_and_missing_fails_closed() -> None:
-    gates = replace(GATES, max_p99_ms=20, bounds={"recall": Bound(min=0.3, max=0.9)})
-    verdict = judge(gates, without(world(), "logistic"), 1)
+    own = {"brier": Metric("sklearn.metrics:brier_score_loss", max=0.2)}
+    gates = replace(GATES, max_p99_ms=20, bounds={"recall": Bound(min=0.3, max=0.9)}, metrics=own)
+    verdict = judge(gates, replace(without(world(), "logistic"), measured={}), 1)
+    assert check(verdict, "brier").sentence == "brier was not measured; it must be at most 0.2"
+    assert check(verdict, "score_gap").outcome is FAIL
     assert check(verdict, "p99_ms").sentence == "p99_ms was not measured; it must be at most 20"
     assert check(verdict, "recall").sentence == "recall was not measured; it must be at least 0.3 and at most 0.9"
-    assert [c.name for c in verdict.checks if c.outcome is FAIL] == ["against logistic", "p99_ms", "recall"]
+    assert [c.name for c in verdict.checks if c.outcome is FAIL] == [
+        "brier",
+        "against logistic",
+        "p99_ms",
+        "score_gap",
+        "recall",
+    ]
 
 
 @pytest.mark.parametrize(("p99", "outcome"), [(19.0, PASS), (21.0, FAIL), (float("nan"), FAIL)])
 def test_measured_bounds(p99: float, outcome: Outcome) -> None:
-    verdict = judge(replace(GATES, max_p99_ms=20), world(measured={"p99_ms": p99}), 1)
+    verdict = judge(replace(GATES, max_p99_ms=20), world(measured={"p99_ms": p99, "score_gap": 0.0}), 1)
     assert check(verdict, "p99_ms").outcome is outcome
 
 
@@ -164,6 +174,36 @@ def test_a_missing_slice_column_is_named_and_small_slices_are_not_judged() -> No
     assert check(verdict, "slices of airport").outcome is FAIL
     assert check(verdict, "slices of airport").sentence.startswith("airport: the column to slice by is not")
     assert check(verdict, "slices of day").outcome is INCONCLUSIVE
+    assert "mon (1,143)" in check(verdict, "slices of day").sentence
+
+
+def test_slices_too_small_to_judge_are_named_beside_those_that_were() -> None:
+    airport = np.array(["JFK", "LGA", "EWR"], dtype=object)[
+        (np.arange(ROWS) > 100).astype(int) + (np.arange(ROWS) > 150)
+    ]
+    verdict = judge(replace(GATES, slices=Slices(by=("airport",))), world(slices={"airport": airport}), 1)
+    said = check(verdict, "slices of airport").sentence
+    assert said.endswith("not judged, with fewer than 500 rows: JFK (101), LGA (50)")
+
+
+def test_a_metric_of_the_users_own_is_held_to_its_limits() -> None:
+    gates = replace(GATES, metrics={"brier": Metric("sklearn.metrics:brier_score_loss", max=0.2)})
+    good, bad = (judge(gates, world(own={"brier": (v, (v - 0.01, v + 0.01))}), 1) for v in (0.19, 0.21))
+    assert check(good, "brier").outcome is PASS
+    assert check(bad, "brier").sentence == "brier is 0.21 (0.2 to 0.22); it must be at most 0.2"
+
+
+def test_equal_models_are_rarely_called_worse_when_the_rows_of_a_day_stand_or_fall_together() -> None:
+    """On each day the challenger is as likely to be lucky as not; taken row by row it would be called worse at every fourth."""
+    days, runs = 14, 200
+    called = {"by row": 0, "by day": 0}
+    for seed in range(runs):
+        random = np.random.default_rng(seed)
+        day = np.repeat(np.arange(days), 200)
+        effect = mean(0.02 * random.normal(size=days)[day] + 0.1 * random.normal(size=len(day)))
+        called["by row"] += relate(effect.interval(0.95), 0.002) is Relation.WORSE
+        called["by day"] += relate(effect.interval(0.95, day), 0.002) is Relation.WORSE
+    assert called["by day"] <= 0.05 * runs < 0.2 * runs < called["by row"]
 
 
 def test_missing_values_are_a_slice_of_their_own() -> None:

@@ -77,14 +77,20 @@ def test_columns_must_make_sense(tmp_path: Path, columns: dict[str, object], fau
 
 def test_a_gate_on_what_there_is_not_is_named_by_its_path(tmp_path: Path) -> None:
     gates = {
+        "metrics": {"brier": {"of": "brier"}},
         "bounds": {"lift": {"min": 2}},
         "baselines": ["logistic", "oracle"],
         "slices": {"by": ["spend", "shoe_size"]},
     }
     with pytest.raises(UserMistake) as caught:
         load(write(tmp_path, "churn", gates=gates))
-    for fault in ("gates.bounds: lift", "gates.baselines: oracle", "gates.slices.by: shoe_size"):
+    for fault in (
+        "gates.bounds: lift",
+        "gates.baselines: oracle",
+        "gates.slices.by: shoe_size",
+    ):
         assert f"{fault} is not known" in str(caught.value)
+    assert "gates.metrics.brier.of: brier is no function's name" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["- a list", "a: [unclosed", "\xff"])
