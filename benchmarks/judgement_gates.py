@@ -76,7 +76,9 @@ def evidence(random: np.random.Generator, rows: int, centre: float, error: float
 
 def compare(seen: Evidence, metric: Literal["logloss", "auc"], seed: int) -> tuple[Relation, float]:
     """What the gates say of the challenger, and by how much it is the worse."""
-    gates = Gates(baselines=(), max_score_gap=None, min_positives=50, champion=AgainstChampion(metric, MARGIN, CONFIDENCE))
+    gates = Gates(
+        baselines=(), max_score_gap=None, min_positives=50, champion=AgainstChampion(metric, MARGIN, CONFIDENCE)
+    )
     check = judge(gates, seen, seed).checks[-1]
     if check.interval is None or check.value is None:
         raise ValueError(check.sentence)
@@ -150,4 +152,9 @@ def section(seed: int = 7) -> dict[str, Any]:
     holds["equal called worse on dependent days"] = days["equal called worse, by day"] <= ALPHA
     holds |= {name: cost[name] < bounds[name] for name in ("seconds", "megabytes")}
     runs = {str(rows): count for rows, count in SIZES.items()}
-    return {"runs": runs, "figures": {"cells": cells, "dependent days": days, "bootstrap": cost}, "bounds": bounds, "holds": holds}
+    return {
+        "runs": runs,
+        "figures": {"cells": cells, "dependent days": days, "bootstrap": cost},
+        "bounds": bounds,
+        "holds": holds,
+    }

@@ -11,7 +11,11 @@ from plugins.operators import HoldStep
 from plugins.tasks import rollout as tasks
 
 for spec in specs():
-    with DAG(f"{spec.name}.rollout", schedule=[assets.challenger(spec.name)], **common(spec, __doc__)):
+    with DAG(
+        f"{spec.name}.rollout",
+        schedule=[assets.challenger(spec.name)],
+        **common(spec, __doc__, max_active_runs=tasks.at_once(spec)),
+    ):
         steps = HoldStep.each_of(spec)
         promoted = tasks.promote(spec.name)
         chain(tasks.begin_rollout(spec.name), *steps, promoted)

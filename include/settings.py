@@ -58,7 +58,7 @@ class Settings:
 
     @property
     def ledger(self) -> Path:
-        """Append-only decisions: `<model>.jsonl`."""
+        """Append-only decisions: `<model>/<kind>.jsonl`."""
         return self.home / "ledger"
 
     @property

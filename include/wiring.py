@@ -84,7 +84,9 @@ class Parts:
 
     def controls(self) -> rollout.Controls:
         """What a rollout acts on."""
-        return rollout.Controls(self.settings.home / "rollouts", self.router(), self.signals(), self.ledger())
+        return rollout.Controls(
+            self.settings.home / "rollouts", self.router(), self.signals(), self.ledger(), self.tables
+        )
 
     def records(self, spec: ModelSpec) -> Records:
         from include.adapters.records import JsonRecords

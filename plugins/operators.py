@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.spec import ModelSpec
 from plugins import notifications
+from plugins.run import run_name
 from plugins.triggers import Looks
 
 
@@ -66,10 +67,11 @@ class HoldStep(BaseOperator):
         from include import specs, wiring
         from include.stages import rollout
 
-        reason = rollout.enter(specs.find(self.model), wiring.parts().controls(), self.step, datetime.now(UTC))
+        run, controls = run_name(), wiring.parts().controls()
+        reason = rollout.enter(specs.find(self.model), controls, run, self.step, datetime.now(UTC))
         if reason:
             raise AirflowSkipException(reason)
-        self.defer(trigger=Looks(self.model), method_name="settle")
+        self.defer(trigger=Looks(self.model, run), method_name="settle")
 
     def settle(self, context: Any, event: dict[str, str]) -> str:
         """The judge's sentence. Fails without a retry when traffic went back to the champion."""

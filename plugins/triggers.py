@@ -14,21 +14,26 @@ LOOK_EVERY = 1.0
 class Looks(BaseTrigger):
     """Looks at a model's running rollout until the step is decided. It keeps nothing: a restarted triggerer looks on."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, run: str) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.run_name = model, run
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        return "plugins.triggers.Looks", {"model": self.model}
+        return "plugins.triggers.Looks", {"model": self.model, "run": self.run_name}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         from include import specs, wiring
+        from include.domain.errors import Conflict
         from include.stages import rollout_look
 
         spec = specs.find(self.model)
         controls = wiring.parts().controls()
         while True:
-            seen = await asyncio.to_thread(rollout_look.look, spec, controls, datetime.now(UTC))
+            try:
+                seen = await asyncio.to_thread(rollout_look.look, spec, controls, self.run_name, datetime.now(UTC))
+            except Conflict as ended:
+                yield TriggerEvent({"decision": "roll back", "sentence": str(ended)})
+                return
             if seen.decision != "wait":
                 yield TriggerEvent({"decision": seen.decision, "sentence": seen.sentence})
                 return

@@ -110,12 +110,19 @@ class FakeSlots:
         self.awaited.append((slot, number))
 
 
+PREDICTIONS = pa.schema([
+    ("id", pa.string()), ("at", pa.float64()), ("time", pa.timestamp("us", "UTC")), ("slot", pa.string()),
+    ("key", pa.string()), ("score", pa.float64()),
+])  # fmt: skip
+
+
 @dataclass
 class FakeSignals:
     """`traffic` adds to the gateway's counters."""
 
     arms: dict[str, ArmCounts] = field(default_factory=dict)
     logged: list[dict[str, Any]] = field(default_factory=list)
+    labels: list[dict[str, Any]] = field(default_factory=list)
     down: bool = False
 
     def counts(self, model: str, slow_ms: float) -> Mapping[str, ArmCounts]:
@@ -124,8 +131,13 @@ class FakeSignals:
         return dict(self.arms)
 
     def predictions(self, model: str, since: datetime | None = None) -> pa.Table:
-        names = ("id", "slot", "score")
-        return pa.table({name: [row[name] for row in self.logged] for name in names})
+        rows = [{"at": 0.0, "key": None, "time": None, **row} for row in self.logged]
+        kept = [row for row in rows if since is None or row["at"] == 0.0 or row["at"] >= since.timestamp()]
+        return pa.Table.from_pylist(kept, schema=PREDICTIONS)
+
+    def feedback(self, model: str) -> pa.Table:
+        schema = pa.schema([("id", pa.string()), ("key", pa.string()), ("label", pa.float64())])
+        return pa.Table.from_pylist([{"id": None, "key": None, **row} for row in self.labels], schema=schema)
 
     def traffic(self, slot: str, requests: int, errors: int = 0, slow: int = 0) -> None:
         old = self.arms.get(slot, ArmCounts(0, 0, 0))

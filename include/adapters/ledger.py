@@ -1,8 +1,12 @@
-"""The ledger on a file system: one JSON line a decision, `<folder>/<model>.jsonl`, for any number of processes."""
+"""The ledger on a file system: one JSON line a decision, `<folder>/<model>/<kind>.jsonl`, for any number of processes.
+
+A file a kind, because a rollout looks every second: who asks for the champions need not read the looks.
+"""
 
 import fcntl
 import logging
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +24,9 @@ class FileLedger:
         """On disk when it returns. Raises OSError, the file then as it was, when the disk is full."""
         row = {**facts, "at": datetime.now(UTC), "kind": kind}
         line = msgspec.json.encode(row, enc_hook=_plain) + b"\n"
-        self._folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(self._path(model), os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        path = self._folder / model / f"{kind}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
             size = os.fstat(file).st_size
@@ -31,26 +36,21 @@ class FileLedger:
             os.close(file)
 
     def read(self, model: str, kind: str | None = None) -> list[dict[str, Any]]:
-        try:
-            lines = self._path(model).read_bytes().splitlines()
-        except FileNotFoundError:
-            return []
-        rows = [row for number, line in enumerate(lines, 1) if (row := self._row(model, number, line)) is not None]
-        return [row for row in rows if kind is None or row["kind"] == kind]
+        files = sorted((self._folder / model).glob(f"{kind or '*'}.jsonl"))
+        return sorted((row for file in files for row in _rows(file)), key=lambda row: str(row["at"]))
 
-    def _path(self, model: str) -> Path:
-        return self._folder / f"{model}.jsonl"
 
-    def _row(self, model: str, number: int, line: bytes) -> dict[str, Any] | None:
-        """None, with a note, for what a writer that was killed left behind."""
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    """In order; what a writer that was killed left behind is skipped with a note."""
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
         try:
             row = msgspec.json.decode(line, type=dict[str, Any])
         except msgspec.DecodeError:
             row = {}
         if "kind" in row and "at" in row:
-            return row
-        log.warning("%s line %d is half-written and skipped", self._path(model), number)
-        return None
+            yield row
+        else:
+            log.warning("%s line %d is half-written and skipped", file, number)
 
 
 def _write(file: int, line: bytes, size: int) -> None:

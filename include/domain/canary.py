@@ -21,6 +21,8 @@ from include.domain.verdict import Check, Outcome, Verdict
 
 #: Labelled or scored requests that each arm needs before a mean is taken as normal.
 MIN_VALUES = 200
+#: Guards that take the scores of single requests, most of them with their labels.
+SCORED = ("logloss", "score_mean", "calibration")
 #: The least variance of a mean, so that values that are all the same can be weighed.
 TINY = 1e-12
 READING = {Outcome.PASS: "not inferior", Outcome.FAIL: "worse", Outcome.INCONCLUSIVE: "undecided"}
@@ -42,7 +44,8 @@ class Guards:
     `error_rate` and `slow_share` (answers slower than `slow_ms`) are shares of requests; with no champion they bound
     the challenger's own share. Choose `slow_ms` near the champion's 99th percentile: slowing far below it is not seen.
     `logloss` is in nats, over requests whose label is known. `score_mean` bounds how far the mean score may be from the
-    champion's and `calibration` how far the mean of score less label may be from 0, both ways.
+    champion's and `calibration` how far the mean of score less label may be from 0, both ways. `flipped` is the share of
+    mirrored requests that the challenger may decide otherwise than the champion; it is judged when the shadow ends.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -52,6 +55,7 @@ class Guards:
     logloss: float | None = None
     score_mean: float | None = None
     calibration: float | None = None
+    flipped: float | None = None
     confidence: float = 0.95
 
 
@@ -59,7 +63,9 @@ class Guards:
 class Rollout:
     """The `rollout` section of a spec: mirrored for `shadow`, then `steps` of live traffic, each judged by `guards`.
 
-    Requests of the first `warm_up` of a step are not counted. `min_requests` are the canary's, before it may pass.
+    Requests of the first `warm_up` of a step are not counted. `min_requests` are the canary's, before it may pass. A
+    score of at least `threshold` is a yes. A challenger approved while another is rolled out waits for its end or, as
+    `newer` says, supersedes it.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -70,6 +76,8 @@ class Rollout:
     min_requests: int = 500
     max_duration: timedelta = timedelta(hours=6)
     on_inconclusive: Literal["hold", "rollback"] = "rollback"
+    newer: Literal["wait", "supersede"] = "wait"
+    threshold: float = 0.5
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,15 @@ Every function can be called again after a kill at any point: what was done is r
 and the registry, never from memory. A look needs neither the registry nor Airflow, and neither does going back.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from include.domain import power
 from include.domain.errors import Conflict, UserMistake
-from include.ports import Ledger, Registry, Router, Routes, Signals, Slots
+from include.domain.verdict import Verdict
+from include.ports import Ledger, Registry, Router, Routes, Signals, Slots, Tables
 from include.spec import ModelSpec
 from include.stages import promotion, rollout_evidence, rollout_state
 from include.stages.rollout_state import Phase, State
@@ -17,18 +20,19 @@ from include.stages.rollout_state import Phase, State
 #: Seconds that a slot may take to load a version.
 SLOT_PATIENCE = 120.0
 ALL_TO_STABLE = Routes()
-#: Guards of the judge that need scores or labels of single requests, which a look does not read.
-UNMEASURED = ("logloss", "score_mean", "calibration")
+#: The time over which the present traffic is measured when a plan is weighed.
+TRAFFIC = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
 class Controls:
-    """What a rollout acts on; `folder` holds the state files."""
+    """What a rollout acts on; `folder` holds the state files, `tables` are a model's."""
 
     folder: Path
     router: Router
     signals: Signals
     ledger: Ledger
+    tables: Callable[[ModelSpec], Tables]
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,19 @@ def begin(
 ) -> State:
     """Make the version the challenger, wait until the canary slot serves it, and write the rollout's state.
 
-    The same run goes on where it was. Raises Conflict while another version is rolled out, UserMistake when the version
-    is the champion already or a guard of the spec cannot be measured.
+    The same run goes on where it was. Another version's rollout is ended first where `newer` says so. Raises Conflict
+    where it does not, UserMistake when the version is the champion already.
     """
-    _refuse_unmeasured(spec)
     state = rollout_state.load(controls.folder, spec.name)
     if state and state.run == run:
         return state
     if state and state.active:
-        raise Conflict(f"{spec.name}: version {state.version} is being rolled out (run {state.run}); wait or abort it")
+        if spec.rollout.newer == "wait":
+            raise Conflict(
+                f"{spec.name}: version {state.version} is being rolled out (run {state.run}); wait or abort it"
+            )
+        rollback(spec.name, controls, f"superseded by version {version}")
+        close(spec.name, controls, registry)
     champion = promotion.challenge(spec.name, version, registry)
     slots.await_version("canary", spec.name, version, SLOT_PATIENCE)
     state = State(spec.name, version, champion, run, now)
@@ -69,22 +77,27 @@ def begin(
     return state
 
 
-def _refuse_unmeasured(spec: ModelSpec) -> None:
-    """A guard whose metric no look can read would hold every rollout for ever."""
-    unread = [name for name in UNMEASURED if getattr(spec.rollout.guards, name) is not None]
-    if unread:
-        raise UserMistake(
-            f"{spec.name}: rollout.guards.{unread[0]}: looks read the gateway's counters alone; leave it out"
-        )
+def weigh(spec: ModelSpec, controls: Controls, run: str, now: datetime) -> Verdict:
+    """Can the plan tell what its guards ask, at the present traffic, and how long would it take? Kept in the ledger.
+
+    The traffic is the last minute's, the champion's shares of errors and slow answers are those since the gateway started.
+    """
+    seen = controls.signals.predictions(spec.name, now - TRAFFIC)
+    stable = controls.signals.counts(spec.name, spec.rollout.guards.slow_ms).get("stable", rollout_state.NONE)
+    shares = {"error_rate": stable.errors, "slow_share": stable.slow}
+    rates = {name: count / max(stable.requests, 1) for name, count in shares.items()}
+    verdict = power.of_plan(spec.rollout, round(seen.num_rows / TRAFFIC.total_seconds(), 1), rates)
+    controls.ledger.append(spec.name, "plan", run=run, verdict=verdict.to_dict())
+    return verdict
 
 
-def enter(spec: ModelSpec, controls: Controls, step: int, now: datetime) -> str | None:
+def enter(spec: ModelSpec, controls: Controls, run: str, step: int, now: datetime) -> str | None:
     """Let traffic flow as that step says. None, or the sentence that says why the step is skipped.
 
-    A step that is entered already keeps its clock and its counts. Raises Conflict when the rollout has ended.
+    A step that is entered already keeps its clock and its counts. Raises Conflict when the run's rollout has ended.
     """
     with rollout_state.locked(controls.folder, spec.name):
-        state = running(spec.name, controls)
+        state = running(spec.name, controls, run)
         if reason := skipped(spec, state, step):
             return reason
         if state.step != step:
@@ -103,22 +116,22 @@ def skipped(spec: ModelSpec, state: State, step: int) -> str | None:
     return None
 
 
-def promote(spec: ModelSpec, controls: Controls, registry: Registry, slots: Slots) -> str:
+def promote(spec: ModelSpec, controls: Controls, run: str, registry: Registry, slots: Slots) -> str:
     """Make the version champion and bring all traffic back to the stable slot once that serves it; the version.
 
     The old champion becomes `previous`. Raises Conflict when the champion moved since the rollout began.
     """
     state = rollout_state.load(controls.folder, spec.name)
-    if state and state.phase is Phase.PROMOTED:
+    if state and state.run == run and state.phase is Phase.PROMOTED:
         _attach(controls, state, registry)
         return state.version
     with rollout_state.locked(controls.folder, spec.name):
-        state = replace(running(spec.name, controls), phase=Phase.PROMOTING)
+        state = replace(running(spec.name, controls, run), phase=Phase.PROMOTING)
         if state.step != len(spec.rollout.steps):
             raise UserMistake(f"{spec.name}: the rollout has not passed its last step, so nothing is promoted")
         rollout_state.save(controls.folder, state)
     slots.await_version("canary", spec.name, state.version, SLOT_PATIENCE)
-    running(spec.name, controls)  # somebody may have gone back while the slot was waited for
+    running(spec.name, controls, run)  # somebody may have gone back while the slot was waited for
     reason = f"passed every step of rollout {state.run}"
     promotion.crown(spec.name, state.version, state.champion, reason, registry=registry, ledger=controls.ledger)
     slots.await_version("stable", spec.name, state.version, SLOT_PATIENCE)
@@ -165,11 +178,13 @@ def hold(spec: ModelSpec, state: State) -> timedelta:
     return max(s.hold for s in stages) if state.first_release else stages[state.step].hold
 
 
-def running(model: str, controls: Controls) -> State:
-    """The state of the rollout that runs. Raises UserMistake when none ever began, Conflict when it has ended."""
+def running(model: str, controls: Controls, run: str) -> State:
+    """The state of the run's rollout. Raises UserMistake when none ever began, Conflict when it has ended."""
     state = rollout_state.load(controls.folder, model)
     if state is None:
         raise UserMistake(f"{model}: no rollout has begun")
+    if state.run != run:
+        raise Conflict(f"{model}: the rollout of version {state.version} (run {state.run}) took this one's place")
     if not state.active:
         raise Conflict(f"{model}: the rollout of version {state.version} was {state.phase}: {state.reason}")
     return state

@@ -10,15 +10,16 @@ from include.domain.errors import Unavailable
 from include.domain.verdict import Check, Outcome, Verdict
 from include.ports import ArmCounts
 from include.spec import ModelSpec
-from include.stages import rollout, rollout_state
+from include.stages import rollout, rollout_state, rollout_values
 from include.stages.agreement import agreement
 from include.stages.rollout import Controls
 from include.stages.rollout_state import NONE, State, Word
+from include.stages.rollout_values import Values
 
 #: A slot that got nothing where so many requests were its share is out of the gateway's rotation.
 NOTICED = 50
-#: A look is a row of the ledger when its step has so many times the requests of the last row, or when it decides.
-NEWS = 1.01
+#: The prediction log and the labels are read so often, because reading them costs more than a look may.
+READ_EVERY = timedelta(seconds=10)
 
 Decision = Literal["wait", "go on", "roll back"]
 
@@ -32,12 +33,13 @@ class Look:
     sentence: str
 
 
-def look(spec: ModelSpec, controls: Controls, now: datetime) -> Look:
+def look(spec: ModelSpec, controls: Controls, run: str, now: datetime) -> Look:
     """Judge the step so far. Cheap and without memory: a killed caller looks again from anywhere.
 
-    Raises Conflict when the rollout has ended, UserMistake when none began.
+    A look that saw a request, or that decides, is a row of the ledger. Raises Conflict when the run's rollout has ended,
+    UserMistake when none began.
     """
-    state = rollout.running(spec.name, controls)
+    state = rollout.running(spec.name, controls, run)
     word, by = rollout_state.heard(controls.folder, state) or (Word.RESUME, "")
     if word is Word.ABORT:
         return _go_back(controls, state, Look("roll back", Verdict("a person's word", ()), f"aborted by {by}"))
@@ -45,19 +47,19 @@ def look(spec: ModelSpec, controls: Controls, now: datetime) -> Look:
         return Look("wait", Verdict("a person's word", ()), f"paused by {by}; say resume, promote or abort")
     counts, fault = _counts(spec, controls)
     warm = now - (state.step_began or now) >= spec.rollout.warm_up
-    state = rollout_state.advance(state, counts, warm)
-    fresh = state.requests > state.noted * NEWS
-    state = replace(state, noted=state.requests if fresh else state.noted)
+    state = _with_values(spec, controls, rollout_state.advance(state, counts, warm), now)
+    fresh = state.requests > state.noted
+    state = replace(state, noted=state.requests)
     if not _keep(controls, state):
         return Look("wait", Verdict("traffic", ()), "another look or a person was faster")
     seen = decide(spec, state, judge(spec, state), now)
     if word is Word.PROMOTE:
         seen = Look("go on", seen.verdict, f"promoted by {by}")
+    if state.step == 0 and seen.decision == "go on":
+        seen = _agreed(spec, controls, state, seen)
     seen = replace(seen, sentence=seen.sentence + fault)
     if fresh or seen.decision != "wait":
         _note(spec, controls, state, seen)
-    if state.step == 0 and seen.decision == "go on":
-        _compare(controls, state)
     return _go_back(controls, state, seen) if seen.decision == "roll back" else seen
 
 
@@ -70,7 +72,7 @@ def judge(spec: ModelSpec, state: State) -> Verdict:
     alone = weights[state.step] == 100
     live = [step for step in range(1, state.step + 1) if weights[step] < 100]
     steps = [state.step] if alone or state.step == 0 else live
-    verdict = canary.judge(spec.rollout, [_span(state.sums[step], alone) for step in steps])
+    verdict = canary.judge(spec.rollout, [_span(state, step, alone) for step in steps])
     return Verdict(verdict.subject, (*_absent(state, weights[state.step]), *verdict.checks))
 
 
@@ -128,12 +130,35 @@ def _note(spec: ModelSpec, controls: Controls, state: State, seen: Look) -> None
     )  # fmt: skip
 
 
-def _compare(controls: Controls, state: State) -> None:
-    """At the end of the shadow: how alike both models answered the same requests."""
-    found = agreement(controls.signals.predictions(state.model, state.step_began))
+def _agreed(spec: ModelSpec, controls: Controls, state: State, seen: Look) -> Look:
+    """At the end of the shadow: how alike both models answered the same requests, before one caller sees the challenger."""
+    found = agreement(controls.signals.predictions(state.model, state.step_began), spec.rollout.threshold)
     if found:
         facts = asdict(found) | {"sentence": found.sentence}
         controls.ledger.append(state.model, "agreement", run=state.run, version=state.version, **facts)
+    most = spec.rollout.guards.flipped
+    if most is None:
+        return seen
+    said = found.sentence if found else "no mirrored request was scored by both"
+    share = found.flipped if found else None
+    agreed = share is not None and share <= most
+    check = Check(
+        "flipped", Outcome.PASS if agreed else Outcome.FAIL, f"{said}; at most {most:.1%} may be", share, most
+    )
+    verdict = Verdict(seen.verdict.subject, (*seen.verdict.checks, check))
+    return Look("go on" if agreed else "roll back", verdict, seen.sentence if agreed else f"shadow: {check.sentence}")
+
+
+def _with_values(spec: ModelSpec, controls: Controls, state: State, now: datetime) -> State:
+    """With what the requests of each step said, where a guard asks for it and it is time to read again."""
+    asked = any(getattr(spec.rollout.guards, name) is not None for name in canary.SCORED)
+    if not asked or (state.read_at and now - state.read_at < READ_EVERY):
+        return state
+    starts = [at and at + spec.rollout.warm_up for at in state.entered]
+    ends = [*state.entered[1:], now]
+    spans = [(start or end or now, end or now) for start, end in zip(starts, ends, strict=True)]
+    found = rollout_values.read(spec, controls.signals, controls.tables(spec), spans)
+    return replace(state, values=tuple(found), read_at=now)
 
 
 def _go_back(controls: Controls, state: State, seen: Look) -> Look:
@@ -149,8 +174,9 @@ def _absent(state: State, weight: int) -> Iterator[Check]:
         yield Check("traffic", Outcome.FAIL, sentence, value=0.0, bound=share)
 
 
-def _span(traffic: Mapping[str, ArmCounts], alone: bool) -> canary.Span:
-    stable, challenger = (_arm(traffic.get(slot, NONE)) for slot in ("stable", "canary"))
+def _span(state: State, step: int, alone: bool) -> canary.Span:
+    values = state.values[step] if step < len(state.values) else {}
+    stable, challenger = (_arm(state.sums[step].get(s, NONE), values.get(s, Values())) for s in ("stable", "canary"))
     return canary.Span(challenger, None if alone else stable)
 
 
@@ -158,8 +184,8 @@ def _canary(state: State) -> ArmCounts:
     return state.traffic.get("canary", NONE)
 
 
-def _arm(counts: ArmCounts) -> canary.Arm:
-    return canary.Arm(counts.requests, counts.errors, counts.slow)
+def _arm(counts: ArmCounts, values: Values) -> canary.Arm:
+    return canary.Arm(counts.requests, counts.errors, counts.slow, values.logloss, values.score, values.bias)
 
 
 def _seconds(span: timedelta) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from include.domain.errors import UserMistake
 from include.ports import ArmCounts
 from include.stages import records
+from include.stages.rollout_values import Values
 
 
 class Phase(StrEnum):
@@ -39,8 +40,9 @@ NONE = ArmCounts(0, 0, 0)
 class State:
     """`step` counts from 0, the shadow; -1 is before it.
 
-    `seen[slot]` are the gateway's counters at the last look, None before the step's first one; `sums[i][slot]` is the
-    traffic of step i since its first look; `noted` is how many requests the step had at its last row of evidence.
+    `entered[i]` is when step i was. `seen[slot]` are the gateway's counters at the last look, None before the step's
+    first one; `sums[i][slot]` is the traffic of step i since its first look; `noted` is how many requests the step had at
+    its last row of evidence. `values[i][slot]` are what step i's requests said, as read at `read_at`.
     """
 
     model: str
@@ -50,16 +52,22 @@ class State:
     began: datetime
     phase: Phase = Phase.RUNNING
     step: int = -1
-    step_began: datetime | None = None
+    entered: tuple[datetime | None, ...] = ()
     looks: int = 0
     seen: Mapping[str, ArmCounts] | None = None
     sums: tuple[Mapping[str, ArmCounts], ...] = ()
     noted: int = 0
+    values: tuple[Mapping[str, Values], ...] = ()
+    read_at: datetime | None = None
     reason: str = ""
 
     @property
     def active(self) -> bool:
         return self.phase in ACTIVE
+
+    @property
+    def step_began(self) -> datetime | None:
+        return self.entered[self.step] if self.step >= 0 else None
 
     @property
     def traffic(self) -> Mapping[str, ArmCounts]:
@@ -82,11 +90,12 @@ def load(folder: Path, model: str) -> State | None:
     if not path.exists():
         return None
     data = json.loads(path.read_text(encoding="utf-8"))
-    step_began = data["step_began"]
     return State(**{
         **data,
         "began": datetime.fromisoformat(data["began"]),
-        "step_began": step_began and datetime.fromisoformat(step_began),
+        "entered": tuple(map(_time, data["entered"])),
+        "read_at": _time(data["read_at"]),
+        "values": tuple({slot: Values.from_dict(v) for slot, v in arms.items()} for arms in data["values"]),
         "phase": Phase(data["phase"]),
         "seen": None if data["seen"] is None else _arms(data["seen"]),
         "sums": tuple(map(_arms, data["sums"])),
@@ -96,7 +105,8 @@ def load(folder: Path, model: str) -> State | None:
 def save(folder: Path, state: State) -> None:
     data: dict[str, Any] = asdict(state)
     data["began"] = state.began.isoformat()
-    data["step_began"] = state.step_began and state.step_began.isoformat()
+    data["entered"] = [at and at.isoformat() for at in state.entered]
+    data["read_at"] = state.read_at and state.read_at.isoformat()
     records.write(folder / f"{state.model}.json", data)
 
 
@@ -128,8 +138,9 @@ def heard(folder: Path, state: State) -> tuple[Word, str] | None:
 
 def enter(state: State, step: int, now: datetime) -> State:
     """At the start of a step, with the traffic of the steps before it."""
-    before = (*state.sums[:step], *[{}] * (step - len(state.sums)))
-    return replace(state, step=step, step_began=now, seen=None, sums=(*before, {}), noted=0)
+    gap = step - len(state.sums)
+    sums, entered = (*state.sums[:step], *[{}] * gap), (*state.entered[:step], *[None] * gap)
+    return replace(state, step=step, seen=None, sums=(*sums, {}), entered=(*entered, now), noted=0, read_at=None)
 
 
 def advance(state: State, counts: Mapping[str, ArmCounts] | None, warm: bool) -> State:
@@ -145,6 +156,10 @@ def advance(state: State, counts: Mapping[str, ArmCounts] | None, warm: bool) ->
         for slot, now in counts.items():
             sums[slot] = _add(sums.get(slot, NONE), _since(state.seen.get(slot, NONE), now))
     return replace(state, seen=dict(counts), sums=(*state.sums[: state.step], sums))
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def _since(before: ArmCounts, now: ArmCounts) -> ArmCounts:

@@ -2,9 +2,10 @@
 
 from datetime import UTC, datetime
 
-from airflow.sdk import task
+from airflow.sdk import Param, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
+from include.spec import ModelSpec
 from plugins.run import event_extra, open_model, run_name
 
 
@@ -14,9 +15,12 @@ def begin_rollout(model: str) -> str:
     from include.stages import rollout
 
     spec, parts = open_model(model)
-    version = str(event_extra()["version"])
+    version, controls = str(event_extra()["version"]), parts.controls()
     kept = {"registry": parts.registry(), "slots": parts.slots()}
-    rollout.begin(spec, parts.controls(), version, **kept, run=run_name(), now=datetime.now(UTC))
+    state = rollout.begin(spec, controls, version, **kept, run=run_name(), now=datetime.now(UTC))
+    if not state.first_release:
+        for check in rollout.weigh(spec, controls, run_name(), datetime.now(UTC)).checks:
+            print(f"the plan: {check.sentence}")  # noqa: T201 - the task's log is read by people
     return version
 
 
@@ -26,7 +30,42 @@ def promote(model: str) -> str:
     from include.stages import rollout
 
     spec, parts = open_model(model)
-    return rollout.promote(spec, parts.controls(), parts.registry(), parts.slots())
+    return rollout.promote(spec, parts.controls(), run_name(), parts.registry(), parts.slots())
+
+
+#: What a person can do to a model's traffic, beside the words of a running rollout.
+ROLL_BACK, RESTORE = "roll back", "restore the previous champion"
+WORDS = {
+    "word": Param("pause", enum=["pause", "resume", "promote", "abort", ROLL_BACK, RESTORE], description=(
+        "pause holds the step and its traffic as they are; promote goes on to the next step at once; abort and roll back "
+        "send all traffic to the champion"
+    )),
+    "reason": Param("", type="string", description="Why; kept in the ledger"),
+}  # fmt: skip
+
+
+@task(pool="serving")
+def steer(model: str) -> str:
+    """Do what a person says, and keep who said it."""
+    from include.stages import promotion, rollout, rollout_state
+
+    _, parts = open_model(model)
+    context, controls = get_current_context(), parts.controls()
+    word, reason = context["params"]["word"], context["params"]["reason"] or "no reason was given"
+    by = str(context["dag_run"].triggering_user_name or "Airflow")
+    if word == ROLL_BACK:
+        rollout.rollback(model, controls, f"{by}: {reason}")
+    elif word == RESTORE:
+        promotion.restore(model, f"{by}: {reason}", registry=parts.registry(), ledger=controls.ledger)
+    else:
+        rollout_state.say(controls.folder, model, rollout_state.Word(word), f"{by}: {reason}", datetime.now(UTC))
+    controls.ledger.append(model, "word", word=word, by=by, reason=reason)
+    return f"{by} said {word}: {reason}"
+
+
+def at_once(spec: ModelSpec) -> int:
+    """A newer challenger waits in Airflow's queue, or comes in to supersede the older one."""
+    return 2 if spec.rollout.newer == "supersede" else 1
 
 
 @task(pool="serving", trigger_rule="one_failed")

@@ -51,7 +51,7 @@ def test_a_half_written_line_is_skipped_with_a_note_and_harms_no_later_one(
 ) -> None:
     ledger = FileLedger(tmp_path)
     ledger.append("flights", "decision", number=1)
-    with (tmp_path / "flights.jsonl").open("a") as file:
+    with (tmp_path / "flights" / "decision.jsonl").open("a") as file:
         file.write('{"kind": "decision", "num')
     with caplog.at_level(logging.WARNING):
         assert [r["number"] for r in ledger.read("flights")] == [1]

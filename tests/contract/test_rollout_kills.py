@@ -14,7 +14,7 @@ import pytest
 from include.adapters.ledger import FileLedger
 from include.stages import rollout, rollout_state
 from tests.contract.test_traefik import Gateway, gateway
-from tests.fakes import FakeRegistry, FakeSlots
+from tests.fakes import FakeRegistry, FakeSlots, FakeTables
 from tests.unit.toy import toy
 
 __all__ = ["gateway"]
@@ -42,8 +42,8 @@ driven = controls(from_env({"PERENNIAL_HOME": sys.argv[1], "PERENNIAL_GATEWAY_AD
                             "PERENNIAL_STABLE_PORT": sys.argv[3], "PERENNIAL_CANARY_PORT": sys.argv[4]}))
 state = rollout_state.load(driven.folder, "flights")
 for step in range(max(state.step, 0), len(rollout.plan(SPEC))):
-    rollout.enter(SPEC, driven, step, datetime.now(UTC))
-    while (seen := rollout_look.look(SPEC, driven, datetime.now(UTC))).decision == "wait":
+    rollout.enter(SPEC, driven, state.run, step, datetime.now(UTC))
+    while (seen := rollout_look.look(SPEC, driven, state.run, datetime.now(UTC))).decision == "wait":
         time.sleep(0.05)
     assert seen.decision == "go on", seen.sentence
 """
@@ -52,7 +52,11 @@ for step in range(max(state.step, 0), len(rollout.plan(SPEC))):
 def controls(settings: object) -> rollout.Controls:
     gateway = Gateway(settings)  # type: ignore[arg-type]
     return rollout.Controls(
-        gateway.settings.home / "rollouts", gateway.router, gateway.signals, FileLedger(gateway.settings.ledger)
+        gateway.settings.home / "rollouts",
+        gateway.router,
+        gateway.signals,
+        FileLedger(gateway.settings.ledger),
+        lambda _: FakeTables({}),
     )
 
 
@@ -116,5 +120,5 @@ def test_a_driver_killed_in_every_step_leaves_the_traffic_as_the_plan_says(gatew
     assert gateway.router.current("flights") == planned[3]
     entered = [row["canary"] for row in driven.ledger.read("flights", "routes")]
     assert sorted(entered) == entered, "no kill sends the rollout back a step"
-    assert rollout.promote(SPEC, driven, registry, FakeSlots()) == "2"
+    assert rollout.promote(SPEC, driven, "r", registry, FakeSlots()) == "2"
     assert gateway.ask(10) == {"stable": 10}

@@ -92,3 +92,19 @@ def test_a_half_written_line_is_skipped_with_a_note(tmp_path: Path, caplog: pyte
 
 def test_no_segment_is_an_empty_table(tmp_path: Path) -> None:
     assert ProductionSignals("http://x", tmp_path).predictions("flights").num_rows == 0
+
+
+def test_labels_that_callers_sent_back_are_no_predictions_and_are_read_apart(tmp_path: Path) -> None:
+    segment(tmp_path, "1-1.jsonl", line(1))
+    folder = tmp_path / "flights" / "feedback"
+    folder.mkdir()
+    (folder / "2-1.jsonl").write_text(
+        '{"at": 1.0, "id": "r1", "key": null, "label": 1}\n{"at": 2.0, "id": null, "key": "k|2", "label": 0}\n{"at": 3'
+    )
+    found = ProductionSignals("http://nowhere", tmp_path)
+    assert found.feedback("flights").to_pylist() == [
+        {"id": "r1", "key": None, "label": 1.0},
+        {"id": None, "key": "k|2", "label": 0.0},
+    ]
+    assert found.predictions("flights")["id"].to_pylist() == ["r1"]
+    assert found.feedback("clicks").num_rows == 0

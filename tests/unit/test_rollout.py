@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pyarrow as pa
 import pytest
 
 from include.domain.errors import Conflict, Unavailable, UserMistake
 from include.ports import ArmCounts, Routes
 from include.spec import ModelSpec
-from include.stages import promotion, rollout, rollout_look, rollout_state
+from include.stages import promotion, rollout, rollout_look, rollout_state, rollout_values
 from include.stages.rollout_look import Look
 from include.stages.rollout_state import Phase, Word
-from tests.fakes import FakeLedger, FakeRegistry, FakeRouter, FakeSignals, FakeSlots
+from tests.fakes import FakeLedger, FakeRegistry, FakeRouter, FakeSignals, FakeSlots, FakeTables
 from tests.unit.toy import toy
 
 PLAN: dict[str, Any] = {
@@ -40,22 +41,25 @@ class World:
     slots: FakeSlots = field(default_factory=FakeSlots)
     signals: FakeSignals = field(default_factory=FakeSignals)
     ledger: FakeLedger = field(default_factory=FakeLedger)
+    tables: FakeTables = field(default_factory=lambda: FakeTables({}))
+    run: str = "run-1"
 
     @property
     def controls(self) -> rollout.Controls:
-        return rollout.Controls(self.folder, self.router, self.signals, self.ledger)
+        return rollout.Controls(self.folder, self.router, self.signals, self.ledger, lambda _: self.tables)
 
     def begin(self, version: str = "2", run: str = "run-1") -> rollout_state.State:
+        self.run = run
         return rollout.begin(
             self.spec, self.controls, version, registry=self.registry, slots=self.slots, run=run, now=self.now
         )
 
     def enter(self, step: int) -> str | None:
-        return rollout.enter(self.spec, self.controls, step, self.now)
+        return rollout.enter(self.spec, self.controls, self.run, step, self.now)
 
     def look(self, seconds: float = 1) -> Look:
         self.now += timedelta(seconds=seconds)
-        return rollout_look.look(self.spec, self.controls, self.now)
+        return rollout_look.look(self.spec, self.controls, self.run, self.now)
 
     def warm(self, step: int) -> None:
         """Enter the step and look until its traffic counts."""
@@ -75,16 +79,20 @@ class World:
         self.look()
 
     def promote(self) -> str:
-        return rollout.promote(self.spec, self.controls, self.registry, self.slots)
+        return rollout.promote(self.spec, self.controls, self.run, self.registry, self.slots)
 
     def say(self, word: Word) -> None:
         rollout_state.say(self.folder, "toy", word, "ada", self.now)
 
     @property
-    def phase(self) -> Phase:
+    def state(self) -> rollout_state.State:
         state = rollout_state.load(self.folder, "toy")
         assert state is not None
-        return state.phase
+        return state
+
+    @property
+    def phase(self) -> Phase:
+        return self.state.phase
 
 
 @pytest.fixture
@@ -357,7 +365,7 @@ def test_a_look_that_read_old_state_writes_nothing_over_a_rollback(world: World)
             return {}
 
     racing = replace(world.controls, signals=Meanwhile())
-    assert rollout_look.look(world.spec, racing, world.now).decision == "wait"
+    assert rollout_look.look(world.spec, racing, world.run, world.now).decision == "wait"
     assert world.phase is Phase.ROLLED_BACK
 
 
@@ -452,8 +460,112 @@ def test_the_shadow_ends_with_how_alike_the_models_answered_the_same_requests(wo
     assert "25.0% would be decided otherwise" in row["sentence"]
 
 
-def test_a_guard_that_no_look_can_measure_is_refused_before_anything_starts(world: World) -> None:
-    world.spec = toy(rollout={**PLAN, "guards": {"logloss": 0.01}})
-    with pytest.raises(UserMistake, match=r"rollout\.guards\.logloss"):
-        world.begin()
-    assert world.registry.aliases == {"champion": "1"}
+GUARDED: dict[str, Any] = {**PLAN, "guards": {"logloss": 0.1, "calibration": 0.1}}
+
+
+def answered(world: World, slot: str, scores: list[float], labels: list[int | None], at: float) -> None:
+    """Requests of a slot, `at` seconds after now, whose labels came back by feedback where they are known."""
+    for score, label in zip(scores, labels, strict=True):
+        number = f"{slot}-{len(world.signals.logged)}"
+        world.signals.logged.append({"id": number, "slot": slot, "score": score, "at": world.now.timestamp() + at})
+        if label is not None:
+            world.signals.labels.append({"id": number, "label": float(label)})
+
+
+def both(world: World, challenger: float) -> None:
+    """A thousand requests to each slot, a fifth of them positive; the champion says so, the challenger its own."""
+    truth: list[int | None] = [1, 0, 0, 0, 0] * 200
+    for slot, score in (("stable", 0.2), ("canary", challenger)):
+        answered(world, slot, [score] * 1000, truth, at=0.5)
+        world.signals.traffic(slot, 1000)
+
+
+@pytest.mark.parametrize(("score", "decision"), [(0.2, "go on"), (0.6, "roll back")])
+def test_labels_as_they_come_decide_where_a_guard_asks_for_them(world: World, score: float, decision: str) -> None:
+    world.spec = toy(rollout=GUARDED)
+    world.begin()
+    world.warm(1)
+    both(world, score)
+    seen = world.look(10)
+    assert seen.decision == decision, seen.sentence
+    assert ("logloss" in seen.sentence) is (decision == "roll back")
+
+
+def test_without_labels_a_guard_on_logloss_never_passes(world: World) -> None:
+    world.spec = toy(rollout=GUARDED)
+    world.begin()
+    world.warm(1)
+    world.signals.traffic("stable", 20_000)
+    world.signals.traffic("canary", 20_000)
+    seen = world.look(60)
+    assert seen.decision == "wait"
+    assert "logloss: too little traffic or too few labels to judge" in seen.sentence
+
+
+def test_labels_of_an_earlier_step_that_come_late_count_for_it(world: World) -> None:
+    world.spec = toy(rollout={**GUARDED, "guards": {"logloss": 0.1}})
+    world.begin()
+    world.warm(1)
+    both(world, 0.2)
+    late, world.signals.labels = world.signals.labels, []
+    world.now += timedelta(seconds=30)
+    world.enter(2)
+    assert world.look(6).decision == "wait"
+    world.signals.labels = late
+    world.signals.traffic("stable", 1000)
+    world.signals.traffic("canary", 1000)
+    assert world.look(10).decision == "go on"
+    assert world.state.values[1]["canary"].logloss.n == 1000
+
+
+def test_landed_labels_are_joined_by_key(world: World) -> None:
+    world.tables.tables["landed"] = pa.table({
+        "key": [str(n) for n in range(500)], "y": pa.array([1, 0] * 250, pa.int8()), "window": ["2026-03-01"] * 500,
+    })  # fmt: skip
+    event = datetime(2026, 3, 1, 5, tzinfo=UTC)
+    world.signals.logged = [
+        {"id": f"r{n}", "slot": "canary", "score": 0.5, "at": 10.0, "key": str(n), "time": event} for n in range(600)
+    ]
+    span = (datetime.fromtimestamp(0, UTC), datetime.fromtimestamp(100, UTC))
+    (found,) = rollout_values.read(world.spec, world.signals, world.tables, [span])
+    assert (found["canary"].score.n, found["canary"].bias.n, found["canary"].bias.mean) == (600, 500, 0.0)
+
+
+def test_a_challenger_that_decides_too_much_otherwise_goes_back_before_one_caller_sees_it(world: World) -> None:
+    world.spec = toy(rollout={**PLAN, "threshold": 0.3, "guards": {"flipped": 0.2}})
+    for slot, scores in {"stable": [0.1, 0.2, 0.6, 0.9], "canary": [0.1, 0.2, 0.2, 0.8]}.items():
+        for n, score in enumerate(scores):
+            world.signals.logged.append({"id": f"r{n}", "slot": slot, "score": score})
+    world.begin()
+    seen = world.pass_step(0)
+    assert seen.decision == "roll back"
+    assert "25.0% would be decided otherwise" in seen.sentence
+    assert "at most 20.0% may be" in seen.sentence
+    assert world.router.routes == Routes()
+
+
+def test_a_newer_challenger_waits_or_supersedes_as_the_spec_says(world: World) -> None:
+    world.registry.add("toy", 1)
+    world.begin()
+    world.enter(1)
+    with pytest.raises(Conflict, match="version 2 is being rolled out"):
+        world.begin("3", "run-2")
+    world.spec = toy(rollout={**PLAN, "newer": "supersede"})
+    world.begin("3", "run-2")
+    assert world.registry.aliases == {"champion": "1", "challenger": "3"}
+    assert world.registry.version("toy", "2").tags["rollout_reason"] == "superseded by version 3"
+    assert world.router.routes == Routes(), "the newer one starts at its own first step"
+    world.run = "run-1"
+    for late in (lambda: world.enter(2), world.look, world.promote):
+        with pytest.raises(Conflict, match="run-2"):
+            late()
+
+
+def test_the_plan_is_weighed_against_the_present_traffic(world: World) -> None:
+    quiet = rollout.weigh(world.spec, world.controls, "run-1", world.now)
+    assert "cannot be told" in quiet.checks[0].sentence
+    answered(world, "stable", [0.2] * 6000, [None] * 6000, at=-30)
+    world.signals.traffic("stable", 6000, errors=6)
+    busy = rollout.weigh(world.spec, world.controls, "run-1", world.now)
+    assert "at 100 requests/s, takes about" in busy.checks[0].sentence
+    assert [row["verdict"]["outcome"] for row in world.ledger.read("toy", "plan")] == ["inconclusive", busy.outcome]

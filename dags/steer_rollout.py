@@ -1,0 +1,15 @@
+"""Pause, resume, promote or abort the running rollout, roll the traffic back, or restore the previous champion.
+
+Trigger it and choose the word; a running rollout obeys at its next look, a second later. Who said it is kept.
+"""
+
+from airflow.sdk import DAG
+
+from plugins.dag_settings import common, specs
+from plugins.tasks import rollout as tasks
+
+for spec in specs():
+    with DAG(
+        f"{spec.name}.steer", schedule=None, is_paused_upon_creation=False, params=tasks.WORDS, **common(spec, __doc__)
+    ):
+        tasks.steer(spec.name)
