@@ -42,7 +42,7 @@ test: setup ## all tests
 	@$(PY) -m pytest
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy && cd "$(ROOT)" && "$(VENV)/bin/lint-imports" --no-cache
-bench-%: setup ## bench-judgement, bench-features, bench-serve, bench-watch: measured claims, last line JSON
+bench-%: setup ## bench-judgement, -features, -serve, -watch, -rollout: measured claims, last line JSON
 	@$(PY) -m benchmarks.$*
 schema: setup ## the spec's JSON Schema, written to docs/
 	@$(PY) -m include.local schema > "$(ROOT)docs/spec.schema.json"

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import gc
 import json
+import signal
 import time
 from collections import Counter, deque
 from pathlib import Path
@@ -23,9 +24,15 @@ class Load:
         self.begun = time.perf_counter()
         self.until = self.begun + seconds
         self.sent, self.statuses = 0, Counter[bytes]()
+        self.seconds, self.failures = Counter[int](), Counter[int]()
         self.latencies: list[float] = []
         self.idle: deque[Caller] = deque()
+        self.ready = asyncio.Semaphore(0)
         self.due: deque[float] = deque()
+
+    def stop(self) -> None:
+        """Hand out nothing more."""
+        self.until = time.perf_counter()
 
     def next(self) -> bytes:
         self.sent += 1
@@ -34,13 +41,33 @@ class Load:
     def answered(self, caller: "Caller", status: bytes, since: float) -> None:
         now = time.perf_counter()
         self.statuses[status] += 1
+        second = int(now - self.begun)
+        self.seconds[second] += 1
+        self.failures[second] += status != b"200"
         self.latencies.append(now - since)
+        if caller.transport.is_closing():
+            return
         if self.rate and self.due:
             caller.send(self.due.popleft())
         elif self.rate or now >= self.until:
             self.idle.append(caller)
         else:
             caller.send(now)
+
+    async def connect(self, port: int) -> None:
+        """One more caller, and another in its place whenever its connection breaks."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                _, caller = await loop.create_connection(lambda: Caller(self), "127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.05)
+                continue
+            self.idle.append(caller)
+            self.ready.release()
+            await caller.lost.wait()
+            if caller in self.idle:
+                self.idle.remove(caller)
 
     async def pace(self) -> None:
         """Hand out what is due, every millisecond, until the end and until all is answered."""
@@ -57,22 +84,28 @@ class Load:
         ordered = sorted(self.latencies)
         taken = time.perf_counter() - self.begun
         errors = self.sent - self.statuses[b"200"] + len(self.due)
+        failing = {second: [count, self.seconds[second]] for second, count in sorted(self.failures.items()) if count}
         return {
             "requests": self.sent, "errors": errors, "rps": round(len(ordered) / taken), "connections": connections,
             "rate": self.rate or None, **{f"p{p:g}_ms": _percentile(ordered, p) for p in (50, 90, 99, 99.9)},
             "max_ms": round(ordered[-1] * 1000, 2), "statuses": {s.decode(): n for s, n in self.statuses.items()},
+            "failing_seconds": failing,
+            "worst_second": round(max((count / of for count, of in failing.values()), default=0.0), 4),
         }  # fmt: skip
 
 
 class Caller(asyncio.Protocol):
     def __init__(self, load: Load) -> None:
         self.load, self.buffer, self.since, self.waiting = load, b"", 0.0, False
+        self.lost = asyncio.Event()
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
 
     def connection_lost(self, _: Exception | None) -> None:
+        self.lost.set()
         if self.waiting:
+            self.waiting = False
             self.load.answered(self, b"lost", self.since)
 
     def send(self, since: float) -> None:
@@ -103,11 +136,11 @@ def _requests(path: Path) -> list[bytes]:
 
 
 async def run(options: argparse.Namespace) -> dict[str, Any]:
-    loop = asyncio.get_running_loop()
     load = Load(_requests(options.bodies), options.seconds, options.rate)
-    for _ in range(options.connections):
-        _, caller = await loop.create_connection(lambda: Caller(load), "127.0.0.1", options.port)
-        load.idle.append(caller)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, load.stop)
+    callers = [asyncio.create_task(load.connect(options.port)) for _ in range(options.connections)]
+    for _ in callers:
+        await load.ready.acquire()
     load.until += time.perf_counter() - load.begun
     load.begun = time.perf_counter()
     if options.rate:
@@ -115,10 +148,12 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     else:
         for _ in range(options.connections):
             load.idle.popleft().send(time.perf_counter())
-        await asyncio.sleep(options.seconds)
+        await asyncio.sleep(load.until - time.perf_counter())
     late = time.perf_counter() + 5
     while len(load.idle) < options.connections and time.perf_counter() < late:
         await asyncio.sleep(0.01)
+    for caller in callers:
+        caller.cancel()
     return load.report(options.connections)
 
 

@@ -13,6 +13,7 @@ class Settings:
     """Each field is read from `PERENNIAL_<NAME>`; the embedded stack's `make up` sets those that are not defaults."""
 
     home: Path = ROOT / ".perennial"
+    models: Path = ROOT / "include" / "models"  #: the folder of the specs
     host: str = "127.0.0.1"
     model: str = "flights"  #: the model that the embedded slots serve
     airflow_port: int = 8080
@@ -85,7 +86,7 @@ def inherited() -> dict[str, str]:
 def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
     """Raises ValueError naming a port that is not a number."""
     given: dict[str, Path | str | int] = {}
-    for name, kind in (("home", Path), ("host", str), ("model", str)):
+    for name, kind in (("home", Path), ("models", Path), ("host", str), ("model", str)):
         if value := environ.get(f"PERENNIAL_{name.upper()}"):
             given[name] = kind(value)
     for name in (n for n in Settings.__dataclass_fields__ if n.endswith("_port")):

@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.spec import ModelSpec
 from plugins import notifications
-from plugins.run import run_name
+from plugins.run import open_model, run_name
 from plugins.triggers import Looks
 
 
@@ -64,11 +64,11 @@ class HoldStep(BaseOperator):
         return [cls(task_id=name, model=spec.name, step=number) for number, name in enumerate(names)]
 
     def execute(self, context: Any) -> None:
-        from include import specs, wiring
         from include.stages import rollout
 
-        run, controls = run_name(), wiring.parts().controls()
-        reason = rollout.enter(specs.find(self.model), controls, run, self.step, datetime.now(UTC))
+        spec, parts = open_model(self.model)
+        run = run_name()
+        reason = rollout.enter(spec, parts.controls(), run, self.step, datetime.now(UTC))
         if reason:
             raise AirflowSkipException(reason)
         self.defer(trigger=Looks(self.model, run), method_name="settle")

@@ -20,7 +20,8 @@ Ref = dict[str, str]
 def open_model(model: str) -> tuple[ModelSpec, "Parts"]:
     from include import wiring
 
-    return find(model), wiring.parts()
+    parts = wiring.parts()
+    return find(model, parts.settings.models), parts
 
 
 def run_name() -> str:

@@ -22,12 +22,12 @@ class Looks(BaseTrigger):
         return "plugins.triggers.Looks", {"model": self.model, "run": self.run_name}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        from include import specs, wiring
         from include.domain.errors import Conflict
         from include.stages import rollout_look
+        from plugins.run import open_model
 
-        spec = specs.find(self.model)
-        controls = wiring.parts().controls()
+        spec, parts = open_model(self.model)
+        controls = parts.controls()
         while True:
             try:
                 seen = await asyncio.to_thread(rollout_look.look, spec, controls, self.run_name, datetime.now(UTC))
