@@ -18,6 +18,8 @@ BY_CAUSE = ExceptionRetryPolicy(rules=[
 def settle(verdict: Verdict) -> None:
     """Pass goes on; inconclusive goes on to a person, who must approve; fail ends without a retry; error is retried."""
     said = f"{verdict.subject}: {verdict.outcome}\n" + "\n".join(verdict.reasons)
+    for reason in verdict.reasons:
+        print(reason)  # noqa: T201 - a line each: in an exception's text the log cuts them off
     if verdict.outcome is Outcome.FAIL:
         raise AirflowFailException(said)
     if verdict.outcome is Outcome.ERROR:
