@@ -284,6 +284,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scene", choices=("good", "killed_canary", "spoiled", "held", "kills"), action="append")
     asked = parser.parse_args().scene or ["good", "killed_canary", "spoiled", "held", "kills"]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(stderr=True, width=150)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
