@@ -9,8 +9,11 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
+from threading import Event, Thread
 
 import httpx
 import pytest
@@ -180,3 +183,47 @@ def test_a_version_that_is_not_there_is_named(either: Registry, model: str) -> N
 def test_a_server_that_is_away_is_worth_another_try(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="MLflow at http"):
         MLflow("http://127.0.0.1:9", tmp_path).alias("flights", "champion")
+
+
+@contextmanager
+def cutting(server: str, path: str) -> Iterator[str]:
+    """The server's URL through a proxy that passes on one call to `path`, loses its answer, and is down from then on."""
+    gone = Event()
+
+    class Cutting(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if gone.is_set():
+                return
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            answer = httpx.request(
+                self.command, server + self.path, content=body, headers={"Content-Type": "application/json"}
+            )
+            if path in self.path:
+                gone.set()
+                return
+            self.send_response(answer.status_code)
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        do_POST = do_PATCH = do_GET  # noqa: N815 - the base class's names
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Cutting) as proxy:
+        thread = Thread(target=proxy.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{proxy.server_port}"
+        proxy.shutdown()
+        thread.join()
+
+
+def test_a_server_that_dies_half_way_through_a_registration_gives_one_version_all_the_same(
+    registry: MLflow, server: str, model: str, tmp_path: Path
+) -> None:
+    with cutting(server, "model-versions/create") as url, pytest.raises(Unavailable):
+        MLflow(url, tmp_path / "locks").register(model, artifact("a"), {"run": "r"}, None)
+    assert registry.register(model, artifact("a"), {"run": "r"}, None).number == "1"
+    with pytest.raises(UserMistake):
+        registry.version(model, "2")
