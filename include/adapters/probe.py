@@ -38,7 +38,7 @@ class ServerProbe:
                 answers = [_ask(client, row) for row in rows]
             memory = psutil.Process(process.pid).memory_info().rss / 1e6
         scores, seconds = np.array(answers, dtype=np.float64).reshape(-1, 2).T
-        return Served(scores, float(np.quantile(seconds, 0.99)) * 1000 if len(rows) else 0.0, memory)
+        return Served(scores, float(np.quantile(seconds, 0.99)) * 1000 if len(rows) else float("nan"), memory)
 
     def _await_ready(self, client: httpx.Client, process: subprocess.Popen[bytes], said: Path) -> None:
         deadline = time.monotonic() + self._patience

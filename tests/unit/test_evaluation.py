@@ -151,6 +151,18 @@ def test_a_metric_that_is_nowhere_is_named(world: World) -> None:
         world.evaluate(spec)
 
 
+def test_test_windows_without_a_labelled_row_are_an_error_that_says_so(world: World) -> None:
+    rows = world.tables.tables["features"]
+    unknown = pa.nulls(len(rows), pa.int8())
+    world.tables.tables["features"] = rows.set_column(rows.schema.get_field_index("y"), "y", unknown)
+    facts = records.read(world.dataset) | {"rows": {"test": 0}}
+    world.dataset = records.write(world.folder / "empty" / "dataset.json", facts)
+    judged = evaluation.judge(SPEC, world.evaluate(champion=world.champion), SERVED)
+    assert judged.verdict.outcome is Outcome.ERROR
+    assert not judged.released
+    assert "the test windows hold no labelled row" in judged.verdict.reasons[0]
+
+
 @pytest.mark.parametrize(("days", "groups"), [(14, 14), (5, 5), (4, 8), (1, 8)])
 def test_windows_are_the_groups_and_parts_of_the_time_where_windows_are_few(days: int, groups: int) -> None:
     times = np.arange(days * 24) * 3600 + int(START.timestamp())
