@@ -43,8 +43,6 @@ def look(spec: ModelSpec, controls: Controls, run: str, now: datetime) -> Look:
     word, by = rollout_state.heard(controls.folder, state) or (Word.RESUME, "")
     if word is Word.ABORT:
         return _go_back(controls, state, Look("roll back", Verdict("a person's word", ()), f"aborted by {by}"))
-    if word is Word.PAUSE:
-        return Look("wait", Verdict("a person's word", ()), f"paused by {by}; say resume, promote or abort")
     counts, fault = _counts(spec, controls)
     warm = now - (state.step_began or now) >= spec.rollout.warm_up
     state = _with_values(spec, controls, rollout_state.advance(state, counts, warm), now)
@@ -55,6 +53,8 @@ def look(spec: ModelSpec, controls: Controls, run: str, now: datetime) -> Look:
     seen = decide(spec, state, judge(spec, state), now)
     if word is Word.PROMOTE:
         seen = Look("go on", seen.verdict, f"promoted by {by}")
+    elif word is Word.PAUSE and seen.verdict.outcome is not Outcome.FAIL:
+        seen = Look("wait", seen.verdict, f"paused by {by}; say resume, promote or abort")
     if state.step == 0 and seen.decision == "go on":
         seen = _agreed(spec, controls, state, seen)
     seen = replace(seen, sentence=seen.sentence + fault)

@@ -35,13 +35,14 @@ def promote(model: str) -> str:
 
 #: What a person can do to a model's traffic, beside the words of a running rollout.
 ROLL_BACK, RESTORE = "roll back", "restore the previous champion"
+SAID = (
+    "pause holds the step and its traffic as they are, unless a guard fails; promote passes this step and the rest; "
+    "abort and roll back send all traffic to the champion"
+)
 WORDS = {
-    "word": Param("pause", enum=["pause", "resume", "promote", "abort", ROLL_BACK, RESTORE], description=(
-        "pause holds the step and its traffic as they are; promote goes on to the next step at once; abort and roll back "
-        "send all traffic to the champion"
-    )),
+    "word": Param("pause", enum=["pause", "resume", "promote", "abort", ROLL_BACK, RESTORE], description=SAID),
     "reason": Param("", type="string", description="Why; kept in the ledger"),
-}  # fmt: skip
+}
 
 
 @task(pool="serving")

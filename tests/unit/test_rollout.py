@@ -189,13 +189,23 @@ def test_an_inconclusive_step_waits_for_a_person_where_the_spec_says_hold(world:
     assert world.ledger.read("toy", "rollout")[-1]["reason"] == "aborted by ada"
 
 
-def test_a_pause_judges_nothing_until_a_person_resumes(world: World) -> None:
+def test_a_pause_holds_the_step_however_long_until_a_person_resumes(world: World) -> None:
     world.begin()
     world.warm(1)
     world.say(Word.PAUSE)
-    world.signals.traffic("canary", 1_000, errors=1_000)
-    assert "paused by ada" in world.look(700).sentence
+    world.signals.traffic("stable", 20_000)
+    world.signals.traffic("canary", 20_000)
+    assert "paused by ada" in world.look(7000).sentence
     world.say(Word.RESUME)
+    assert world.look().decision == "go on"
+
+
+def test_a_guard_that_fails_sends_traffic_back_though_the_rollout_is_paused(world: World) -> None:
+    world.begin()
+    world.warm(1)
+    world.say(Word.PAUSE)
+    world.signals.traffic("stable", 9_000)
+    world.signals.traffic("canary", 1_000, errors=1_000)
     assert world.look().decision == "roll back"
 
 
