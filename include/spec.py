@@ -21,7 +21,7 @@ from include.domain.retraining import Retraining
 from include.domain.windows import Grain
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-Family = Literal["dcn", "logistic", "lightgbm"]
+Family = Literal["dcn", "logistic", "lightgbm", "blend"]
 
 
 class Section(BaseModel):
@@ -110,7 +110,7 @@ class Validation(Section):
 
 
 class Model(Section):
-    """The architecture; `family` picks the algorithm, the rest is DCN-v2's."""
+    """The architecture; `family` picks the algorithm (`blend` is the mean of dcn and lightgbm), the rest is DCN-v2's."""
 
     family: Family = "dcn"
     embedding: int = Field(default=8, ge=1)
@@ -120,6 +120,7 @@ class Model(Section):
     experts: int = Field(default=1, ge=1)  #: low-rank experts a cross layer, gated
     structure: Literal["parallel", "stacked"] = "parallel"  #: cross layers beside the hidden ones, or below them
     dropout: float = Field(default=0.3, ge=0, lt=1)
+    serve: Literal["fp32", "int8"] = "fp32"  #: int8: the quantized graph, where it loses less than its bound
 
 
 class Training(Section):
@@ -141,6 +142,7 @@ class Training(Section):
         default=0, ge=0
     )  #: of arithmetic in each process; 0 is half the cores, shared by the processes
     checkpoint_steps: int = Field(default=500, ge=1)
+    max_auc_loss_int8: float = Field(default=0.001, ge=0)  #: the quantized graph is kept when its AUC loses less
     seed: int = 17
     timeout: timedelta = timedelta(hours=6)
 

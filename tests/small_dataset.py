@@ -53,11 +53,12 @@ def write_job(dataset: Path, out: Path, family: str = "dcn", **changes: Any) -> 
     """`job.json` in `out`; `changes` go to its sections `model` and `training`, `tracking` stands for itself."""
     out.mkdir(parents=True, exist_ok=True)
     tracking = changes.pop("tracking", None)
+    shape = (*MODEL, "structure", "experts", "serve")
     content = {
         "dataset": {"uri": str(dataset), "digest": str(_facts(dataset)["sha256"])},
         "family": family,
-        "model": {**MODEL, **{k: v for k, v in changes.items() if k in (*MODEL, "structure", "experts")}},
-        "training": {**TRAINING, **{k: v for k, v in changes.items() if k not in (*MODEL, "structure", "experts")}},
+        "model": {**MODEL, **{k: v for k, v in changes.items() if k in shape}},
+        "training": {**TRAINING, **{k: v for k, v in changes.items() if k not in shape}},
         "seed": 17, "spec_digest": "5" * 64, "out": str(out), "tracking": tracking,
     }  # fmt: skip
     (out / "job.json").write_text(json.dumps(content))

@@ -53,7 +53,7 @@ class OnnxScorer:
         path = Path(artifact.uri)
         manifest = json.loads(_checked(path, artifact.digest))
         graph, encoding = (_checked(path.parent / name, manifest["files"][name]["sha256"])
-                           for name in ("model.onnx", "encoding.json"))  # fmt: skip
+                           for name in (manifest.get("graph", "model.onnx"), "encoding.json"))  # fmt: skip
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -68,7 +68,7 @@ def load(named: Named, limits: Limits) -> Model:
     try:
         encoding = Encoding.from_dict(json.loads(files["encoding.json"]))
         examples = json.loads(files["examples.json"])
-        session = _session(files["model.onnx"], limits.threads)
+        session = _session(files[manifest.get("graph", "model.onnx")], limits.threads)
         rows = Rows(encoding, manifest["columns"]["keys"], limits.max_rows, limits.lenient)
     except (KeyError, TypeError, ValueError) as fault:
         raise Corrupt(f"{named.uri}: {type(fault).__name__}: {_line(fault)}") from None

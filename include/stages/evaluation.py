@@ -227,5 +227,5 @@ def _named(arrays: Mapping[str, Any], prefix: str) -> Columns:
 
 def _megabytes(model: Mapping[str, str]) -> float:
     """Size of the exported model, in units of 10^6 bytes."""
-    files = records.read(Reference(model["uri"], model["digest"]))["files"]
-    return float(files["model.onnx"]["bytes"]) / 1e6
+    manifest = records.read(Reference(model["uri"], model["digest"]))
+    return float(manifest["files"][manifest.get("graph", "model.onnx")]["bytes"]) / 1e6

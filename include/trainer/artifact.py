@@ -1,7 +1,9 @@
-"""The result: weights, ONNX graph, encoding, examples, and a manifest of their digests that is written last."""
+"""The result: weights, ONNX graphs, encoding, examples, and a manifest of their digests that is written last.
+
+The manifest's `graph` names the one to serve.
+"""
 
 import json
-import shutil
 import subprocess
 from typing import Any
 
@@ -15,8 +17,9 @@ from include.trainer.dataset import Dataset, Split
 from include.trainer.files import facts, write_atomically
 from include.trainer.fitted import Fitted
 from include.trainer.job import Job
+from include.trainer.quantization import quantized
 
-MANIFEST = "manifest.json"
+MANIFEST, GRAPH, INT8 = "manifest.json", "model.onnx", "model.int8.onnx"
 TOLERANCE = 1e-5
 ROWS = 8192
 
@@ -39,41 +42,62 @@ def publish(job: Job, data: Dataset, fitted: Fitted, run_id: str | None) -> dict
 
     Raises Corrupt when a score of the test windows differs from the trained model's by more than 1e-5.
     """
-    scores = {name: _run(fitted.onnx, split) for name, split in (("validate", data.validate), ("test", data.test))}
+    splits = {"validate": data.validate, "test": data.test}
+    scores = {name: _run(fitted.onnx, split) for name, split in splits.items()}
     difference = float(np.abs(scores["test"] - fitted.score(data.test.ids, data.test.numbers)).max())
     if not difference <= TOLERANCE:
         raise Corrupt(f"the ONNX graph of the {job.family} model is off by {difference:.2g} on the test windows")
-    job.out.mkdir(parents=True, exist_ok=True)
-    (job.out / fitted.weights_file).write_bytes(fitted.weights)
-    (job.out / "model.onnx").write_bytes(fitted.onnx)
+    contents = {**fitted.weights, GRAPH: fitted.onnx}
     for name in ("encoding.json", "examples.json"):
-        shutil.copyfile(data.folder / name, job.out / name)
-    names = (fitted.weights_file, "model.onnx", "encoding.json", "examples.json")
-    record = data.record
+        contents[name] = (data.folder / name).read_bytes()
+    graph, smaller = GRAPH, quantized(fitted.onnx)
+    int8 = smaller and _compared(job, data.test, smaller, scores["test"])
+    if smaller and int8 and int8["offered"]:
+        contents[INT8] = smaller
+        if job.model.serve == "int8":
+            graph, scores = INT8, {name: _run(smaller, split) for name, split in splits.items()}
+    job.out.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        write_atomically(job.out / name, content)
     manifest = {
+        **_origin(job, data),
+        "mlflow_run_id": run_id,
+        "files": {name: facts(job.out / name) for name in contents},
+        "graph": graph,
+        "int8": int8,
+        "onnx_difference": difference,
+        "signature": signature(len(data.encoding.categorical), len(data.encoding.numeric)),
+        "metrics": {name: metrics.summary(split.labels, scores[name]) for name, split in splits.items()},
+        "seconds": round(fitted.seconds, 3),
+        "samples_per_second": round(fitted.samples_per_second),
+    }
+    write_atomically(job.out / MANIFEST, json.dumps(manifest, indent=1).encode())
+    return manifest
+
+
+def _origin(job: Job, data: Dataset) -> dict[str, Any]:
+    """What the result was made of."""
+    record = data.record
+    return {
         "format": 1,
         "model": record["model"],
         "family": job.family,
         "run": record["run"],
-        "mlflow_run_id": run_id,
-        "files": {name: facts(job.out / name) for name in names},
-        "signature": signature(len(data.encoding.categorical), len(data.encoding.numeric)),
         "columns": record["columns"],
-        "metrics": {
-            "validate": metrics.summary(data.validate.labels, scores["validate"]),
-            "test": metrics.summary(data.test.labels, scores["test"]),
-        },
         "dataset": {"uri": str(job.dataset), "digest": job.dataset_digest},
         "windows": record["windows"],
         "seed": job.seed,
         "spec_digest": job.spec_digest,
         "job": job.identity,
         "git_commit": git_commit(),
-        "seconds": round(fitted.seconds, 3),
-        "samples_per_second": round(fitted.samples_per_second),
     }
-    write_atomically(job.out / MANIFEST, json.dumps(manifest, indent=1).encode())
-    return manifest
+
+
+def _compared(job: Job, test: Split, int8: bytes, scores: NDArray[np.float64]) -> dict[str, Any]:
+    """What quantization costs on the test windows, and whether that is little enough to offer its graph."""
+    auc_loss = metrics.auc(test.labels, scores) - metrics.auc(test.labels, _run(int8, test))
+    bound = job.training.max_auc_loss_int8
+    return {"auc_loss": auc_loss, "max_auc_loss": bound, "offered": bool(auc_loss < bound)}
 
 
 def signature(categorical: int, numeric: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What every family's training gives back, so that one function can check, measure and publish it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,7 @@ Score = Callable[[NDArray[np.int32], NDArray[np.float32]], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Fitted:
-    weights_file: str
-    weights: bytes
+    weights: Mapping[str, bytes]  #: content by file name
     onnx: bytes
     score: Score  #: ids, numbers → probabilities `[n]` by the framework that trained, which the ONNX graph must equal
     seconds: float

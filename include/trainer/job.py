@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from include.domain.errors import UserMistake
 
-FAMILIES = ("dcn", "logistic", "lightgbm")
+FAMILIES = ("dcn", "logistic", "lightgbm", "blend")
 T = TypeVar("T")
 
 
@@ -24,6 +24,7 @@ class Model:
     dropout: float
     structure: str = "parallel"
     experts: int = 1  #: low-rank experts a cross layer
+    serve: str = "fp32"  #: int8 serves the quantized graph where it is good enough
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Training:
     threads: int = 0  #: of arithmetic, in each process; 0 is half the cores, shared by the processes
     device: str = "auto"  #: cuda, cpu, or whichever is there
     checkpoint_steps: int = 500
+    max_auc_loss_int8: float = 0.001  #: the quantized graph is offered when it loses less
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,12 @@ def run(job: Job, stop: Stop) -> None:
             train.fit(job, data, here, Silent(), stop)
             return
         with _alone(job), _tracked(job, data, Tracker(job.out, job.tracking)) as tracker:
-            _publish(job, data, train.fit(job, data, here, tracker, stop), tracker)
+            fitted = train.fit(job, data, here, tracker, stop)
+            if job.family == "blend":
+                from include.trainer import blend, trees
+
+                fitted = blend.of([fitted, trees.fit(job, data, tracker)])
+            _publish(job, data, fitted, tracker)
         checkpoint.forget(job.checkpoints)
 
 

@@ -77,8 +77,7 @@ def fit(job: Job, data: Dataset, world: World, tracker: Tracker, stop: Stop) -> 
     optimizer.swap()
     net = net.cpu()
     return Fitted(
-        weights_file="model.safetensors",
-        weights=save({name: tensor.contiguous() for name, tensor in net.state_dict().items()}),
+        weights={"model.safetensors": save({name: tensor.contiguous() for name, tensor in net.state_dict().items()})},
         onnx=export.graph(net, data.encoding),
         score=lambda ids, numbers: score(net, ids, numbers),
         seconds=progress.seconds,

@@ -41,7 +41,7 @@ def fit(job: Job, data: Dataset, tracker: Tracker) -> Fitted:
     rounds = booster.current_iteration()
     text = booster.model_to_string(num_iteration=booster.best_iteration)
     return Fitted(
-        "model.txt", text.encode(), treegraph.graph(booster.dump_model(), categorical, data.train.numbers.shape[1]),
+        {"model.txt": text.encode()}, treegraph.graph(booster.dump_model(), categorical, data.train.numbers.shape[1]),
         lambda ids, numbers: np.asarray(booster.predict(table(ids, numbers)), dtype=np.float64),
         seconds, len(data.train) * rounds / max(seconds, 1e-9),
     )  # fmt: skip

@@ -5,11 +5,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from include.adapters.onnx import OnnxScorer
 from include.domain.errors import Corrupt
 from include.ports import Reference
+from include.server.model import Limits, Named, load
 from include.trainer.run import run
 from tests.small_dataset import job, write_dataset
 
@@ -72,3 +74,20 @@ def test_missing_file_is_named(artifact):
 def test_unreadable_number_is_named(artifact):
     with pytest.raises(ValueError, match="price: 'dear' is not a number"):
         OnnxScorer().score(artifact, {**examples(artifact), "price": ["dear"] * 4})
+
+
+@pytest.mark.parametrize("graph", ["model.onnx", "model.int8.onnx"])
+def test_server_and_scorer_run_the_graph_that_the_manifest_names(tmp_path, graph):
+    given = job(
+        write_dataset(tmp_path / "dataset"), tmp_path / "out", "blend", serve="int8" if "int8" in graph else "fp32"
+    )
+    run(given, Never())
+    path = given.out / "manifest.json"
+    artifact = Reference(str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+    served = load(Named("1", artifact.uri, artifact.digest), Limits())
+    columns = examples(artifact)
+    ids, numbers = served.encoding.encode(columns)
+    session = onnxruntime.InferenceSession(str(given.out / graph), providers=["CPUExecutionProvider"])
+    expected = session.run(["score"], {"ids": ids, "numbers": numbers})[0]
+    assert served.score(ids.tolist(), numbers.tolist()) == pytest.approx(expected, abs=1e-6)
+    assert OnnxScorer().score(artifact, columns) == pytest.approx(expected, abs=1e-6)

@@ -42,7 +42,7 @@ def weights_digest(out: Path) -> str:
     return manifest_of(out)["files"]["model.safetensors"]["sha256"]
 
 
-@pytest.mark.parametrize("family", ["dcn", "logistic", "lightgbm"])
+@pytest.mark.parametrize("family", ["dcn", "logistic", "lightgbm", "blend"])
 def test_family_learns_and_its_manifest_describes_every_file(tmp_path, family):
     given = job(write_dataset(tmp_path / "dataset"), tmp_path / "out", family)
     run(given, Never())
@@ -155,7 +155,7 @@ def test_weights_file_holds_the_weights_that_score(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"family": "forest"}, "family: 'forest' is not one of dcn, logistic, lightgbm"),
+        ({"family": "forest"}, "family: 'forest' is not one of dcn, logistic, lightgbm, blend"),
         ({"seed": "many"}, "not a job: invalid literal"),
         ({"model": {}}, "the job lacks 'hidden'"),
     ],
