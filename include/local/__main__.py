@@ -76,17 +76,10 @@ def rollback(settings: Settings, model: str) -> None:
 
 
 def champion(settings: Settings, model: str, on: datetime | None) -> None:
-    from include.stages import promotion
+    from include.stages import standing
     from include.wiring import Parts
 
-    at = on or datetime.now(UTC)
-    row = promotion.champion_on(model, at, Parts(settings).ledger())
-    if row is None:
-        raise UserMistake(f"{model} had no champion at {at:%Y-%m-%d %H:%M} UTC")
-    console.print(f"version {row['version']} since {row['at']}: {row['reason']}")
-    console.print(
-        f"verdict {row['verdict']}, approved by {row['approved_by']} at {row['approved_at']}, run {row['run']}"
-    )
+    console.print(standing.reign(model, Parts(settings).ledger(), on or datetime.now(UTC)))
 
 
 def schema(_: Settings) -> None:
@@ -95,6 +88,7 @@ def schema(_: Settings) -> None:
 
 def links(settings: Settings) -> None:
     console.print(f"Airflow  {settings.airflow_url}   user admin, password {stack.password(settings)}")
+    console.print(f"Model    {settings.airflow_url}/perennial/{settings.model}/")
     console.print(f"Runs     {settings.airflow_url}/dags/{settings.model}.train/runs")
     console.print(f"MLflow   {settings.mlflow_url}/#/models/{settings.model}")
     console.print(f"Gateway  {settings.gateway_url}/predict")

@@ -31,7 +31,8 @@ class Airflow:
         self.url = url
         self._client = httpx.Client(base_url=url, timeout=30, transport=httpx.HTTPTransport(retries=3))
         login = self._call("POST", "/auth/token", json={"username": user, "password": password})
-        self._client.headers["Authorization"] = f"Bearer {login['access_token']}"
+        self.authorization = f"Bearer {login['access_token']}"
+        self._client.headers["Authorization"] = self.authorization
 
     def __enter__(self) -> "Airflow":
         return self

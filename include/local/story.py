@@ -15,6 +15,8 @@ from include.local import chronicle, flights, processes, stack
 from include.local.replay import Replay
 from include.local.rest import Airflow
 from include.settings import Settings
+from include.stages import standing
+from include.wiring import Parts
 
 MODEL, KEY = "flights", "flight_id"
 WINTER = (datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 4, 1, tzinfo=UTC))
@@ -115,7 +117,7 @@ class Story:
             == "success"
         ):
             raise Unavailable("a challenger trained on wrong outcomes was released; look at its gates in Airflow")
-        self.say(f"rejected: {chronicle.held_back(self.settings, MODEL)}")
+        self.say(f"rejected: {standing.held_back(MODEL, Parts(self.settings).ledger())}")
         self.say("the source is mended, and the history landed once more")
         shutil.rmtree(inbox)
         self.land(WINTER[0], SPRING[1])
@@ -130,7 +132,9 @@ class Story:
         known = {run["dag_run_id"] for run in self.airflow.runs(f"{MODEL}.rollout")}
         if self.follow("train", training) != "success":
             if not self.champion:
-                raise Unavailable(f"the first model was not released: {chronicle.held_back(self.settings, MODEL)}")
+                raise Unavailable(
+                    f"the first model was not released: {standing.held_back(MODEL, Parts(self.settings).ledger())}"
+                )
             self.say("the challenger was not released; its reasons are in the table below")
             return
         rows = flights.requests(today.date(), (today + MONTHS).date())

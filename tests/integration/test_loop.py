@@ -3,6 +3,7 @@
 import html
 import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -149,6 +150,25 @@ def test_the_gateway_answers_with_the_champion(told: Told) -> None:
     answer = httpx.post(f"{told.settings.gateway_url}/predict", json={"rows": [row]}).json()
     assert answer["version"] == told.alias("champion")
     assert 0 < answer["scores"][0] < 1
+
+
+def test_the_models_page_and_its_cards_are_shown_to_who_is_logged_in_and_to_nobody_else(told: Told) -> None:
+    root = f"{told.settings.airflow_url}/perennial"
+    for path in ("/", f"/{MODEL}/", f"/{MODEL}/reports/watch.html"):
+        assert httpx.get(root + path).status_code == 401
+    token = {"Authorization": told.airflow.authorization}
+    with httpx.Client(headers=token) as person:
+        assert f"version {told.alias('champion')} since" in html.unescape(person.get(f"{root}/").text)
+        page = person.get(f"{root}/{MODEL}/").text
+        cards = re.findall(r'href="(runs/[^"]+card\.html)"', page)
+        reports = re.findall(r'href="(reports/[^"]+\.html)"', page)
+        assert len(cards) == 3
+        assert any("validation" in report for report in reports)
+        for path in (*cards, *reports):
+            assert person.get(f"{root}/{MODEL}/{path}").status_code == 200, path
+        for wrong in ("reports/../../airflow/passwords.json", "reports/%2e%2e/%2e%2e/stack.json", "reports/nothing.html"):
+            assert person.get(f"{root}/{MODEL}/{wrong}").status_code == 404
+        assert person.get(f"{root}/nobody/").status_code in (403, 404)
 
 
 def test_a_rollback_needs_neither_airflow_nor_mlflow(told: Told) -> None:
