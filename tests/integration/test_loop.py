@@ -166,7 +166,11 @@ def test_the_models_page_and_its_cards_are_shown_to_who_is_logged_in_and_to_nobo
         assert any("validation" in report for report in reports)
         for path in (*cards, *reports):
             assert person.get(f"{root}/{MODEL}/{path}").status_code == 200, path
-        for wrong in ("reports/../../airflow/passwords.json", "reports/%2e%2e/%2e%2e/stack.json", "reports/nothing.html"):
+        for wrong in (
+            "reports/../../airflow/passwords.json",
+            "reports/%2e%2e/%2e%2e/stack.json",
+            "reports/nothing.html",
+        ):
             assert person.get(f"{root}/{MODEL}/{wrong}").status_code == 404
         assert person.get(f"{root}/nobody/").status_code in (403, 404)
 
