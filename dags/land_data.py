@@ -1,7 +1,7 @@
 """Land one window of raw rows, validate it and build its features.
 
 Runs once a window. Backfill it for new windows; or trigger it with `start` and `end` to land a long range in one run.
-Running a window again replaces exactly that window.
+Running a window again replaces exactly that window. Beside it, what the model servers have logged moves into tables.
 """
 
 from airflow.sdk import DAG
@@ -18,3 +18,4 @@ for spec in specs():
         **common(spec, __doc__, max_active_runs=4),
     ):
         tasks.land(spec.name) >> tasks.validate(spec.name) >> tasks.build_features(spec)
+        tasks.compact(spec.name)

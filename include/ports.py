@@ -110,6 +110,12 @@ class Tables(Protocol):
         since the call began, or since version `read_at` where the rows build on what was read there.
         """
 
+    def append(self, table: str, rows: pa.Table, run: str, once: str) -> bool:
+        """Add rows to whichever windows their column `window` names; False where `once` was added before.
+
+        Raises Conflict when somebody else adds the same at this moment.
+        """
+
     def read(self, table: str, windows: Sequence[Window], *, version: int | None = None,
              columns: Sequence[str] | None = None) -> pa.Table:  # fmt: skip
         """The windows' rows, at a version or the newest. Raises UserMistake for a table that is not there."""
@@ -213,6 +219,21 @@ class Slots(Protocol):
 
     def await_version(self, slot: str, model: str, number: str, timeout: float) -> None:
         """Return once the slot is ready with that version. Raises Unavailable with what the slot says instead."""
+
+
+class PredictionLog(Protocol):
+    """What the model servers write: lines in segments, each of which one server fills for some minutes.
+
+    There are two kinds, `predictions` and `feedback`.
+    """
+
+    def finished(self, model: str, kind: str, now: datetime) -> list[str]:
+        """Segments to which nobody writes any more, oldest first."""
+
+    def read(self, model: str, kind: str, segment: str) -> pa.Table:
+        """The segment's lines, with `at` (epoch seconds) and the segment's name."""
+
+    def remove(self, model: str, segment: str) -> None: ...
 
 
 class Signals(Protocol):

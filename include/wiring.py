@@ -5,11 +5,13 @@ Adapters are imported where they are made, because some take seconds and each ta
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from include.domain.course import Course
 from include.ports import (
     Launcher,
     Ledger,
+    PredictionLog,
     Probe,
     Records,
     Registry,
@@ -25,6 +27,9 @@ from include.settings import Settings, from_env
 from include.spec import ModelSpec
 from include.stages import rollout
 
+if TYPE_CHECKING:
+    from include.adapters.segments import Segments
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -33,9 +38,12 @@ class Parts:
     settings: Settings
 
     def tables(self, spec: ModelSpec) -> Tables:
+        return self._tables(spec.name)
+
+    def _tables(self, model: str) -> Tables:
         from include.adapters.delta import DeltaTables
 
-        return DeltaTables(self.settings.tables / spec.name)
+        return DeltaTables(self.settings.tables / model)
 
     def validator(self, spec: ModelSpec) -> Validator:
         from include.adapters.expectations import GreatExpectations
@@ -75,7 +83,15 @@ class Parts:
     def signals(self) -> Signals:
         from include.adapters.signals import ProductionSignals
 
-        return ProductionSignals(self.settings.gateway_admin_url, self.settings.predictions)
+        return ProductionSignals(self.settings.gateway_admin_url, self._segments(), self._tables)
+
+    def prediction_log(self) -> PredictionLog:
+        return self._segments()
+
+    def _segments(self) -> "Segments":
+        from include.adapters.segments import Segments
+
+        return Segments(self.settings.predictions)
 
     def ledger(self) -> Ledger:
         from include.adapters.ledger import FileLedger

@@ -17,6 +17,7 @@ class MemoryTables:
     def __init__(self) -> None:
         self._versions: dict[str, list[dict[str, pa.Table]]] = {}
         self._changed: dict[tuple[str, str], int] = {}
+        self._added: set[tuple[str, str]] = set()
 
     def replace(self, table: str, window: Window, rows: pa.Table, run: str, *, read_at: int | None = None) -> int:
         name, versions = label(window.start), self._versions.setdefault(table, [])
@@ -27,6 +28,18 @@ class MemoryTables:
         versions.append({**(versions[-1] if versions else {}), name: content})
         self._changed[table, name] = len(versions) - 1
         return len(versions) - 1
+
+    def append(self, table: str, rows: pa.Table, run: str, once: str) -> bool:
+        if (table, once) in self._added:
+            return False
+        self._added.add((table, once))
+        versions = self._versions.setdefault(table, [])
+        held = dict(versions[-1]) if versions else {}
+        for name in pc.unique(rows["window"]).to_pylist():
+            new = rows.filter(pc.equal(rows["window"], name))
+            held[name] = pa.concat_tables([held[name], new], promote_options="default") if name in held else new
+        versions.append(held)
+        return True
 
     def read(
         self, table: str, windows: Sequence[Window], *, version: int | None = None, columns: Sequence[str] | None = None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from include.adapters.signals import SCHEMA
+from include.adapters.segments import PREDICTIONS, SCHEMAS
 from include.domain.encoding import fit
 from include.domain.retraining import Decision
 from include.domain.windows import Window, label
@@ -76,7 +76,7 @@ class World:
     """Days of flights and what version 1, trained on the first four weeks, predicted for those after its test weeks."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.tables, self.log = folder, Tables(), pa.table({n: [] for n in SCHEMA.names}, schema=SCHEMA)
+        self.folder, self.tables, self.log = folder, Tables(), SCHEMAS[PREDICTIONS].empty_table()
         for day in range(42):
             self.land(day)
         self.registry = Registry(self.train("1", 0))
@@ -103,8 +103,8 @@ class World:
         features = [json.dumps({"temp": t, "dest": d}) for t, d in zip(columns["temp"], columns["dest"], strict=True)]
         rows = {"id": columns["id"], "at": [float(day)] * ROWS, "time": columns["at"], "version": [version] * ROWS,
                 "slot": ["stable"] * ROWS, "mode": [None] * ROWS, "key": columns["id"], "score": columns["chance"],
-                "ms": [1.0] * ROWS, "features": features}  # fmt: skip
-        self.log = pa.concat_tables([self.log, pa.table(rows, schema=SCHEMA)])
+                "ms": [1.0] * ROWS, "features": features, "segment": ["s"] * ROWS}  # fmt: skip
+        self.log = pa.concat_tables([self.log, pa.table(rows, schema=SCHEMAS[PREDICTIONS])])
 
     def live(self, days: Sequence[int], land: Change = dict, serve: Change = dict) -> None:
         for day in days:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from include.domain.errors import Conflict, Unavailable, UserMistake
@@ -38,6 +38,28 @@ class DeltaTables:
         raise Unavailable(
             f"{table}: others changed its columns {TRIES} times while window {name} was written; try again"
         )
+
+    def append(self, table: str, rows: pa.Table, run: str, once: str) -> bool:
+        known = self._newest(table)
+        if known is not None and known.transaction_version(once) is not None:
+            return False
+        commit = CommitProperties(custom_metadata={"run": run}, app_transactions=[Transaction(once, 1)])
+        how: dict[str, Any] = {
+            "partition_by": ["window"],
+            "commit_properties": commit,
+            "storage_options": self._storage,
+        }
+        try:
+            # Onto the very version that was looked at, so that another writer of the same is noticed.
+            if known is None:
+                write_deltalake(f"{self._root}/{table}", rows, mode="error", **how)
+            else:
+                write_deltalake(known, rows, mode="append", schema_mode="merge", **how)
+        except (CommitFailedError, FileExistsError) as fault:
+            raise Conflict(f"{table}: another run adds to it at the same time; run it again") from fault
+        except (OSError, DeltaError) as fault:
+            raise Unavailable(f"{self._root}/{table}: cannot add {once}: {fault}") from None
+        return True
 
     def read(
         self, table: str, windows: Sequence[Window], *, version: int | None = None, columns: Sequence[str] | None = None

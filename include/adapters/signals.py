@@ -1,78 +1,38 @@
-"""What production shows: the gateway's counters and the servers' prediction segments."""
+"""What production shows: the gateway's counters, and the prediction log, in segments and compacted."""
 
-import logging
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
-from pathlib import Path
-from typing import TypeVar
+from datetime import datetime, timedelta
 
 import httpx
-import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from include.domain.encoding import as_time
+from include.adapters.segments import FEEDBACK, PREDICTIONS, SCHEMAS, Segments
 from include.domain.errors import Unavailable, UserMistake
-from include.ports import ArmCounts
-
-log = logging.getLogger(__name__)
+from include.domain.windows import Window, parse
+from include.ports import ArmCounts, Tables
 
 REQUESTS = "traefik_service_requests_total"
 DURATIONS = "traefik_service_request_duration_seconds"
 #: Answers that are the service's fault.
 FIRST_ERROR = 500
 
+#: A window that holds a time starts at most so long before it.
+LONGEST_WINDOW = timedelta(days=1)
+
 SAMPLE = re.compile(r"^(\w+)\{(.*)\} (\S+)", re.MULTILINE)
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 Sample = tuple[str, dict[str, str], float]
 
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()), ("at", pa.float64()), ("time", pa.timestamp("us", "UTC")), ("version", pa.string()),
-        ("slot", pa.string()), ("mode", pa.string()), ("key", pa.string()), ("score", pa.float64()),
-        ("ms", pa.float64()), ("features", pa.string()),
-    ]
-)  # fmt: skip
-
-
-LABELLED = pa.schema([("id", pa.string()), ("key", pa.string()), ("label", pa.float64())])
-#: The folder, beside those of the slots, in which the servers keep labels.
-FEEDBACK = "feedback"
-
-
-class Line(msgspec.Struct):
-    """One prediction as a server logs it."""
-
-    id: str
-    at: float
-    version: str
-    slot: str
-    score: float
-    key: str | None = None
-    time: str | float | None = None
-    mode: str | None = None
-    ms: float | None = None
-    features: msgspec.Raw = msgspec.Raw(b"{}")
-
-
-class Label(msgspec.Struct):
-    """One label as a server was told it."""
-
-    label: int
-    id: str | None = None
-    key: str | None = None
-
-
-T = TypeVar("T")
-DECODER = msgspec.json.Decoder(Line, strict=False)
-LABELS = msgspec.json.Decoder(Label, strict=False)
-
 
 class ProductionSignals:
-    def __init__(self, gateway_admin_url: str, predictions: Path) -> None:
+    """`segments` are what the servers write, `tables` opens a model's tables, in which finished segments end."""
+
+    def __init__(self, gateway_admin_url: str, segments: Segments, tables: Callable[[str], Tables]) -> None:
         self._url = f"{gateway_admin_url}/metrics"
-        self._folder = predictions
+        self._segments, self._tables = segments, tables
 
     def counts(self, model: str, slow_ms: float) -> Mapping[str, ArmCounts]:
         """`slow_ms` must be a bound of the gateway's histogram. Raises Unavailable; UserMistake for another one."""
@@ -83,33 +43,26 @@ class ProductionSignals:
         return counts(answer.text, model, slow_ms)
 
     def predictions(self, model: str, since: datetime | None = None) -> pa.Table:
-        """Predictions made (`at`) from `since` on, oldest segment first; segments that ended before are not opened."""
-        columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
-        start = since.timestamp() if since else float("-inf")
-        for segment in self._segments(model, lambda folder: folder != FEEDBACK):
-            if segment.stat().st_mtime < start:
-                continue
-            lines = [line for line in _decoded(segment, DECODER) if line.at >= start]
-            for name in SCHEMA.names[:-1]:
-                columns[name] += [getattr(line, name) for line in lines]
-            columns["features"] += [bytes(line.features).decode() for line in lines]
-        columns["time"] = [_time(t) for t in columns["time"]]
-        return pa.table(columns, schema=SCHEMA)
+        """Predictions made (`at`) from `since` on, the compacted ones first; segments that ended before are not opened."""
+        rows = self._rows(model, PREDICTIONS, since)
+        return rows if since is None else rows.filter(pc.greater_equal(rows["at"], since.timestamp()))
 
     def feedback(self, model: str) -> pa.Table:
-        """Labels that callers sent back: `id` of the prediction's line or `key`, and `label`, oldest first."""
-        lines = [
-            line
-            for segment in self._segments(model, lambda folder: folder == FEEDBACK)
-            for line in _decoded(segment, LABELS)
-        ]
-        rows = {name: [getattr(line, name) for line in lines] for name in LABELLED.names}
-        return pa.table(rows, schema=LABELLED)
+        """Labels that callers sent back: `id` of the prediction's line or `key`, and `label`, the compacted ones first."""
+        return self._rows(model, FEEDBACK, None).select(["id", "key", "label"])
 
-    def _segments(self, model: str, wanted: Callable[[str], bool]) -> list[Path]:
-        """Oldest first."""
-        found = self._folder.glob(f"{model}/*/*.jsonl")
-        return sorted((path for path in found if wanted(path.parent.name)), key=lambda path: path.name)
+    def _rows(self, model: str, kind: str, since: datetime | None) -> pa.Table:
+        """The segments are read before the table, so that one compacted meanwhile is in either or in both, never in none."""
+        names = self._segments.names(model, kind, since.timestamp() if since else float("-inf"))
+        opened = [self._segments.read(model, kind, name) for name in names]
+        tables = self._tables(model)
+        labels = [name for name in tables.windows(kind) if since is None or parse(name) >= since - LONGEST_WINDOW]
+        windows = [Window(parse(name), parse(name) + LONGEST_WINDOW) for name in labels]
+        columns = SCHEMAS[kind].names
+        kept = [tables.read(kind, windows, columns=columns)] if windows else []
+        held = pa.array([name for name, rows in zip(names, opened, strict=True) if len(rows)], pa.string())
+        kept = [rows.filter(pc.invert(pc.is_in(rows["segment"], held))).cast(SCHEMAS[kind]) for rows in kept]
+        return pa.concat_tables([*kept, *opened, SCHEMAS[kind].empty_table()])
 
 
 def counts(metrics: str, model: str, slow_ms: float) -> dict[str, ArmCounts]:
@@ -139,29 +92,3 @@ def counts(metrics: str, model: str, slow_ms: float) -> dict[str, ArmCounts]:
 def _samples(metrics: str) -> Iterator[Sample]:
     for name, labels, value in SAMPLE.findall(metrics):
         yield name, dict(LABEL.findall(labels)), float(value)
-
-
-def _decoded(segment: Path, decoder: "msgspec.json.Decoder[T]") -> list[T]:
-    """The segment's lines. What is none (a line half-written) is skipped with a note."""
-    data = segment.read_bytes()
-    try:
-        return decoder.decode_lines(data)
-    except msgspec.DecodeError:
-        lines = (_line(segment, number, text, decoder) for number, text in enumerate(data.splitlines(), 1))
-        return [line for line in lines if line is not None]
-
-
-def _line(segment: Path, number: int, text: bytes, decoder: "msgspec.json.Decoder[T]") -> T | None:
-    try:
-        return decoder.decode(text)
-    except msgspec.DecodeError as fault:
-        log.warning("%s line %d is skipped: %s", segment, number, fault)
-        return None
-
-
-def _time(text: object) -> datetime | None:
-    """None for what is no time: such a prediction cannot be joined with its label."""
-    try:
-        return None if text is None else as_time(text)
-    except ValueError:
-        return None

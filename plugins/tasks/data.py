@@ -45,6 +45,17 @@ def validate(model: str) -> int:
     return len(verdicts)
 
 
+@task(pool="data", max_active_tis_per_dag=1)
+def compact(model: str) -> dict[str, int]:
+    """Move what the model servers logged from finished segments into the tables `predictions` and `feedback`."""
+    from datetime import UTC, datetime
+
+    from include.stages import compaction
+
+    spec, parts = open_model(model)
+    return compaction.compact(spec, parts.prediction_log(), parts.tables(spec), run_name(), datetime.now(UTC))
+
+
 def build_features(spec: ModelSpec) -> Any:
     """The task `features`; its asset tells whoever waits for new windows."""
 

@@ -131,3 +131,30 @@ def _together(*works: Callable[[], None]) -> None:
         thread.start()
     for thread in threads:
         thread.join(timeout=120)
+
+
+def test_what_is_added_once_stays_once(tables: Tables) -> None:
+    more = rows(1, 2).append_column("window", pa.array(["2026-01-01", "2026-01-02"]))
+    assert [tables.append("t", more, "run", once) for once in ("a", "b", "a")] == [True, True, False]
+    assert tables.read("t", DAYS)["x"].to_pylist().count(1.0) == 2
+    assert tables.windows("t") == ["2026-01-01", "2026-01-02"]
+
+
+def test_two_that_add_the_same_at_once_add_it_once(tmp_path: Path) -> None:
+    more = rows(1).append_column("window", pa.array(["2026-01-01"]))
+    DeltaTables(tmp_path).append("t", more, "run", "first")
+    start, faults = threading.Barrier(4), list[Conflict]()
+
+    def add(tables: DeltaTables) -> None:
+        start.wait()
+        try:
+            tables.append("t", more, "run", "same")
+        except Conflict as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=add, args=(DeltaTables(tmp_path),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(DeltaTables(tmp_path).read("t", DAYS)) == 2

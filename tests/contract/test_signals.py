@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 
 from include.adapters import signals
+from include.adapters.delta import DeltaTables
+from include.adapters.segments import Segments
 from include.adapters.signals import ProductionSignals
 from include.domain.errors import Unavailable, UserMistake
 from include.ports import ArmCounts
+from include.stages.compaction import compact
+from tests.watching import SPEC
 
 #: Cut from the page of a Traefik 3.7 with `metrics.prometheus.addServicesLabels`.
 METRICS = """
@@ -32,6 +36,10 @@ traefik_service_requests_total{code="502",method="POST",protocol="http",service=
 traefik_service_requests_total{code="200",method="POST",protocol="http",service="flights-split@file"} 10000
 traefik_service_requests_total{code="200",method="POST",protocol="http",service="other-stable@file"} 7
 """
+
+
+def production(folder: Path, url: str = "http://nowhere") -> ProductionSignals:
+    return ProductionSignals(url, Segments(folder), lambda model: DeltaTables(folder / "tables" / model))
 
 
 def line(number: int, **other: Any) -> str:
@@ -63,13 +71,13 @@ def test_no_traffic_is_no_count() -> None:
 
 def test_a_gateway_that_is_down_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9"):
-        ProductionSignals("http://127.0.0.1:9", tmp_path).counts("flights", 100)
+        production(tmp_path, "http://127.0.0.1:9").counts("flights", 100)
 
 
 def test_predictions_come_from_every_segment_in_order_of_their_start(tmp_path: Path) -> None:
     segment(tmp_path, "2000-9.jsonl", line(3, time=None, mode=None))
     segment(tmp_path, "1000-8.jsonl", line(1), line(2, slot="canary"))
-    rows = ProductionSignals("http://x", tmp_path).predictions("flights").to_pylist()
+    rows = production(tmp_path).predictions("flights").to_pylist()
     assert [r["id"] for r in rows] == ["r1", "r2", "r3"]
     assert rows[0]["time"] == datetime(2013, 4, 1, 9, tzinfo=UTC)
     assert json.loads(rows[0]["features"]) == {"dep": "JFK", "temp": 1.5}
@@ -78,20 +86,20 @@ def test_predictions_come_from_every_segment_in_order_of_their_start(tmp_path: P
 
 def test_since_is_when_the_prediction_was_made(tmp_path: Path) -> None:
     segment(tmp_path, "1000-8.jsonl", line(1), line(2))
-    found = ProductionSignals("http://x", tmp_path).predictions("flights", datetime.fromtimestamp(1002, UTC))
+    found = production(tmp_path).predictions("flights", datetime.fromtimestamp(1002, UTC))
     assert found["id"].to_pylist() == ["r2"]
 
 
 def test_a_half_written_line_is_skipped_with_a_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     segment(tmp_path, "1000-8.jsonl", line(1), "\n", line(2), line(3)[:40])
     with caplog.at_level(logging.WARNING):
-        found = ProductionSignals("http://x", tmp_path).predictions("flights")
+        found = production(tmp_path).predictions("flights")
     assert found["id"].to_pylist() == ["r1", "r2"]
     assert "1000-8.jsonl line 4 is skipped" in caplog.text
 
 
 def test_no_segment_is_an_empty_table(tmp_path: Path) -> None:
-    assert ProductionSignals("http://x", tmp_path).predictions("flights").num_rows == 0
+    assert production(tmp_path).predictions("flights").num_rows == 0
 
 
 def test_labels_that_callers_sent_back_are_no_predictions_and_are_read_apart(tmp_path: Path) -> None:
@@ -101,10 +109,55 @@ def test_labels_that_callers_sent_back_are_no_predictions_and_are_read_apart(tmp
     (folder / "2-1.jsonl").write_text(
         '{"at": 1.0, "id": "r1", "key": null, "label": 1}\n{"at": 2.0, "id": null, "key": "k|2", "label": 0}\n{"at": 3'
     )
-    found = ProductionSignals("http://nowhere", tmp_path)
+    found = production(tmp_path)
     assert found.feedback("flights").to_pylist() == [
         {"id": "r1", "key": None, "label": 1.0},
         {"id": None, "key": "k|2", "label": 0.0},
     ]
     assert found.predictions("flights")["id"].to_pylist() == ["r1"]
     assert found.feedback("clicks").num_rows == 0
+
+
+SEGMENT, LATER = "1000000-8.jsonl", "90000000-8.jsonl"
+NOW = datetime.fromtimestamp(90_060, UTC)
+
+
+@pytest.fixture
+def flights(tmp_path: Path) -> Any:
+    """A spec named flights; one segment finished, one still open, and a label for each."""
+    segment(tmp_path, SEGMENT, line(1), line(2), line(3)[:30])
+    segment(tmp_path, LATER, line(4, at=90_001.0))
+    (tmp_path / "flights" / "feedback").mkdir()
+    (tmp_path / "flights" / "feedback" / SEGMENT).write_text('{"at": 1002.5, "id": "r1", "key": null, "label": 1}\n')
+    return SPEC.model_copy(update={"name": "flights"})
+
+
+def run(spec: Any, folder: Path) -> dict[str, int]:
+    return compact(spec, Segments(folder), DeltaTables(folder / "tables" / "flights"), "run", NOW)
+
+
+def test_compaction_moves_finished_segments_into_tables_and_readers_see_no_difference(
+    tmp_path: Path, flights: Any
+) -> None:
+    found = production(tmp_path)
+    before, labels = found.predictions("flights"), found.feedback("flights")
+    assert run(flights, tmp_path) == {"predictions": 2, "feedback": 1}
+    assert [p.name for p in sorted((tmp_path / "flights").rglob("*.jsonl"))] == [LATER]
+    assert found.predictions("flights").equals(before)
+    assert found.feedback("flights").equals(labels)
+    assert found.predictions("flights", datetime.fromtimestamp(1002, UTC))["id"].to_pylist() == ["r2", "r4"]
+    assert DeltaTables(tmp_path / "tables" / "flights").windows("predictions") == ["1970-01-01"]
+    assert run(flights, tmp_path) == {"predictions": 0, "feedback": 0}
+
+
+def test_a_compaction_broken_off_before_it_removed_the_segment_counts_no_line_twice(
+    tmp_path: Path, flights: Any
+) -> None:
+    path = tmp_path / "flights" / "stable" / SEGMENT
+    text = path.read_text()
+    run(flights, tmp_path)
+    path.write_text(text)
+    assert production(tmp_path).predictions("flights")["id"].to_pylist() == ["r1", "r2", "r4"]
+    assert run(flights, tmp_path)["predictions"] == 0
+    assert production(tmp_path).predictions("flights")["id"].to_pylist() == ["r1", "r2", "r4"]
+    assert not path.exists()

@@ -15,10 +15,12 @@ import httpx
 import pytest
 
 from include.adapters import traefik
+from include.adapters.segments import Segments
 from include.adapters.signals import ProductionSignals
 from include.domain.errors import Unavailable
 from include.ports import Routes
 from include.settings import Settings
+from tests.memory import MemoryTables
 
 TRAEFIK = shutil.which("traefik", path=str(Path(sys.executable).parent))
 #: A server that is ready, answers everything with its own name, and says so with 500 when its name is `broken`.
@@ -53,7 +55,9 @@ class Gateway:
 
     @property
     def signals(self) -> ProductionSignals:
-        return ProductionSignals(self.settings.gateway_admin_url, self.settings.predictions)
+        return ProductionSignals(
+            self.settings.gateway_admin_url, Segments(self.settings.predictions), lambda _: MemoryTables()
+        )
 
     def start(self) -> None:
         static = traefik.lay_out(self.settings)

@@ -28,7 +28,7 @@ print(json.dumps({
                         "catchup": d.catchup} for d in bag.dags.values()}}))
 """
 GRAPHS = {
-    "data": ["land", "validate", "features"],
+    "data": ["land", "validate", "features", "compact"],
     "train": ["validate", "features", "train", "evaluate", "gate", "register", "approve", "release"],
     "rollout": ["begin", "shadow", "canary_10", "canary_100", "promote"],
     "watch": ["sense", "decide", "request"],
