@@ -103,10 +103,10 @@ class Records(Protocol):
 class Tables(Protocol):
     """Versioned tables, partitioned by window (column `window`: the window's label)."""
 
-    def replace(self, table: str, window: Window, rows: pa.Table, run: str, *, read_at: int | None = None) -> int:
-        """Make `rows` the window's whole content, atomically; the new table version.
+    def replace(self, table: str, content: Mapping[Window, pa.Table], run: str, *, read_at: int | None = None) -> int:
+        """Make these rows the whole content of their windows, all in one atomic write; the new table version.
 
-        Writers of other windows do not disturb. Raises Conflict when somebody else wrote the same window meanwhile:
+        Writers of other windows do not disturb. Raises Conflict when somebody else wrote one of these windows meanwhile:
         since the call began, or since version `read_at` where the rows build on what was read there.
         """
 

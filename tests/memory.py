@@ -1,6 +1,6 @@
 """Tables, records and a source in memory: fakes of the ports for tests of the data stages."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -19,14 +19,14 @@ class MemoryTables:
         self._changed: dict[tuple[str, str], int] = {}
         self._added: set[tuple[str, str]] = set()
 
-    def replace(self, table: str, window: Window, rows: pa.Table, run: str, *, read_at: int | None = None) -> int:
-        name, versions = label(window.start), self._versions.setdefault(table, [])
-        if read_at is not None and self._changed.get((table, name), -1) > read_at:
-            raise Conflict(f"window {name}: another run wrote it at the same time")
-        content = rows.drop_columns(["window"]) if "window" in rows.column_names else rows
-        content = content.append_column("window", pa.array([name] * len(rows), pa.string()))
-        versions.append({**(versions[-1] if versions else {}), name: content})
-        self._changed[table, name] = len(versions) - 1
+    def replace(self, table: str, content: Mapping[Window, pa.Table], run: str, *, read_at: int | None = None) -> int:
+        versions, rows = self._versions.setdefault(table, []), {label(w.start): part for w, part in content.items()}
+        for name in rows:
+            if read_at is not None and self._changed.get((table, name), -1) > read_at:
+                raise Conflict(f"window {name}: another run wrote there at the same time")
+        placed = {name: _of_window(part, name) for name, part in rows.items()}
+        versions.append({**(versions[-1] if versions else {}), **placed})
+        self._changed |= {(table, name): len(versions) - 1 for name in rows}
         return len(versions) - 1
 
     def append(self, table: str, rows: pa.Table, run: str, once: str) -> bool:
@@ -94,6 +94,11 @@ class MemorySource:
 
     def _described(self, name: str, window: Window | None) -> SourceFile:
         return SourceFile(name, len(self.held[name]), str(hash(str(self.held[name]))), window)
+
+
+def _of_window(rows: pa.Table, name: str) -> pa.Table:
+    plain = rows.drop_columns(["window"]) if "window" in rows.column_names else rows
+    return plain.append_column("window", pa.array([name] * len(rows), pa.string()))
 
 
 def count(table: pa.Table, **equal: Any) -> int:

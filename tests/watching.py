@@ -96,7 +96,7 @@ class World:
         columns = {k: v for k, v in change(self.day(day)).items() if k != "chance"}
         rows = pa.table({**columns, "window": [label(start)] * ROWS})
         for table in ("landed", "features"):
-            self.tables.replace(table, Window(start, start + timedelta(days=1)), rows, "r")
+            self.tables.replace(table, {Window(start, start + timedelta(days=1)): rows}, "r")
 
     def serve(self, day: int, version: str = "1", spoil: Change = dict) -> None:
         columns = spoil(self.day(day))

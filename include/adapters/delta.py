@@ -1,4 +1,4 @@
-"""Tables over Delta Lake: a window is a partition, a write replaces it in one commit that names its run."""
+"""Tables over Delta Lake: a window is a partition, a write replaces windows in one commit that names its run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,21 +22,22 @@ class DeltaTables:
         self._root, self._storage = str(root), dict(storage or {}) or None
         self._opened: dict[str, DeltaTable] = {}
 
-    def replace(self, table: str, window: Window, rows: pa.Table, run: str, *, read_at: int | None = None) -> int:
-        name = label(window.start)
-        content = _of_window(rows, name)
+    def replace(self, table: str, content: Mapping[Window, pa.Table], run: str, *, read_at: int | None = None) -> int:
+        names = [label(window.start) for window in content]
+        rows = pa.concat_tables([_of_window(part, name) for name, part in zip(names, content.values(), strict=True)])
         known = self._newest(table) if read_at is None else self._open(table, read_at)
-        if known is None and (known := self._created(table, name, content, run)) is None:
+        if known is None and (known := self._created(table, names, rows, run)) is None:
             return 0
+        before = _files(known, names)
         for _ in range(TRIES):
             try:
-                return self._overwrite(known, name, content, run)
+                return self._overwrite(known, names, rows, run)
             except CommitFailedError as fault:
-                if read_at is not None or "Metadata changed" not in str(fault):
-                    raise Conflict(f"window {name}: another run wrote it at the same time; run it again") from fault
-                known.update_incremental()
+                known = self._existing(table, None)
+                if _files(known, names) != before:
+                    raise Conflict(f"{_told(names)}: another run wrote there at the same time; run it again") from fault
         raise Unavailable(
-            f"{table}: others changed its columns {TRIES} times while window {name} was written; try again"
+            f"{table}: others changed its columns {TRIES} times while {_told(names)} was written; try again"
         )
 
     def append(self, table: str, rows: pa.Table, run: str, once: str) -> bool:
@@ -71,9 +72,7 @@ class DeltaTables:
         )
 
     def files(self, table: str, windows: Sequence[Window], *, version: int | None = None) -> list[str]:
-        wanted = [f"/window={label(w.start)}/" for w in windows]
-        uris = self._existing(table, version).file_uris()
-        return sorted(u for u in uris if any(part in u for part in wanted))
+        return _files(self._existing(table, version), [label(w.start) for w in windows])
 
     def windows(self, table: str) -> list[str]:
         known = self._newest(table)
@@ -83,32 +82,33 @@ class DeltaTables:
         known = self._newest(table)
         return known.version() if known is not None else None
 
-    def _created(self, table: str, name: str, content: pa.Table, run: str) -> DeltaTable | None:
-        """None when the table began with this content; the table of whoever was faster otherwise."""
+    def _created(self, table: str, names: list[str], rows: pa.Table, run: str) -> DeltaTable | None:
+        """None when the table began with these rows; the table of whoever was faster otherwise."""
         try:
-            self._write(f"{self._root}/{table}", content, run, name, mode="error", partition_by=["window"])
+            self._write(f"{self._root}/{table}", names, rows, run, mode="error", partition_by=["window"])
         except (Unavailable, CommitFailedError):
             if (known := self._newest(table)) is None:
                 raise
             return known
         return None
 
-    def _overwrite(self, known: DeltaTable, name: str, content: pa.Table, run: str) -> int:
-        names = [field.name for field in known.schema().fields]
-        for column in (n for n in names if n not in content.column_names):
-            content = content.append_column(column, pa.nulls(len(content), _type(known, column)))
-        merge = "merge" if set(content.column_names) - set(names) else None
-        self._write(known, content, run, name, mode="overwrite", predicate=f"window = '{name}'", schema_mode=merge)
+    def _overwrite(self, known: DeltaTable, names: list[str], rows: pa.Table, run: str) -> int:
+        there = [field.name for field in known.schema().fields]
+        for column in (n for n in there if n not in rows.column_names):
+            rows = rows.append_column(column, pa.nulls(len(rows), _type(known, column)))
+        merge = "merge" if set(rows.column_names) - set(there) else None
+        predicate = f"window IN ({', '.join(repr(name) for name in names)})"
+        self._write(known, names, rows, run, mode="overwrite", predicate=predicate, schema_mode=merge)
         return known.version()
 
-    def _write(self, table: DeltaTable | str, content: pa.Table, run: str, name: str, **how: Any) -> None:
-        commit = CommitProperties(custom_metadata={"run": run, "window": name})
+    def _write(self, table: DeltaTable | str, names: list[str], rows: pa.Table, run: str, **how: Any) -> None:
+        commit = CommitProperties(custom_metadata={"run": run, "windows": ", ".join(names)})
         try:
-            write_deltalake(table, content, commit_properties=commit, storage_options=self._storage, **how)
+            write_deltalake(table, rows, commit_properties=commit, storage_options=self._storage, **how)
         except CommitFailedError:
             raise
         except (OSError, DeltaError) as fault:
-            raise Unavailable(f"{self._root}: cannot write window {name}: {fault}") from None
+            raise Unavailable(f"{self._root}: cannot write {_told(names)}: {fault}") from None
 
     def _existing(self, table: str, version: int | None) -> DeltaTable:
         known = self._newest(table) if version is None else self._open(table, version)
@@ -132,6 +132,14 @@ class DeltaTables:
             return None
         except DeltaError as fault:
             raise UserMistake(f"{self._root}/{table}: cannot be opened at version {version}: {fault}") from None
+
+
+def _files(known: DeltaTable, names: list[str]) -> list[str]:
+    return sorted(known.file_uris(file_pruning_predicate=[("window", "in", names)]))
+
+
+def _told(names: list[str]) -> str:
+    return f"window {names[0]}" if len(names) == 1 else f"{len(names)} windows from {names[0]} to {names[-1]}"
 
 
 def _of_window(rows: pa.Table, name: str) -> pa.Table:

@@ -37,8 +37,7 @@ def land_sums(spec: ModelSpec, windows: Sequence[Window], rows: pa.Table, tables
     """The windows' sums into the table `sums`."""
     sums = hourly_sums(spec, ibis.memtable(rows)).to_pyarrow()
     parts = by_window(sums, ["grouping", "entity", "hour"])
-    for window in windows:
-        tables.replace(SUMS, window, parts.get(label(window.start), sums.slice(0, 0)), run)
+    tables.replace(SUMS, {w: parts.get(label(w.start), sums.slice(0, 0)) for w in windows}, run)
 
 
 def history(spec: ModelSpec, tables: Tables, first: Window, last: Window) -> dict[str, History]:

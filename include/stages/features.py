@@ -10,7 +10,7 @@ from include.ports import Records, Tables
 from include.spec import Columns, ModelSpec
 from include.stages.assembly import assemble
 from include.stages.content import by_window, content_digest
-from include.stages.landing import pieces, touched
+from include.stages.landing import landed_rows, pieces, touched
 from include.stages.sorting import LANDED
 from include.stages.validation import failed
 
@@ -25,7 +25,7 @@ def build(spec: ModelSpec, windows: Sequence[Window], tables: Tables, records: R
     blocked = set(failed(due, records))
     passed = [w for w in due if label(w.start) not in blocked]
     there = set(tables.windows(FEATURES))
-    for piece in pieces(passed, records):
+    for piece in pieces(passed, landed_rows(records)):
         _build(spec, piece, tables, records, run, there)
     return [label(w.start) for w in passed]
 
@@ -33,18 +33,17 @@ def build(spec: ModelSpec, windows: Sequence[Window], tables: Tables, records: R
 def _build(
     spec: ModelSpec, windows: Sequence[Window], tables: Tables, records: Records, run: str, there: set[str]
 ) -> None:
-    parts = by_window(_computed(spec, windows, tables, run), [spec.columns.time, *spec.columns.keys])
-    for window in windows:
+    computed = by_window(_computed(spec, windows, tables, run), [spec.columns.time, *spec.columns.keys])
+    parts = {w: computed[label(w.start)] for w in windows if label(w.start) in computed}  # others landed without a row
+    digests = {w: content_digest(rows) for w, rows in parts.items()}
+    before = {w: records.read(BUILT, label(w.start)) or {} for w in parts}
+    new = {w: parts[w] for w in parts if digests[w] != before[w].get("digest") or label(w.start) not in there}
+    version = tables.replace(FEATURES, new, run) if new else None
+    for window, rows in parts.items():
         name = label(window.start)
-        own = parts.get(name)
-        if own is None:  # it landed without a row
-            continue
-        digest, before = content_digest(own), records.read(BUILT, name) or {}
-        version = before.get("table_version")
-        if digest != before.get("digest") or name not in there:
-            version = tables.replace(FEATURES, window, own, run)
         records.write(BUILT, name, {
-            "window": name, "rows": own.num_rows, "digest": digest, "table_version": version,
+            "window": name, "rows": rows.num_rows, "digest": digests[window],
+            "table_version": version if window in new else before[window]["table_version"],
             "landed": (records.read(LANDED, name) or {})["digest"], "spec_digest": spec.digest, "run": run,
         })  # fmt: skip
 

@@ -1,12 +1,14 @@
-"""One window's content, put together from what every file delivered for it, and its record."""
+"""Each window's content, put together from what every file delivered for it, and its record."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
 
+from include.domain.errors import Conflict
 from include.domain.windows import Window, label, parse
 from include.ports import Records, Tables
 from include.spec import ModelSpec
@@ -14,6 +16,11 @@ from include.stages.casting import REJECTS, schema
 from include.stages.content import content_digest
 from include.stages.sorting import LANDED, QUARANTINE
 from include.stages.spool import Spool
+
+#: How often the windows of one commit are put together before another run's writes are too many.
+TRIES = 5
+#: What is said of a file whose rows are in the table and whose record a run had not written yet.
+UNRECORDED = {"digest": None, "late": False}
 
 
 @dataclass(frozen=True)
@@ -30,49 +37,104 @@ class LandedWindow:
     table_version: int | None
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """A window ready to be written."""
+
+    window: Window
+    landed: LandedWindow
+    files: Mapping[str, Any]
+    rows: pl.DataFrame | None  #: None where the table holds them already
+    rejects: pl.DataFrame | None
+
+
 class Writer:
-    """Writes the windows that lie in the spool."""
+    """Writes the windows that lie in the spool.
 
-    def __init__(self, spec: ModelSpec, spool: Spool, tables: Tables, records: Records, run: str) -> None:
+    `delivered` are, by window, the files just read that hold rows of it; of all files `read` it keeps no other rows.
+    The unreadable rows of the windows `asked` for are in the spool.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, spool: Spool, tables: Tables, records: Records, run: str, *,
+        delivered: Mapping[str, Mapping[str, Any]], read: Set[str], asked: Set[str],
+    ) -> None:  # fmt: skip
         self._spec, self._spool, self._tables, self._records, self._run = spec, spool, tables, records, run
-        self._there = {table: set(tables.windows(table)) for table in (LANDED, QUARANTINE)}
+        self._delivered, self._read, self._asked = delivered, read, asked
 
-    def write(self, name: str, delivered: Mapping[str, Any], read: set[str], *, own: bool) -> LandedWindow:
-        """Write the window and its record; `own` where it was asked for, and so its unreadable rows are in the spool.
+    def write(self, names: Sequence[str]) -> list[LandedWindow]:
+        """Write these windows in one commit, then their records.
 
-        `delivered` are the files just read that hold rows of it; of all files `read` it keeps no other rows.
+        Where another run wrote one of them meanwhile they are put together anew, on what it wrote; raises Conflict when
+        that happens `TRIES` times.
         """
+        for _ in range(TRIES):
+            version, there = self._tables.version(LANDED), set(self._tables.windows(LANDED))
+            prepared = [self._prepared(name, name in there, version) for name in names]
+            with suppress(Conflict):
+                return self._written(prepared, version)
+        raise Conflict(f"{names[0]} to {names[-1]}: other runs wrote there {TRIES} times meanwhile; run it again")
+
+    def _prepared(self, name: str, there: bool, version: int | None) -> _Prepared:
         window = Window(parse(name), parse(name) + self._spec.window.length)
-        before = self._records.read(LANDED, name) or {"files": {}}
-        replaced = read if self._spec.source.by_window else set(delivered)
-        others, read_at = self._from_other_files(window, before["files"].keys() - replaced)
+        before, delivered = self._records.read(LANDED, name) or {"files": {}}, self._delivered[name]
+        replaced = self._read if self._spec.source.by_window else set(delivered)
+        others = self._from_other_files(window, replaced, version) if there else self._no_rows()
         rows = pl.concat([others, self._spool.frame(LANDED, name, schema(self._spec.columns))])
         kept = self._once_each(rows)
-        bad = self._quarantine(window) if own else int(before.get("quarantined", 0))
-        still = set(others["file"].unique())
-        files = {**{f: facts for f, facts in before["files"].items() if f in still}, **delivered}
+        rejects = self._spool.frame(QUARANTINE, name, REJECTS).sort("file", "line") if name in self._asked else None
+        bad = int(before.get("quarantined", 0)) if rejects is None else rejects.height
+        files = {file: before["files"].get(file, UNRECORDED) for file in others["file"].unique().sort()}
+        files |= delivered
         late = kept["file"].is_in([f for f, facts in files.items() if facts["late"]]).sum()
-        digest, version = content_digest(_arrow(kept)), before.get("table_version")
-        if digest != before.get("digest") or (kept.height and name not in self._there[LANDED]):
-            version = self._replace(LANDED, window, kept, read_at)
-        total = rows.height + bad
-        landed = LandedWindow(name, total, kept.height, bad, rows.height - kept.height, int(late), digest, version)
+        digest = content_digest(_arrow(kept))
+        landed = LandedWindow(
+            name,
+            rows.height + bad,
+            kept.height,
+            bad,
+            rows.height - kept.height,
+            int(late),
+            digest,
+            before.get("table_version"),
+        )
         _assert_balanced(landed)
+        changed = digest != before.get("digest") or (kept.height and not there)
+        return _Prepared(window, landed, files, kept if changed else None, rejects)
+
+    def _written(self, prepared: Sequence[_Prepared], version: int | None) -> list[LandedWindow]:
+        rejects = {p.window: p.rejects for p in prepared if p.rejects is not None}
+        there = set(self._tables.windows(QUARANTINE))
+        self._replace(QUARANTINE, {w: r for w, r in rejects.items() if r.height or label(w.start) in there}, None)
+        new = self._replace(LANDED, {p.window: p.rows for p in prepared if p.rows is not None}, version)
+        return [self._recorded(p, new) for p in prepared]
+
+    def _recorded(self, prepared: _Prepared, version: int | None) -> LandedWindow:
+        landed = prepared.landed if prepared.rows is None else replace(prepared.landed, table_version=version)
         note = f"{landed.late} late rows" if landed.late else ""
-        facts = {**asdict(landed), "files": files, "spec_digest": self._spec.digest, "run": self._run, "note": note}
-        self._records.write(LANDED, name, facts)
+        facts = {
+            **asdict(landed),
+            "files": prepared.files,
+            "spec_digest": self._spec.digest,
+            "run": self._run,
+            "note": note,
+        }
+        self._records.write(LANDED, landed.window, facts)
         return landed
 
-    def _from_other_files(self, window: Window, files: set[str]) -> tuple[pl.DataFrame, int | None]:
-        """The window's rows from these files as they stand, and the table version they were read at."""
-        columns = schema(self._spec.columns)
-        if not files or label(window.start) not in self._there[LANDED]:
-            return pl.DataFrame(schema=columns), None
-        version = self._tables.version(LANDED)
+    def _from_other_files(self, window: Window, replaced: Set[str], version: int | None) -> pl.DataFrame:
+        """The window's rows from all files but these, as they stand in the table."""
+        files = set(self._tables.read(LANDED, [window], version=version, columns=["file"])["file"].unique().to_pylist())
+        if not files - replaced:
+            return self._no_rows()
         rows = pl.DataFrame(pl.from_arrow(self._tables.read(LANDED, [window], version=version)))
+        columns = schema(self._spec.columns)
         new = [pl.lit(None).alias(name) for name in columns if name not in rows.columns]
-        others = rows.filter(pl.col("file").is_in(sorted(files))).with_columns(new)
-        return others.select(pl.col(name).cast(kind) for name, kind in columns.items()), version
+        others = rows.filter(~pl.col("file").is_in(sorted(replaced))).with_columns(new)
+        return others.select(pl.col(name).cast(kind) for name, kind in columns.items())
+
+    def _no_rows(self) -> pl.DataFrame:
+        return pl.DataFrame(schema=schema(self._spec.columns))
 
     def _once_each(self, rows: pl.DataFrame) -> pl.DataFrame:
         """One row a key, the one delivered last (by file name, then place), in order of time and key."""
@@ -80,16 +142,11 @@ class Writer:
         last = rows.sort("file", "line").unique(keys, keep="last", maintain_order=True)
         return last.sort(self._spec.columns.time, *keys)
 
-    def _quarantine(self, window: Window) -> int:
-        name = label(window.start)
-        rows = self._spool.frame(QUARANTINE, name, REJECTS).sort("file", "line")
-        if rows.height or name in self._there[QUARANTINE]:
-            self._replace(QUARANTINE, window, rows, None)
-        return rows.height
-
-    def _replace(self, table: str, window: Window, rows: pl.DataFrame, read_at: int | None) -> int:
-        signed = rows.with_columns(landed_by=pl.lit(self._run))
-        return self._tables.replace(table, window, _arrow(signed), self._run, read_at=read_at)
+    def _replace(self, table: str, content: Mapping[Window, pl.DataFrame], read_at: int | None) -> int | None:
+        if not content:
+            return None
+        signed = {w: _arrow(rows.with_columns(landed_by=pl.lit(self._run))) for w, rows in content.items()}
+        return self._tables.replace(table, signed, self._run, read_at=read_at)
 
 
 def _arrow(rows: pl.DataFrame) -> pa.Table:

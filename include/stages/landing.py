@@ -4,8 +4,9 @@ A window holds what every file delivered for it: reading a file again replaces t
 row, which comes with a later window's file, goes to its own window and stays there however often either is landed again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import polars as pl
 
@@ -18,9 +19,10 @@ from include.stages.landed import LandedWindow, Writer
 from include.stages.sorting import LANDED, QUARANTINE, Sorter
 from include.stages.spool import Spool
 
+T = TypeVar("T")
 #: What a run landed, by its id: its windows, late ones among them.
 LANDINGS = "landings"
-#: What the stages after landing hold in memory at once.
+#: What the data stages hold in memory at once, and write in one commit.
 ROWS_AT_ONCE = 500_000
 
 
@@ -57,11 +59,12 @@ def land(
         for file in files:
             sorter.sort_in(file, source.read(file))
         _refuse_too_many(spec, spool, sorter.read)
-        names = sorted({*asked, *spool.windows(LANDED)})
-        writer = Writer(spec, spool, tables, records, run)
         read = {file.name for file in files}
-        landed = [writer.write(name, sorter.delivered[name], read, own=name in asked) for name in names]
-    report = LandingReport(tuple(landed), sorter.read)
+        writer = Writer(spec, spool, tables, records, run, delivered=sorter.delivered, read=read, asked=asked.keys())
+        names = sorted({*asked, *spool.windows(LANDED)})
+        parts = [writer.write(part) for part in pieces(names, lambda name: spool.height(LANDED, name))]
+    landed = tuple(window for part in parts for window in part)
+    report = LandingReport(landed, sorter.read)
     records.write(LANDINGS, run, {"windows": [asdict(w) for w in report.windows], "read": report.read})
     return report
 
@@ -73,24 +76,24 @@ def touched(spec: ModelSpec, windows: Sequence[Window], records: Records, run: s
     return [Window(start, start + spec.window.length) for start in sorted(starts)]
 
 
-def pieces(windows: Sequence[Window], records: Records) -> Iterator[list[Window]]:
-    """The windows in order, as many together as hold at most `ROWS_AT_ONCE` rows; always one at least."""
-    piece: list[Window] = []
+def pieces(items: Sequence[T], height: Callable[[T], int]) -> Iterator[list[T]]:
+    """The items in order, as many together as hold at most `ROWS_AT_ONCE` rows; always one at least."""
+    piece: list[T] = []
     rows = 0
-    for window in windows:
-        more = height(window, records)
+    for item in items:
+        more = height(item)
         if piece and rows + more > ROWS_AT_ONCE:
             yield piece
             piece, rows = [], 0
-        piece.append(window)
+        piece.append(item)
         rows += more
     if piece:
         yield piece
 
 
-def height(window: Window, records: Records) -> int:
-    """How many rows the window has landed."""
-    return int((records.read(LANDED, label(window.start)) or {"landed": 0})["landed"])
+def landed_rows(records: Records) -> Callable[[Window], int]:
+    """How many rows a window has landed."""
+    return lambda window: int((records.read(LANDED, label(window.start)) or {"landed": 0})["landed"])
 
 
 def _refuse_too_many(spec: ModelSpec, spool: Spool, read: int) -> None:

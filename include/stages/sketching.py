@@ -60,7 +60,8 @@ def of_windows(
         rows = tables.read(source, [windows[label] for label in part])
         for label in part:
             found[label] = sketch(encoding, rows.filter(pc.equal(rows["window"], label)))
-            tables.replace(TABLE, windows[label], _rows(label, bins, sizes[label], found[label]), "watch")
+        made = {windows[label]: _rows(label, bins, sizes[label], found[label]) for label in part}
+        tables.replace(TABLE, made, "watch")
     return {label: found[label] for label in labels if label in found}
 
 

@@ -10,7 +10,7 @@ from include.domain.verdict import Outcome, Verdict
 from include.domain.windows import Window, label
 from include.ports import Profile, Records, Tables, Validator
 from include.spec import ModelSpec
-from include.stages.landing import pieces, touched
+from include.stages.landing import landed_rows, pieces, touched
 from include.stages.sorting import LANDED
 
 VALIDATED = "validated"
@@ -26,7 +26,7 @@ def validate(
     Raises UserMistake for an expectation of the spec that cannot be judged.
     """
     verdicts: dict[str, Verdict] = {}
-    for number, piece in enumerate(pieces(touched(spec, windows, records, run), records)):
+    for number, piece in enumerate(pieces(touched(spec, windows, records, run), landed_rows(records))):
         found = _validate(spec, piece, tables, validator, records, f"{run}-{number}" if number else run)
         verdicts |= found
     return verdicts
@@ -51,7 +51,7 @@ def _profiles(
 ) -> tuple[list[Profile], pa.Table]:
     """The windows in numbers, and their rows."""
     before = [_earlier(spec, windows[0], n) for n in range(1, LAST + 1)]
-    compared = next(pieces(before, records))
+    compared = next(pieces(before, landed_rows(records)))
     columns = spec.columns
     names = list(
         dict.fromkeys([columns.time, *columns.keys, columns.label, *columns.outcomes, *columns.features, "window"])

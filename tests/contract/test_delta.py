@@ -34,51 +34,69 @@ def test_a_table_that_is_not_there(tables: Tables) -> None:
 
 
 def test_replacing_a_window_touches_no_other(tables: Tables) -> None:
-    tables.replace("t", DAYS[0], rows(1, 2), "a")
-    tables.replace("t", DAYS[1], rows(3), "a")
-    tables.replace("t", DAYS[0], rows(9), "b")
+    tables.replace("t", {DAYS[0]: rows(1, 2)}, "a")
+    tables.replace("t", {DAYS[1]: rows(3)}, "a")
+    tables.replace("t", {DAYS[0]: rows(9)}, "b")
     assert tables.read("t", DAYS[:1])["x"].to_pylist() == [9]
     assert tables.read("t", DAYS[1:2])["x"].to_pylist() == [3]
     assert tables.windows("t") == ["2026-01-01", "2026-01-02"]
 
 
 def test_old_versions_are_read_by_number(tables: Tables) -> None:
-    first = tables.replace("t", DAYS[0], rows(1, 2), "a")
-    tables.replace("t", DAYS[0], rows(9), "b")
+    first = tables.replace("t", {DAYS[0]: rows(1, 2)}, "a")
+    tables.replace("t", {DAYS[0]: rows(9)}, "b")
     assert tables.read("t", DAYS, version=first)["x"].to_pylist() == [1, 2]
 
 
 def test_a_window_without_rows_is_no_window(tables: Tables) -> None:
-    tables.replace("t", DAYS[0], rows(1), "a")
-    tables.replace("t", DAYS[0], rows(), "b")
+    tables.replace("t", {DAYS[0]: rows(1)}, "a")
+    tables.replace("t", {DAYS[0]: rows()}, "b")
     assert tables.windows("t") == []
     assert tables.read("t", DAYS).num_rows == 0
 
 
 def test_a_new_column_is_missing_in_older_windows(tables: Tables) -> None:
-    tables.replace("t", DAYS[0], rows(1), "a")
-    tables.replace("t", DAYS[1], rows(2, y=[5.0]), "b")
+    tables.replace("t", {DAYS[0]: rows(1)}, "a")
+    tables.replace("t", {DAYS[1]: rows(2, y=[5.0])}, "b")
     read = tables.read("t", DAYS, columns=["window", "y"])
     assert dict(zip(*read.to_pydict().values(), strict=True)) == {"2026-01-01": None, "2026-01-02": 5.0}
 
 
 def test_building_on_a_window_that_somebody_else_has_written_meanwhile(tables: Tables) -> None:
-    tables.replace("t", DAYS[0], rows(1), "a")
+    tables.replace("t", {DAYS[0]: rows(1)}, "a")
     at = tables.version("t")
-    tables.replace("t", DAYS[1], rows(2), "another window disturbs nobody")
-    tables.replace("t", DAYS[2], rows(2), "b", read_at=at)
-    tables.replace("t", DAYS[0], rows(3), "somebody else")
+    tables.replace("t", {DAYS[1]: rows(2)}, "another window disturbs nobody")
+    tables.replace("t", {DAYS[2]: rows(2)}, "b", read_at=at)
+    tables.replace("t", {DAYS[0]: rows(3)}, "somebody else")
     with pytest.raises(Conflict, match="2026-01-01"):
-        tables.replace("t", DAYS[0], rows(4), "b", read_at=at)
+        tables.replace("t", {DAYS[0]: rows(4)}, "b", read_at=at)
     assert tables.read("t", DAYS[:1])["x"].to_pylist() == [3]
+
+
+def test_many_windows_are_replaced_in_one_version_and_no_other_window(tables: Tables) -> None:
+    tables.replace("t", {day: rows(0) for day in DAYS}, "a")
+    version = tables.version("t")
+    assert tables.replace("t", {DAYS[0]: rows(1, 2), DAYS[2]: rows()}, "b") == (version or 0) + 1
+    assert tables.windows("t") == ["2026-01-01", "2026-01-02"]
+    assert [tables.read("t", [day])["x"].to_pylist() for day in DAYS] == [[1, 2], [0], []]
+
+
+@pytest.mark.parametrize("there", [[], [1.0]])
+def test_of_two_ranges_that_overlap_the_second_cannot_be_written(tables: Tables, there: list[float]) -> None:
+    tables.replace("t", {DAYS[0]: rows(5), DAYS[1]: rows(*there)}, "a")
+    at = tables.version("t")
+    tables.replace("t", {DAYS[1]: rows(2), DAYS[2]: rows(2)}, "b", read_at=at)
+    with pytest.raises(Conflict, match="another run wrote there"):
+        tables.replace("t", {DAYS[0]: rows(3), DAYS[1]: rows(3)}, "c", read_at=at)
+    assert [tables.read("t", [day])["x"].to_pylist() for day in DAYS] == [[5], [2], [2]]
 
 
 def test_a_commit_names_its_run_and_window(tmp_path: Path) -> None:
     tables = DeltaTables(tmp_path)
-    tables.replace("t", DAYS[0], rows(1), "first")
-    tables.replace("t", DAYS[1], rows(1), "second")
-    told = [(h["run"], h["window"]) for h in DeltaTable(str(tmp_path / "t")).history()]
-    assert told == [("second", "2026-01-02"), ("first", "2026-01-01")]
+    tables.replace("t", {DAYS[0]: rows(1)}, "first")
+    tables.replace("t", {DAYS[1]: rows(1), DAYS[2]: rows(1)}, "second")
+    told = [(h["run"], h["windows"]) for h in DeltaTable(str(tmp_path / "t")).history()]
+    assert told == [("second", "2026-01-02, 2026-01-03"), ("first", "2026-01-01")]
 
 
 def test_two_writers_creating_and_filling_a_table_at_once_lose_nothing(tmp_path: Path) -> None:
@@ -89,7 +107,7 @@ def test_two_writers_creating_and_filling_a_table_at_once_lose_nothing(tmp_path:
         tables = DeltaTables(tmp_path)
         try:
             for window in part:
-                tables.replace("t", window, rows(1, 2), "run")
+                tables.replace("t", {window: rows(1, 2)}, "run")
         except BaseException as fault:
             faults.append(fault)
             raise
@@ -101,11 +119,11 @@ def test_two_writers_creating_and_filling_a_table_at_once_lose_nothing(tmp_path:
 
 def test_a_reader_sees_the_old_or_the_new_window_never_a_mixture(tmp_path: Path) -> None:
     writer, reader, seen, done = DeltaTables(tmp_path), DeltaTables(tmp_path), [], threading.Event()
-    writer.replace("t", DAYS[0], rows(*[0.0] * 1000), "run 0")
+    writer.replace("t", {DAYS[0]: rows(*[0.0] * 1000)}, "run 0")
 
     def write() -> None:
         for n in range(1, 25):
-            writer.replace("t", DAYS[0], rows(*[float(n)] * 1000), f"run {n}")
+            writer.replace("t", {DAYS[0]: rows(*[float(n)] * 1000)}, f"run {n}")
         done.set()
 
     def read() -> None:
@@ -119,8 +137,8 @@ def test_a_reader_sees_the_old_or_the_new_window_never_a_mixture(tmp_path: Path)
 
 def test_files_name_the_windows_rows_for_an_engine(tmp_path: Path) -> None:
     tables = DeltaTables(tmp_path)
-    tables.replace("t", DAYS[0], rows(1), "a")
-    tables.replace("t", DAYS[1], rows(2), "a")
+    tables.replace("t", {DAYS[0]: rows(1)}, "a")
+    tables.replace("t", {DAYS[1]: rows(2)}, "a")
     (file,) = tables.files("t", DAYS[1:2])
     assert pq.read_table(file, partitioning=None)["x"].to_pylist() == [2]
 

@@ -20,7 +20,7 @@ def land(tables: DeltaTables, day: int, rows: int) -> None:
     start = START + timedelta(days=day)
     temp = np.random.default_rng(day).normal(size=rows)
     content = pa.table({"temp": temp, "dest": ["LAX"] * rows})
-    tables.replace("features", Window(start, start + timedelta(days=1)), content, "r")
+    tables.replace("features", {Window(start, start + timedelta(days=1)): content}, "r")
 
 
 def encoding(seed: int) -> Encoding:

@@ -29,7 +29,7 @@ def tables(days: int) -> MemoryTables:
             "y": [None if n == 0 else n % 2 for n in range(ROWS)], "x": [float(day) if n % 3 else None for n in range(ROWS)],
             "c": ["rare" if day > 6 else "ab"[n % 2] for n in range(ROWS)],
         })  # fmt: skip
-        held.replace("features", made.window(day), frame.to_arrow(compat_level=pl.CompatLevel.oldest()), "run")
+        held.replace("features", {made.window(day): frame.to_arrow(compat_level=pl.CompatLevel.oldest())}, "run")
     return held
 
 
@@ -75,7 +75,7 @@ def test_examples_are_raw_rows_of_the_validate_windows(tmp_path: Path) -> None:
 def test_a_finished_dataset_is_returned_and_a_damaged_one_made_again(tmp_path: Path) -> None:
     made_of, at = tables(10), made.START + 11 * made.DAY
     first = assembly.assemble(SPEC, at, made_of, "run", tmp_path)
-    made_of.replace("features", made.window(0), made_of.read("features", []), "emptied")
+    made_of.replace("features", {made.window(0): made_of.read("features", [])}, "emptied")
     assert assembly.assemble(SPEC, at, made_of, "run", tmp_path) == first
     (tmp_path / "train.ids.npy").write_bytes(b"damaged")
     assert assembly.assemble(SPEC, at, made_of, "run", tmp_path) != first

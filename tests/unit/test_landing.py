@@ -1,8 +1,10 @@
 """Landing: where rows go, what is counted, and what a second run changes."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from include.domain.errors import UserMistake
@@ -46,6 +48,32 @@ def test_rows_land_in_their_windows_typed_and_in_order_of_time() -> None:
     first = world.tables.read("landed", [window(0)]).to_pylist()[0]
     assert (first["x"], first["y"], first["c"], first["file"], first["line"]) == (None, None, "a", "f", 3)
     assert (report.read, report.landed) == (3, 3)
+
+
+def test_a_long_range_is_one_version_of_the_table() -> None:
+    world = World()
+    report = world.land(MemorySource({"f": [row(str(day), day) for day in range(30)]}), *range(30))
+    assert [w.table_version for w in report.windows] == [0] * 30
+    assert len(world.tables.windows("landed")) == 30
+
+
+def test_a_run_builds_on_what_another_wrote_while_it_wrote() -> None:
+    class Raced(MemoryTables):
+        """Another run lands the second window just before the first write."""
+
+        def replace(
+            self, table: str, content: Mapping[Window, pa.Table], run: str, *, read_at: int | None = None
+        ) -> int:
+            if run == "run2" and world.runs == 2:
+                world.land(MemorySource({"g": [row("other", 1)]}), 1)
+            return super().replace(table, content, run, read_at=read_at)
+
+    world = World()
+    world.tables = Raced()
+    world.land(MemorySource({"f": [row("a", 0)]}), 0)
+    world.land(MemorySource({"f": [row("a", 0), row("b", 1), row("c", 2)]}), 1, 2)
+    assert (world.keys(1), world.keys(2)) == (["b", "other"], ["c"])
+    assert (world.records.read("landed", "2026-01-02") or {})["files"].keys() == {"f", "g"}
 
 
 def test_a_window_not_asked_for_stays_as_it_is() -> None:
