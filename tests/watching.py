@@ -34,8 +34,8 @@ class Tables:
     def __init__(self) -> None:
         self.held: dict[str, dict[str, pa.Table]] = {}
 
-    def replace(self, table: str, window: Window, rows: pa.Table, run: str, **_: Any) -> int:
-        self.held.setdefault(table, {})[label(window.start)] = rows
+    def replace(self, table: str, content: Mapping[Window, pa.Table], run: str, **_: Any) -> int:
+        self.held.setdefault(table, {}).update({label(window.start): rows for window, rows in content.items()})
         return 0
 
     def read(self, table: str, windows: Sequence[Window], *, version: int | None = None,
