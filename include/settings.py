@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args, get_type_hints
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,6 +23,15 @@ class Settings:
     gateway_admin_port: int = 8089
     stable_port: int = 9001
     canary_port: int = 9002
+    launcher: Literal["local", "kubernetes"] = "local"  #: where trainings run
+    router: Literal["traefik", "gateway", "replicas"] = "traefik"  #: what splits live traffic
+    storage: str = ""  #: `s3://bucket/prefix` for tables and runs; `home` keeps them when empty
+    kubeconfig: str = ""  #: the file that names the cluster; a pod's own service account when empty
+    namespace: str = "perennial"  #: where in the cluster everything is
+    trainer_image: str = "perennial-trainer:latest"  #: of training pods
+    slots: str = ""  #: URL of a slot's servers with `{slot}` in it, where they are not the embedded ones
+    mlflow: str = ""  #: URL of the MLflow server, where it is not the embedded one
+    prometheus: str = ""  #: URL of the Prometheus that scrapes the model servers of a cluster
 
     @property
     def airflow_url(self) -> str:
@@ -29,7 +39,7 @@ class Settings:
 
     @property
     def mlflow_url(self) -> str:
-        return f"http://{self.host}:{self.mlflow_port}"
+        return self.mlflow or f"http://{self.host}:{self.mlflow_port}"
 
     @property
     def gateway_url(self) -> str:
@@ -40,7 +50,8 @@ class Settings:
         return f"http://{self.host}:{self.gateway_admin_port}"
 
     def slot_url(self, slot: str) -> str:
-        return f"http://{self.host}:{getattr(self, f'{slot}_port')}"
+        own = f"http://{self.host}:{getattr(self, f'{slot}_port')}"
+        return self.slots.replace("{slot}", slot) or own
 
     @property
     def tables(self) -> Path:
@@ -84,14 +95,15 @@ def inherited() -> dict[str, str]:
 
 
 def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Raises ValueError naming a port that is not a number."""
+    """Raises ValueError naming a port that is no number and a choice that there is not."""
     given: dict[str, Path | str | int] = {}
-    for name, kind in (("home", Path), ("models", Path), ("host", str), ("model", str)):
-        if value := environ.get(f"PERENNIAL_{name.upper()}"):
-            given[name] = kind(value)
-    for name in (n for n in Settings.__dataclass_fields__ if n.endswith("_port")):
-        if value := environ.get(f"PERENNIAL_{name.upper()}"):
-            if not value.isdigit():
-                raise ValueError(f"PERENNIAL_{name.upper()}={value}: a port is a number")
-            given[name] = int(value)
+    for name, kind in get_type_hints(Settings).items():
+        variable = f"PERENNIAL_{name.upper()}"
+        if not (value := environ.get(variable)):
+            continue
+        if kind is int and not value.isdigit():
+            raise ValueError(f"{variable}={value}: a port is a number")
+        if (choices := get_args(kind)) and value not in choices:
+            raise ValueError(f"{variable}={value}: there are {', '.join(choices)}")
+        given[name] = value if choices else kind(value)
     return Settings(**given)  # type: ignore[arg-type]

@@ -28,6 +28,7 @@ from include.spec import ModelSpec
 from include.stages import rollout
 
 if TYPE_CHECKING:
+    from include.adapters.kubernetes import Cluster
     from include.adapters.segments import Segments
 
 
@@ -71,9 +72,22 @@ class Parts:
         return MLflow(self.settings.mlflow_url, self.settings.home / "locks")
 
     def router(self) -> Router:
+        if self.settings.router == "gateway":
+            from include.adapters.gateway import Gateway
+
+            return Gateway(self.cluster())
+        if self.settings.router == "replicas":
+            from include.adapters.replicas import Replicas
+
+            return Replicas(self.cluster())
         from include.adapters import traefik
 
         return traefik.for_settings(self.settings)
+
+    def cluster(self) -> "Cluster":
+        from include.adapters.kubernetes import Cluster
+
+        return Cluster(self.settings.namespace, self.settings.kubeconfig)
 
     def slots(self) -> Slots:
         from include.adapters.slots import HttpSlots

@@ -13,11 +13,16 @@ import pytest
 
 from include.adapters.ledger import FileLedger
 from include.stages import rollout, rollout_state
-from tests.contract.test_traefik import Gateway, gateway
 from tests.fakes import FakeRegistry, FakeSlots, FakeTables
+from tests.gateway import Gateway, traefik_gateway
 from tests.unit.toy import toy
 
-__all__ = ["gateway"]
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Gateway]:
+    with traefik_gateway(tmp_path) as gateway:
+        yield gateway
+
 
 SPEC = toy(
     name="flights",

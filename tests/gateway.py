@@ -1,0 +1,122 @@
+"""A real Traefik with two real servers behind it."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import httpx
+
+from include.adapters import traefik
+from include.adapters.segments import Segments
+from include.adapters.signals import ProductionSignals
+from include.settings import Settings
+from tests.memory import MemoryTables
+
+TRAEFIK = shutil.which("traefik", path=str(Path(sys.executable).parent))
+#: A server that is ready, answers everything with its own name, and says so with 500 when its name is `broken`.
+UPSTREAM = """
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    def do_GET(self):
+        name = sys.argv[2].encode()
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(500 if name == b"broken" and self.path == "/predict" else 200)
+        self.send_header("Content-Length", str(len(name)))
+        self.end_headers()
+        self.wfile.write(name)
+    do_POST = do_GET
+    def log_message(self, *args):
+        pass
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+@dataclass
+class Gateway:
+    settings: Settings
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def router(self) -> traefik.Traefik:
+        return traefik.for_settings(self.settings)
+
+    @property
+    def signals(self) -> ProductionSignals:
+        return ProductionSignals(
+            self.settings.gateway_admin_url, Segments(self.settings.predictions), lambda _: MemoryTables()
+        )
+
+    def start(self) -> None:
+        static = traefik.lay_out(self.settings)
+        self._start("traefik", [str(TRAEFIK), f"--configFile={static}"])
+        until(lambda: answers(f"{self.settings.gateway_admin_url}/ping"))
+
+    def serve(self, slot: str, name: str | None = None) -> None:
+        port = str(getattr(self.settings, f"{slot}_port"))
+        self._start(slot, [sys.executable, "-c", UPSTREAM, port, name or slot])
+        until(lambda: answers(f"{self.settings.slot_url(slot)}/v2/health/ready"))
+
+    def kill(self, name: str) -> None:
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def ask(self, requests: int, **headers: str) -> Counter[str]:
+        """Who answered so many requests; a failed one counts under its status."""
+        with httpx.Client(base_url=self.settings.gateway_url, trust_env=False) as client:
+            answers = [client.post("/predict", json={}, headers=headers) for _ in range(requests)]
+        return Counter(a.text if a.is_success else str(a.status_code) for a in answers)
+
+    def copied(self) -> int:
+        """Requests that reached the canary; while it has no share, all of them are copies."""
+        counted = self.signals.counts("flights", 100).get("canary")
+        return counted.requests if counted else 0
+
+    def _start(self, name: str, command: list[str]) -> None:
+        self.processes[name] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline, "waited for 30 s in vain"
+        time.sleep(0.02)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=1, trust_env=False).is_success
+    except httpx.TransportError:
+        return False
+
+
+@contextmanager
+def traefik_gateway(home: Path) -> Iterator[Gateway]:
+    """All to stable, both slots up, the routes served."""
+    ports = {f"{name}_port": free_port() for name in ("gateway", "gateway_admin", "stable", "canary")}
+    gateway = Gateway(replace(Settings(), home=home, **ports))
+    try:
+        gateway.serve("stable")
+        gateway.serve("canary")
+        gateway.start()
+        until(lambda: gateway.ask(1) == {"stable": 1})
+        yield gateway
+    finally:
+        for name in list(gateway.processes):
+            gateway.kill(name)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

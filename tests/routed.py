@@ -1,0 +1,215 @@
+"""What the routers' contract tests run on: a split of traffic, and who answered under it.
+
+For the routers of a cluster the API is the real one where KUBECONFIG names a cluster, and else a fake of it; the test plays
+the controllers and the data plane, as the Gateway API and a Service define them.
+"""
+
+import os
+import re
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from include.adapters.gateway import Gateway
+from include.adapters.kubernetes import Absent, Cluster
+from include.adapters.replicas import Replicas
+from include.domain.errors import Unavailable
+from include.ports import Router
+from tests.gateway import traefik_gateway, until
+from tests.kubernetes_api import FakeKubernetes, serving
+
+ROUTE = "apis/gateway.networking.k8s.io/v1/namespaced/httproutes/flights"
+DEPLOYMENT = "apis/apps/v1/namespaced/deployments/flights-{}"
+SERVICE = "api/v1/namespaced/services/flights"
+TRUE = ("Accepted", "ResolvedRefs")
+
+
+class Routed(Protocol):
+    @property
+    def router(self) -> Router: ...
+
+    def ask(self, requests: int, **headers: str) -> Counter[str]:
+        """Who answers so many requests."""
+
+    def copied(self) -> int:
+        """How many requests were copied so far."""
+
+
+@dataclass
+class InCluster:
+    """The objects that the manifests bring, and a controller that reports what it took of them."""
+
+    cluster: Cluster
+    fake: FakeKubernetes | None
+    router: Router
+    says: Mapping[str, Any] = field(default_factory=dict)  #: in place of `True` in a condition
+    copies: int = 0
+
+    def look(self) -> None:
+        """As the controllers do for every new generation."""
+        route = self._get(ROUTE)
+        if route and self.says.get("silent") is None:
+            conditions = [self._condition(kind, route["metadata"]["generation"]) for kind in TRUE]
+            parent = {
+                "parentRef": {"name": "perennial"},
+                "controllerName": "example.org/test",
+                "conditions": conditions,
+            }
+            self.cluster.merge(f"{ROUTE}/status", {"status": {"parents": [parent]}})
+        for slot in ("stable", "canary"):
+            deployment = self._get(DEPLOYMENT.format(slot))
+            if deployment:
+                count = deployment["spec"].get("replicas", 1)
+                status = {"replicas": count, "readyReplicas": 0 if self.says.get("unready") else count}
+                self.cluster.merge(f"{DEPLOYMENT.format(slot)}/status", {"status": status})
+
+    def ask(self, requests: int, **headers: str) -> Counter[str]:
+        if isinstance(self.router, Replicas):
+            backends = self.pods()
+        else:
+            rules = sorted(self.cluster.get(ROUTE)["spec"]["rules"], key=_precedence)
+            rule = next(r for r in rules if _matches(r, headers))
+            self.copies += requests * any(f["type"] == "RequestMirror" for f in rule.get("filters", []))
+            backends = [r["name"].removeprefix("flights-") for r in rule["backendRefs"] for _ in range(r["weight"])]
+        return Counter(backends[number % len(backends)] for number in range(requests))
+
+    def copied(self) -> int:
+        return self.copies
+
+    def _condition(self, kind: str, generation: int) -> dict[str, Any]:
+        told = {"status": "True", "reason": kind, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        return {"type": kind, "observedGeneration": generation, **told, **self.says.get(kind, {})}
+
+    def pods(self) -> list[str]:
+        slot = self.cluster.get(SERVICE)["spec"]["selector"].get("perennial.dev/slot")
+        ready = {s: self.cluster.get(DEPLOYMENT.format(s))["status"]["readyReplicas"] for s in ("stable", "canary")}
+        return [s for s, count in ready.items() for _ in range(count) if slot in (None, s)]
+
+    def _get(self, path: str) -> dict[str, Any] | None:
+        try:
+            return self.cluster.get(path)
+        except Absent:
+            return None
+
+
+def _precedence(rule: Mapping[str, Any]) -> int:
+    """More header matches come first, then the order of the list."""
+    return -len(rule["matches"][0].get("headers", []))
+
+
+def _matches(rule: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
+    asked = rule["matches"][0].get("headers", [])
+    return all(re.fullmatch(h["value"].strip("^$"), headers.get(h["name"], "")) for h in asked)
+
+
+@contextmanager
+def on_traefik(home: Path, _api: str) -> Iterator[Routed]:
+    with traefik_gateway(home) as gateway:
+        yield gateway
+
+
+@contextmanager
+def on_gateway(home: Path, api: str) -> Iterator[InCluster]:
+    spec = {"parentRefs": [{"name": "perennial"}], "hostnames": ["flights.example.org"]}
+    things = [("httproutes", "gateway.networking.k8s.io/v1", "HTTPRoute", "flights", spec)]
+    with _in_cluster(home, api, lambda cluster: Gateway(cluster, patience=1.0), things) as world:
+        yield world
+
+
+@contextmanager
+def on_replicas(home: Path, api: str) -> Iterator[InCluster]:
+    selector = {"perennial.dev/model": "flights", "perennial.dev/slot": "stable"}
+    things = [("services", "v1", "Service", "flights", {"selector": selector, "ports": [{"port": 80}]})]
+    for slot, count in (("stable", 9), ("canary", 1)):
+        labels = {"perennial.dev/model": "flights", "perennial.dev/slot": slot}
+        pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "server", "image": "server"}]}}
+        spec = {"replicas": count, "selector": {"matchLabels": labels}, "template": pod}
+        things.append(("deployments", "apps/v1", "Deployment", f"flights-{slot}", spec))
+    with _in_cluster(home, api, lambda cluster: Replicas(cluster, patience=1.0), things) as world:
+        yield world
+
+
+@contextmanager
+def _in_cluster(home: Path, api: str, router: Callable[[Cluster], Router], things: list[Any]) -> Iterator[InCluster]:
+    with ExitStack() as stack:
+        cluster, fake = stack.enter_context(_fake(home) if api == "fake" else _real())
+        world = InCluster(cluster, fake, router(cluster))
+        for plural, version, kind, name, spec in things:
+            thing = {"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec}
+            _create(cluster, fake, plural, thing)
+        stack.enter_context(_controller(world))
+        until(
+            lambda: "status" in cluster.get(ROUTE if isinstance(world.router, Gateway) else DEPLOYMENT.format("canary"))
+        )
+        yield world
+
+
+@contextmanager
+def _fake(home: Path) -> Iterator[tuple[Cluster, FakeKubernetes]]:
+    fake = FakeKubernetes()
+    with serving(fake, home / "kubeconfig"):
+        yield Cluster("perennial", str(home / "kubeconfig")), fake
+
+
+@contextmanager
+def _real() -> Iterator[tuple[Cluster, None]]:
+    from kubernetes import client, config
+
+    kubeconfig = os.environ.get("KUBECONFIG")
+    if not kubeconfig:
+        pytest.skip("KUBECONFIG names no cluster")
+    config.load_kube_config(kubeconfig)
+    core = client.CoreV1Api()
+    name = f"perennial-test-{uuid.uuid4().hex[:8]}"
+    core.create_namespace({"metadata": {"name": name}})
+    try:
+        yield Cluster(name, kubeconfig), None
+    finally:
+        core.delete_namespace(name)
+
+
+def _create(cluster: Cluster, fake: FakeKubernetes | None, plural: str, thing: dict[str, Any]) -> None:
+    """By another field manager, as `kubectl apply` would."""
+    if fake:
+        fake.put(plural, thing)
+        return
+    from kubernetes import utils
+    from kubernetes.client import ApiClient, ApiException, CustomObjectsApi
+
+    try:
+        if plural == "httproutes":
+            group, version = thing["apiVersion"].split("/")
+            CustomObjectsApi().create_namespaced_custom_object(group, version, cluster.namespace, plural, thing)
+        else:
+            utils.create_from_dict(ApiClient(), thing, namespace=cluster.namespace)
+    except ApiException as fault:
+        if fault.status != 404:
+            raise
+        pytest.skip(f"the cluster has no {thing['kind']}")
+
+
+@contextmanager
+def _controller(world: InCluster) -> Iterator[None]:
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(0.02):
+            try:
+                world.look()
+            except Unavailable:  # the API goes away when the test ends
+                return
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
