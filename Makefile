@@ -7,7 +7,7 @@ PY := cd "$(ROOT)" && PYTHONPATH="$(ROOT)" "$(VENV)/bin/python"
 # uv reads variables of its own; where pip was told of wheels on a disk, uv is told the same.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: help setup demo up down status logs champion rollback test lint lock schema
+.PHONY: help setup demo up down status logs champion why rollback test lint lock schema
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' "$(ROOT)Makefile" | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -35,6 +35,8 @@ logs: setup ## follow the logs of all processes
 	@$(PY) -m include.local logs
 champion: setup ## make champion MODEL=flights [ON=2026-11-01]: who is, or was, champion, and why
 	@$(PY) -m include.local champion $(MODEL) $(ON)
+why: setup ## make why MODEL=flights [AT=2026-11-01T14:00]: why a training was, or was not, started then
+	@$(PY) -m include.local why $(MODEL) $(AT)
 rollback: setup ## make rollback MODEL=flights: all traffic back to the champion, in a second
 	@$(PY) -m include.local rollback $(MODEL)
 

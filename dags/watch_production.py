@@ -3,10 +3,11 @@
 from airflow.sdk import DAG
 
 from plugins.dag_settings import common, every_few_minutes, specs
+from plugins.operators import Report, Sense
 from plugins.tasks import watch as tasks
 
 for spec in specs():
     with DAG(f"{spec.name}.watch", schedule=every_few_minutes(spec), **common(spec, __doc__)):
-        decision = tasks.decide(spec.name, tasks.sense(spec.name))
+        decision = tasks.decide(spec.name, Sense(model=spec.name).output)
         tasks.request(spec, decision)
-        tasks.report(spec.name, decision)
+        decision >> Report(model=spec.name)

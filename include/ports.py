@@ -248,6 +248,9 @@ class Signals(Protocol):
     def feedback(self, model: str) -> pa.Table:
         """Labels that callers sent back: `id` of a prediction or its `key`, one of them null, and `label`."""
 
+    def stamp(self, model: str) -> str:
+        """Another text whenever a prediction or a label has been logged; cheap."""
+
 
 class Ledger(Protocol):
     """Append-only record of decisions."""

@@ -5,7 +5,7 @@ Adapters are imported where they are made, because some take seconds and each ta
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from include.domain.course import Course
 from include.ports import (
@@ -27,9 +27,17 @@ from include.settings import Settings, from_env
 from include.spec import ModelSpec
 from include.stages import rollout
 
+
 if TYPE_CHECKING:
     from include.adapters.kubernetes import Cluster
     from include.adapters.segments import Segments
+    from include.stages.history import Sides
+
+
+class Production(TypedDict):
+    tables: Tables
+    signals: Signals
+    registry: Registry
 
 
 @dataclass(frozen=True)
@@ -128,10 +136,25 @@ class Parts:
 
         return FileSource(spec.source, self.settings.home)
 
+    def production(self, spec: ModelSpec) -> Production:
+        """What the watch looks at, by the names of its arguments."""
+        return {"tables": self.tables(spec), "signals": self.signals(), "registry": self.registry()}
+
     def watch_page(self, spec: ModelSpec, course: Course) -> Path:
         from include.adapters import watch_page
 
         return watch_page.write(course, self.settings.reports / spec.name / "watch.html")
+
+    def drift_report(self, spec: ModelSpec, sides: "Sides") -> Path:
+        """Evidently's page of that window, made and attached to the champion's tracking run once."""
+        from include.adapters import evidently
+
+        path = self.settings.reports / spec.name / "drift" / f"{sides.window} version {sides.version}.html"
+        if not path.exists():
+            evidently.write(sides.reference, sides.newest, sides.numeric, sides.categorical, path)
+            if sides.run_id:
+                self.registry().attach(sides.run_id, [path], "drift")
+        return path
 
     def watch_folder(self, spec: ModelSpec) -> Path:
         """What each look of the watch saw."""

@@ -9,7 +9,8 @@ def features(model: str) -> Asset:
 
 
 def retraining(model: str) -> Asset:
-    """The watch asks for a training; the event's extra holds `request`, `cause`, `sentence` and `as_of`."""
+    """The watch asks for a training; the event's extra holds `request`, `cause`, `sentence`, `as_of` (train on the windows
+    labelled by then), `evidence` (the record of what was seen) and `page`."""
     return Asset(f"{model}.retraining", uri=f"perennial://{model}/retraining", group="perennial")
 
 

@@ -1,17 +1,23 @@
-"""Operators that wait: for a person's approval, and for a step of the rollout to be decided."""
+"""Operators that wait (for a person, for a step of the rollout, for production to show something new) or show pages."""
 
+import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.sdk import BaseOperator, Param
+from airflow.sdk import BaseOperator, BaseOperatorLink, BaseSensorOperator, Param
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.spec import ModelSpec
 from plugins import notifications
-from plugins.run import open_model, run_name
-from plugins.triggers import Looks
+from plugins.run import Ref, open_model, run_name
+from plugins.triggers import Looks, News
+
+#: Seconds after which the watch looks again although nothing is new: a pause may be over, a training have ended.
+PATIENCE = 600.0
 
 
 class Approve(HITLOperator):
@@ -79,3 +85,75 @@ class HoldStep(BaseOperator):
             raise AirflowFailException(event["sentence"])
         self.log.info(event["sentence"])
         return event["sentence"]
+
+
+class Sense(BaseSensorOperator):
+    """Waits until production shows what the last look did not see, then reads every signal; the record of what was seen."""
+
+    def __init__(self, *, model: str, **kwargs: Any) -> None:
+        super().__init__(task_id="sense", pool="serving", **kwargs)
+        self.model = model
+
+    def poke(self, context: Any) -> bool:
+        from include.stages import monitoring
+
+        spec, parts = open_model(self.model)
+        return monitoring.news(spec, **parts.production(spec), ledger=parts.ledger())
+
+    def execute(self, context: Any) -> Ref:
+        if not self.poke(context):
+            self.defer(trigger=News(self.model, time.time() + PATIENCE), method_name="look")
+        return self.look(context)
+
+    def look(self, context: Any, event: Any = None) -> Ref:
+        from include.stages import monitoring, observation
+
+        spec, parts = open_model(self.model)
+        seen = monitoring.sense(spec, **parts.production(spec))
+        for signal in seen.signals:
+            self.log.info("%-8s %-17s %s", signal.state, signal.name, signal.sentence)
+        return asdict(observation.keep(seen, parts.watch_folder(spec) / f"{run_name()}.json"))
+
+
+class PageLink(BaseOperatorLink):
+    """A button on a task that wrote a page, whose path below the model's reports stands in the task's result."""
+
+    def __init__(self, name: str, key: str) -> None:
+        self._name, self.key = name, key
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def xcom_key(self) -> str:
+        return f"_link_{self.key}"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        from airflow.sdk.execution_time.xcom import XCom
+
+        pages = XCom.get_value(ti_key=ti_key, key="return_value") or {}
+        root = f"{conf.get('api', 'base_url').rstrip('/')}/perennial/{operator.model}/reports/"
+        return root + pages[self.key] if pages.get(self.key) else ""
+
+
+class Report(BaseOperator):
+    """The pages for people: the champion's days since its training, and Evidently's report of the newest window."""
+
+    operator_extra_links = (PageLink("Watch page", "watch"), PageLink("Evidently's report", "drift"))
+
+    def __init__(self, *, model: str, **kwargs: Any) -> None:
+        super().__init__(task_id="report", pool="serving", **kwargs)
+        self.model = model
+
+    def execute(self, context: Any) -> dict[str, str]:
+        from include.stages import history
+
+        spec, parts = open_model(self.model)
+        pages = {}
+        if course := history.course(spec, **parts.production(spec), ledger=parts.ledger()):
+            pages["watch"] = parts.watch_page(spec, course)
+        if sides := history.sides(spec, tables=parts.tables(spec), registry=parts.registry()):
+            pages["drift"] = parts.drift_report(spec, sides)
+        folder = parts.settings.reports / self.model
+        return {name: str(path.relative_to(folder)) for name, path in pages.items()}

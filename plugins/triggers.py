@@ -1,6 +1,7 @@
 """What waits in the triggerer, so that a long hold keeps no worker."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +10,8 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 #: Seconds between two looks at the canary.
 LOOK_EVERY = 1.0
+#: Seconds between two questions whether there is new evidence.
+ASK_EVERY = 5.0
 
 
 class Looks(BaseTrigger):
@@ -38,3 +41,32 @@ class Looks(BaseTrigger):
                 yield TriggerEvent({"decision": seen.decision, "sentence": seen.sentence})
                 return
             await asyncio.sleep(LOOK_EVERY)
+
+
+class News(BaseTrigger):
+    """Waits until production shows what the last look did not see, or until a moment (epoch seconds)."""
+
+    def __init__(self, model: str, until: float) -> None:
+        super().__init__()
+        self.model, self.until = model, until
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return "plugins.triggers.News", {"model": self.model, "until": self.until}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        while time.time() < self.until and not await asyncio.to_thread(self._news):
+            await asyncio.sleep(ASK_EVERY)
+        yield TriggerEvent({})
+
+    def _news(self) -> bool:
+        """False, too, while a part of the stack does not answer."""
+        from include.domain.errors import Unavailable
+        from include.stages import monitoring
+        from plugins.run import open_model
+
+        spec, parts = open_model(self.model)
+        try:
+            return monitoring.news(spec, **parts.production(spec), ledger=parts.ledger())
+        except Unavailable as fault:
+            self.log.warning("%s; asked again in %.0f s", fault, ASK_EVERY)
+            return False

@@ -139,6 +139,9 @@ class FakeSignals:
         schema = pa.schema([("id", pa.string()), ("key", pa.string()), ("label", pa.float64())])
         return pa.Table.from_pylist([{"id": None, "key": None, **row} for row in self.labels], schema=schema)
 
+    def stamp(self, model: str) -> str:
+        return f"{len(self.logged)} {len(self.labels)}"
+
     def traffic(self, slot: str, requests: int, errors: int = 0, slow: int = 0) -> None:
         old = self.arms.get(slot, ArmCounts(0, 0, 0))
         self.arms[slot] = ArmCounts(old.requests + requests, old.errors + errors, old.slow + slow)

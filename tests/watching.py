@@ -33,10 +33,12 @@ Change = Callable[[dict[str, Any]], dict[str, Any]]
 class Tables:
     def __init__(self) -> None:
         self.held: dict[str, dict[str, pa.Table]] = {}
+        self.writes: dict[str, int] = {}
 
     def replace(self, table: str, content: Mapping[Window, pa.Table], run: str, **_: Any) -> int:
         self.held.setdefault(table, {}).update({label(window.start): rows for window, rows in content.items()})
-        return 0
+        self.writes[table] = self.writes.get(table, -1) + 1
+        return self.writes[table]
 
     def read(self, table: str, windows: Sequence[Window], *, version: int | None = None,
              columns: Sequence[str] | None = None) -> pa.Table:  # fmt: skip
@@ -50,7 +52,7 @@ class Tables:
         return sorted(self.held.get(table, {}))
 
     def version(self, table: str) -> int | None:
-        return 0 if table in self.held else None
+        return self.writes.get(table)
 
 
 class Registry:
@@ -136,6 +138,9 @@ class World:
 
     def predictions(self, model: str, since: datetime | None = None) -> pa.Table:
         return self.log
+
+    def stamp(self, model: str) -> str:
+        return str(len(self.log))
 
     def counts(self, model: str, slow_ms: float) -> Mapping[str, Any]:
         return {}

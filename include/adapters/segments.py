@@ -77,6 +77,10 @@ class Segments:
         recent = [path for path in found if _written(path) >= since]
         return [f"{path.parent.name}/{path.name}" for path in sorted(recent, key=lambda path: path.name)]
 
+    def written(self, model: str) -> float:
+        """When the newest line was written, epoch seconds; -inf before the first."""
+        return max(map(_written, self._folder.glob(f"{model}/*/*.jsonl")), default=float("-inf"))
+
     def finished(self, model: str, kind: str, now: datetime) -> list[str]:
         last = (now - FINISHED_AFTER).timestamp() * 1000
         return [name for name in self.names(model, kind) if _start(name) < last]

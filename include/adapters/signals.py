@@ -51,6 +51,10 @@ class ProductionSignals:
         """Labels that callers sent back: `id` of the prediction's line or `key`, and `label`, the compacted ones first."""
         return self._rows(model, FEEDBACK, None).select(["id", "key", "label"])
 
+    def stamp(self, model: str) -> str:
+        """When a segment was last written to, or went into the table."""
+        return f"{self._segments.written(model):.6f}, compacted {self._tables(model).version(PREDICTIONS)}"
+
     def _rows(self, model: str, kind: str, since: datetime | None) -> pa.Table:
         """The segments are read before the table, so that one compacted meanwhile is in either or in both, never in none."""
         names = self._segments.names(model, kind, since.timestamp() if since else float("-inf"))

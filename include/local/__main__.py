@@ -1,4 +1,4 @@
-"""What the Makefile calls: `python -m include.local up | down | status | logs | demo | champion | rollback | schema`."""
+"""What the Makefile calls: `python -m include.local up | down | status | logs | demo | champion | why | rollback | schema`."""
 
 import argparse
 import json
@@ -82,6 +82,15 @@ def champion(settings: Settings, model: str, on: datetime | None) -> None:
     console.print(standing.reign(model, Parts(settings).ledger(), on or datetime.now(UTC)))
 
 
+def why(settings: Settings, model: str, at: datetime | None) -> None:
+    from include.stages import standing
+    from include.wiring import Parts
+
+    console.print(
+        standing.why(model, Parts(settings).ledger(), at or datetime.now(UTC)), highlight=False, soft_wrap=True
+    )
+
+
 def schema(_: Settings) -> None:
     sys.stdout.write(json.dumps(ModelSpec.model_json_schema(), indent=2) + "\n")
 
@@ -107,6 +116,10 @@ def main() -> int:
     reign.add_argument("model")
     reign.add_argument("on", nargs="?", type=parse, default=None, help="a moment, ISO 8601; now when left out")
     reign.set_defaults(command=champion)
+    asked = commands.add_parser("why")
+    asked.add_argument("model")
+    asked.add_argument("at", nargs="?", type=parse, default=None, help="a moment, ISO 8601; now when left out")
+    asked.set_defaults(command=why)
     back = commands.add_parser("rollback")
     back.add_argument("model")
     back.set_defaults(command=rollback)

@@ -1,9 +1,11 @@
 """The champion's days since its training, window by window: what its reports show."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
+import pyarrow as pa
 
 from include.domain import performance
 from include.domain.course import Course, Point
@@ -18,6 +20,21 @@ from include.stages.champion import Champion
 #: Windows shown at most, the newest ones.
 LAST = 60
 CONFIDENCE = 0.95
+#: Reference windows of the newest one's season that its rows are laid beside, the newest ones.
+BESIDE = 4
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The newest window's rows and those of like windows of the champion's training, in the columns that both have values in."""
+
+    window: str
+    version: str
+    run_id: str | None
+    reference: pa.Table
+    newest: pa.Table
+    numeric: list[str]
+    categorical: list[str]
 
 
 def course(spec: ModelSpec, *, tables: Tables, signals: Signals, registry: Registry, ledger: Ledger,
@@ -42,6 +59,32 @@ def course(spec: ModelSpec, *, tables: Tables, signals: Signals, registry: Regis
         _points(spec, tables, signals, champion, windows=since, as_of=as_of), {n: m.value for n, m in champion.measured.items()},
         ledger.read(spec.name, "decision"), sketching.summed([kept[w] for w in past]), kept[since[-1]], champion.encoding.knots,
     )  # fmt: skip
+
+
+def sides(spec: ModelSpec, *, tables: Tables, registry: Registry) -> Sides | None:
+    """What a report of single values compares; None as for `course`, or where one side has no value at all."""
+    version = registry.alias(spec.name, "champion")
+    landed = tables.windows(data_signals.SOURCE)
+    if version is None or not landed:
+        return None
+    champion = champions.load(version, spec.window)
+    past, newest = [w for w in champion.train_windows if w in set(landed)], landed[-1]
+    if not past or newest <= max(champion.train_windows):
+        return None
+    season = data_signals.season(newest, spec.window)
+    like = [w for w in past if data_signals.season(w, spec.window) == season] or past
+    then, now = (
+        tables.read(data_signals.SOURCE, [sketching.window_of(w, spec.window) for w in windows])
+        for windows in (like[-BESIDE:], [newest])
+    )
+    shown = [f for f in sketching.features(champion.encoding) if _has_values(then, f) and _has_values(now, f)]
+    numeric, categorical = ([f for f in shown if (f in champion.encoding.knots) is known] for known in (True, False))
+    run_id = version.tags.get("mlflow_run_id")
+    return Sides(newest, version.number, run_id, then, now, numeric, categorical) if shown else None
+
+
+def _has_values(rows: pa.Table, column: str) -> bool:
+    return column in rows.column_names and rows[column].null_count < len(rows)
 
 
 def _points(spec: ModelSpec, tables: Tables, signals: Signals, champion: Champion, *, windows: Sequence[str],

@@ -26,7 +26,8 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen at once. `as_of`: the data's clock, end of the newest landed window; `moved`: drift per window."""
+    """What was seen at once. `as_of`: the data's clock, end of the newest landed window; `moved`: drift per window;
+    `evidence`: what it rests on (see `evidence`)."""
 
     as_of: datetime | None
     newest: str
@@ -34,6 +35,7 @@ class Look:
     trained: datetime | None
     signals: tuple[Signal, ...]
     moved: Mapping[str, Sequence[Moved]]
+    evidence: str = ""
 
     def __getitem__(self, name: str) -> Signal:
         return next(s for s in self.signals if s.name == name)
@@ -45,6 +47,20 @@ def clock(tables: Tables, grain: Grain) -> datetime | None:
     return window_of(landed[-1], grain).end if landed else None
 
 
+def evidence(spec: ModelSpec, *, tables: Tables, signals: Signals, registry: Registry) -> str:
+    """Names all that a look rests on: another text once a window landed, a prediction or label was logged, the champion moved."""
+    champion = registry.alias(spec.name, "champion")
+    held = (f"{table} {tables.version(table)}" for table in ("landed", SOURCE))
+    return f"champion {champion and champion.number}, {', '.join(held)}, log {signals.stamp(spec.name)}"
+
+
+def news(spec: ModelSpec, *, tables: Tables, signals: Signals, registry: Registry, ledger: Ledger) -> bool:
+    """Whether there is evidence that the last look did not have."""
+    looks = ledger.read(spec.name, "decision")
+    now = evidence(spec, tables=tables, signals=signals, registry=registry)
+    return not looks or looks[-1].get("evidence") != now
+
+
 def sense(
     spec: ModelSpec, *, tables: Tables, signals: Signals, registry: Registry, as_of: datetime | None = None
 ) -> Look:
@@ -52,14 +68,15 @@ def sense(
 
     Raises Unavailable when a part of the stack does not answer.
     """
+    rests_on = evidence(spec, tables=tables, signals=signals, registry=registry)
     as_of = as_of or clock(tables, spec.window)
     version = registry.alias(spec.name, "champion")
     if as_of is None or version is None:
-        return _blind(as_of, None, "no champion yet" if version is None else "no window has landed yet")
+        return _blind(as_of, None, rests_on, "no champion yet" if version is None else "no window has landed yet")
     try:
         champion = champions.load(version, spec.window)
     except Corrupt as fault:
-        return _blind(as_of, version.number, str(fault))
+        return _blind(as_of, version.number, rests_on, str(fault))
     landed = [w for w in tables.windows(SOURCE) if window_of(w, spec.window).end <= as_of]
     moved, found = data_signals.signals(spec, tables, champion, landed)
     seen = production.served(signals, spec.name, champion.version, as_of)
@@ -67,7 +84,7 @@ def sense(
     found.append(retraining.age(spec.watch.retraining, champion.ends, as_of))
     by_name = {s.name: s for s in found}
     shown = tuple(by_name.get(n, unknown(n, "not measured")) for n in NAMES)
-    return Look(as_of, landed[-1] if landed else "", champion.version, champion.ends, shown, moved)
+    return Look(as_of, landed[-1] if landed else "", champion.version, champion.ends, shown, moved, rests_on)
 
 
 def decide_and_record(spec: ModelSpec, look: Look, ledger: Ledger, *, run: str, running: str | None = None,
@@ -90,13 +107,13 @@ def decide_and_record(spec: ModelSpec, look: Look, ledger: Ledger, *, run: str, 
         decision = retraining.decide(spec.watch.retraining, look.signals, situation, look.newest)
     ledger.append(
         spec.name, "decision", run=run, as_of=look.as_of, window=look.newest, champion=look.version,
-        **asdict(decision), signals=[asdict(s) for s in look.signals],
+        evidence=look.evidence, **asdict(decision), signals=[asdict(s) for s in look.signals],
     )  # fmt: skip
     return decision
 
 
-def _blind(as_of: datetime | None, version: str | None, reason: str) -> Look:
-    return Look(as_of, "", version, None, tuple(unknown(n, reason) for n in NAMES), {})
+def _blind(as_of: datetime | None, version: str | None, rests_on: str, reason: str) -> Look:
+    return Look(as_of, "", version, None, tuple(unknown(n, reason) for n in NAMES), {}, rests_on)
 
 
 def _last_request(rows: Sequence[Mapping[str, object]]) -> datetime | None:

@@ -14,7 +14,8 @@ def keep(look: Look, path: Path) -> Reference:
     """Write all of it but the drift of single features, which the reports show."""
     times = {name: at and at.isoformat() for name, at in (("as_of", look.as_of), ("trained", look.trained))}
     signals = [asdict(signal) for signal in look.signals]
-    return records.write(path, {**times, "newest": look.newest, "version": look.version, "signals": signals})
+    named = {"newest": look.newest, "version": look.version, "evidence": look.evidence}
+    return records.write(path, {**times, **named, "signals": signals})
 
 
 def kept(known: Reference) -> Look:
@@ -22,7 +23,7 @@ def kept(known: Reference) -> Look:
     data = records.read(known)
     as_of, trained = (data[name] and datetime.fromisoformat(data[name]) for name in ("as_of", "trained"))
     signals = tuple(_signal(row) for row in data["signals"])
-    return Look(as_of, data["newest"], data["version"], trained, signals, {})
+    return Look(as_of, data["newest"], data["version"], trained, signals, {}, data["evidence"])
 
 
 def _signal(row: dict[str, object]) -> Signal:

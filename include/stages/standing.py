@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from include.domain.windows import parse
 from include.ports import Ledger
 from include.stages import promotion
 
+#: A watch that runs looks more often than this, whether there is news or not.
+SILENT = timedelta(minutes=20)
 CANDIDATES = ("challenger", "champion", "lightgbm", "logistic")
 Row = Mapping[str, Any]
 
@@ -83,6 +85,24 @@ def decisions(rows: Sequence[Row]) -> Table:
         if row["kind"] == "decision"
     ]
     return Table("Watch", ("data until", "champion", "retrain", "why"), tuple(lines))
+
+
+def why(model: str, ledger: Ledger, at: datetime) -> str:
+    """What the watch had decided by that moment, why, and the signals that it saw: a line each."""
+    rows = [row for row in ledger.read(model, "decision") if parse(row["at"]) <= at]
+    if not rows:
+        return f"the watch of {model} had not looked once by {at:%Y-%m-%d %H:%M} UTC"
+    row, looked = rows[-1], parse(rows[-1]["at"])
+    until = f"data until {row['as_of'][:10]}" if row["as_of"] else "no data"
+    heads = [
+        f"{'training asked for' if row['start'] else 'nothing started'}: {row['sentence']}",
+        f"decided at {looked:%Y-%m-%d %H:%M} UTC ({until}, champion {row['champion'] or 'none'}) by the run {row['run']}",
+    ]
+    if at - looked > SILENT:
+        heads.append(
+            f"the watch did not look again before {at:%Y-%m-%d %H:%M} UTC: its DAG was paused, or the stack was down"
+        )
+    return "\n".join([*heads, *(f"  {s['state']:<8} {s['name']:<17} {s['sentence']}" for s in row["signals"])])
 
 
 def held_back(model: str, ledger: Ledger) -> str:

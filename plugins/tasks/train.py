@@ -163,7 +163,7 @@ def _asked(model: str) -> dict[str, Any]:
     context = get_current_context()
     extra = event_extra()
     if "request" in extra:
-        return {"cause": extra["sentence"], "request": extra["request"], "as_of": None}
+        return {"cause": extra["sentence"], "request": extra["request"], "as_of": extra["as_of"]}
     scheduled = str(context["run_id"]).startswith("scheduled__")
     cause = "its schedule" if scheduled else context["params"]["cause"]
     return {"cause": cause, "request": None, "as_of": context["params"]["as_of"]}

@@ -2,15 +2,16 @@
 
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from include.adapters import evidently, watch_page
 from include.domain.course import Course
-from include.domain.windows import Window, parse
+from include.domain.windows import parse
 from include.stages import history
-from include.stages.sketching import window_of
-from tests.watching import SPEC, World, reversed_truth
+from tests.watching import ROWS, SPEC, World, reversed_truth
 
 
 class Marks(HTMLParser):
@@ -54,12 +55,17 @@ def test_a_name_with_markup_in_it_stays_text(world: World) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_evidently_reports_both_sides(world: World, tmp_path: Path) -> None:
-    def rows(*days: str) -> Window:
-        return [window_of(d, SPEC.window) for d in days if parse(d)]  # type: ignore[return-value]
+def test_evidently_reports_the_newest_window_beside_like_ones_and_leaves_out_what_has_no_value(
+    world: World, tmp_path: Path
+) -> None:
+    def nameless(columns: dict[str, Any]) -> dict[str, Any]:
+        return {**columns, "dest": pa.nulls(ROWS, pa.string())}
 
-    then, now = (world.tables.read("features", rows(d)) for d in ("2013-01-07", "2013-02-20"))  # type: ignore[arg-type]
-    path = evidently.write(then, now, ["temp"], ["dest"], tmp_path / "drift.html")
-    text = path.read_text()
-    assert "temp" in text
-    assert "dest" in text
+    assert history.sides(SPEC, tables=world.tables, registry=world.registry).categorical == ["dest"]  # type: ignore
+    world.land(50, nameless)
+    sides = history.sides(SPEC, tables=world.tables, registry=world.registry)  # type: ignore[arg-type]
+    assert sides is not None
+    assert (sides.window, sides.numeric, sides.categorical) == ("2013-02-26", ["temp"], [])
+    assert {parse(w).weekday() for w in sides.reference["window"].unique().to_pylist()} == {1}
+    path = evidently.write(sides.reference, sides.newest, sides.numeric, sides.categorical, tmp_path / "drift.html")
+    assert "temp" in path.read_text()

@@ -20,7 +20,8 @@ from airflow.dag_processing.dagbag import DagBag
 bag = DagBag(sys.argv[1], collect_dags=True)
 def task(t):
     return {"id": t.task_id, "down": sorted(t.downstream_task_ids), "pool": t.pool, "retries": t.retries, "owner": t.owner,
-            "timeout": t.execution_timeout is not None, "policy": t.retry_policy is not None}
+            "timeout": t.execution_timeout is not None, "policy": t.retry_policy is not None,
+            "sensor": t._is_sensor, "links": [link.name for link in t.operator_extra_links]}
 print(json.dumps({
     "errors": {k.rsplit("/", 1)[-1]: v for k, v in bag.import_errors.items()},
     "heavy": [m for m in json.loads(sys.argv[2]) if m in sys.modules],
@@ -90,6 +91,12 @@ def test_every_task_has_an_owner_a_pool_a_timeout_and_retries_by_cause(bag: dict
             assert task["pool"] in {"data", "training", "serving"}, task
             assert task["policy"], task
             assert task["timeout"] or task["id"] in {"approve"}, task
+
+
+def test_the_watch_waits_as_a_deferrable_sensor_and_its_report_links_to_its_pages(bag: dict[str, Any]) -> None:
+    tasks = {task["id"]: task for task in bag["dags"]["flights.watch"]["tasks"]}
+    assert [name for name, task in tasks.items() if task["sensor"]] == ["sense"]
+    assert tasks["report"]["links"] == ["Watch page", "Evidently's report"]
 
 
 def test_a_wrong_spec_is_an_import_error_with_every_fault_and_the_other_models_stay(tree: Path, tmp_path: Path) -> None:

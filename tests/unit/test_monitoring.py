@@ -1,6 +1,6 @@
 """The watch, from tables and logged predictions to a decision in the ledger, on fakes of the ports."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 
 from include.domain.signal import State
 from include.domain.windows import label
-from include.stages import history, monitoring
+from include.stages import history, monitoring, standing
 from include.stages.monitoring import NAMES, Look
 from tests.watching import ROWS, SPEC, START, World, hotter, reversed_truth
 
@@ -124,6 +124,41 @@ def test_the_same_run_asked_twice_gets_one_answer_and_leaves_one_row(world: Worl
     world.live(range(42, 50), land=reversed_truth)
     assert world.decide() == world.decide()
     assert len(world.ledger.rows) == 1
+
+
+def news(world: World) -> bool:
+    return monitoring.news(SPEC, tables=world.tables, signals=world, registry=world.registry, ledger=world.ledger)  # type: ignore[arg-type]
+
+
+def test_there_is_news_until_it_was_looked_at_and_again_when_anything_moved(world: World) -> None:
+    world.live(range(42, 44))
+    assert news(world)
+    world.decide("watch-1")
+    assert not news(world)
+    world.serve(44)
+    assert news(world)
+    world.decide("watch-2")
+    world.land(44)
+    assert news(world)
+    world.decide("watch-3")
+    world.registry.champion = world.train("2", 1)
+    assert news(world)
+
+
+def test_why_answers_for_any_moment_with_the_decision_that_stood_then(world: World) -> None:
+    world.live(range(42, 50), land=reversed_truth)
+    world.decide("watch-1", paused=True)
+    looked = datetime(2013, 3, 1, tzinfo=UTC)
+
+    def why(at: datetime) -> str:
+        return standing.why("flights", world.ledger, at)  # type: ignore[arg-type]
+
+    assert "had not looked once" in why(looked - timedelta(minutes=1))
+    answer = why(looked + timedelta(minutes=4)).splitlines()
+    assert answer[0] == "nothing started: logloss fires, but retraining is paused by a person"
+    assert "watch-1" in answer[1]
+    assert sum(line.split()[:2] == ["fire", "logloss"] for line in answer) == 1
+    assert "did not look again" in why(looked + timedelta(hours=2))
 
 
 def test_the_next_look_cools_down(world: World) -> None:
