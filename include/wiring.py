@@ -27,7 +27,6 @@ from include.settings import Settings, from_env
 from include.spec import ModelSpec
 from include.stages import rollout
 
-
 if TYPE_CHECKING:
     from include.adapters.kubernetes import Cluster
     from include.adapters.segments import Segments

@@ -103,9 +103,10 @@ class World:
     def serve(self, day: int, version: str = "1", spoil: Change = dict) -> None:
         columns = spoil(self.day(day))
         features = [json.dumps({"temp": t, "dest": d}) for t, d in zip(columns["temp"], columns["dest"], strict=True)]
-        rows = {"id": columns["id"], "at": [float(day)] * ROWS, "time": columns["at"], "version": [version] * ROWS,
-                "slot": ["stable"] * ROWS, "mode": [None] * ROWS, "key": columns["id"], "score": columns["chance"],
-                "ms": [1.0] * ROWS, "features": features, "segment": ["s"] * ROWS}  # fmt: skip
+        count = len(columns["id"])
+        rows = {"id": columns["id"], "at": [float(day)] * count, "time": columns["at"], "version": [version] * count,
+                "slot": ["stable"] * count, "mode": [None] * count, "key": columns["id"], "score": columns["chance"],
+                "ms": [1.0] * count, "features": features, "segment": ["s"] * count}  # fmt: skip
         self.log = pa.concat_tables([self.log, pa.table(rows, schema=SCHEMAS[PREDICTIONS])])
 
     def live(self, days: Sequence[int], land: Change = dict, serve: Change = dict) -> None:

@@ -113,10 +113,20 @@ def signals(rules: Performance, live: Scored, test: Mapping[str, Measured]) -> l
     ]
 
 
-def compare_arms(a: Scored, b: Scored, confidence: float) -> dict[str, tuple[Measured, tuple[float, float]]]:
-    """Online comparison of two versions live at once: a − b in logloss and AUC, each with its interval."""
-    found = {"logloss": logloss(a).minus(logloss(b)), "auc": auc(a).minus(auc(b))}
-    return {name: (difference, difference.interval(confidence)) for name, difference in found.items()}
+def compare_arms(a: Scored, b: Scored) -> dict[str, Measured]:
+    """Two versions live in the same windows on different rows, as drawn by the gateway: a − b in logloss and AUC.
+
+    A row's influence on the difference is that on its own arm's metric, with the arm's sign; what a window does to both
+    arms alike cancels in its sum. Raises ValueError when an arm lacks one class.
+    """
+    names = {name: i for i, name in enumerate(dict.fromkeys((*a.windows, *b.windows)))}
+    window = np.concatenate([np.array([names[n] for n in arm.windows], np.intp)[arm.window] for arm in (a, b)])
+    found = {}
+    for name, metric in (("logloss", statistics.logloss), ("auc", statistics.auc)):
+        ours, theirs = (metric(arm.labels, arm.scores) for arm in (a, b))
+        influence = np.concatenate([ours.influence, -theirs.influence])
+        found[name] = measured(statistics.Estimate(ours.value - theirs.value, influence), window)
+    return found
 
 
 def expected_auc(scores: Floats) -> float:

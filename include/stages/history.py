@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from include.domain import performance
-from include.domain.course import Course, Point
+from include.domain.course import Course, Interval, Point
 from include.domain.drift import History
 from include.domain.performance import Scored
 from include.ports import Ledger, Registry, Signals, Tables
 from include.spec import ModelSpec
+from include.stages import arms, data_signals, monitoring, production, sketching
 from include.stages import champion as champions
-from include.stages import data_signals, monitoring, production, sketching
 from include.stages.champion import Champion
 
 #: Windows shown at most, the newest ones.
@@ -51,13 +51,17 @@ def course(spec: ModelSpec, *, tables: Tables, signals: Signals, registry: Regis
     if not past or not since:
         return None
     kept = sketching.of_windows(tables, data_signals.SOURCE, champion.encoding, [*past, *since], spec.window)
-    seasons = [data_signals.season(w, spec.window) for w in past]
+    rules, seasons = spec.watch.drift, [data_signals.season(w, spec.window) for w in past]
     reference = History([kept[w] for w in past], seasons, champion.encoding.knots)
     return Course(
-        spec.name, champion.version,
-        data_signals.compare(spec.watch.drift, reference, {w: kept[w] for w in since}, spec.window),
-        _points(spec, tables, signals, champion, windows=since, as_of=as_of), {n: m.value for n, m in champion.measured.items()},
-        ledger.read(spec.name, "decision"), sketching.summed([kept[w] for w in past]), kept[since[-1]], champion.encoding.knots,
+        model=spec.name, version=champion.version,
+        moved=data_signals.compare(rules, reference, {w: kept[w] for w in since}, spec.window),
+        points=_points(spec, tables, signals, champion, windows=since, as_of=as_of),
+        test={n: m.value for n, m in champion.measured.items()},
+        decisions=ledger.read(spec.name, "decision"), cleared=ledger.read(spec.name, "cleared"),
+        arms=arms.compare(spec, tables=tables, signals=signals, champion=champion.version, as_of=as_of, last=LAST),
+        reference=sketching.summed([kept[w] for w in past]), newest=kept[since[-1]],
+        bins=sketching.names(champion.encoding), effect_bound=rules.effect,
     )  # fmt: skip
 
 
@@ -98,13 +102,16 @@ def _points(spec: ModelSpec, tables: Tables, signals: Signals, champion: Champio
         own = joined.of(window)
         scores = seen.scores[by_window[window]] if window in by_window else np.zeros(0)
         promised = performance.expected_auc(calibrated(scores)) if calibrated and len(scores) else None
-        points[window] = _point(own, promised)
+        points[window] = Point(
+            *_measured(own), estimated_auc=promised, mean_score=float(scores.mean()) if len(scores) else None
+        )
     return points
 
 
-def _point(own: Scored, promised: float | None) -> Point:
+def _measured(own: Scored) -> tuple[Interval | None, Interval | None, Interval | None]:
+    """AUC, logloss and label rate."""
     if not own.both_classes:
-        return Point(None, None, promised)
-    found = [performance.auc(own), performance.logloss(own)]
-    auc, logloss = ((m.value, *m.interval(CONFIDENCE)) for m in found)
-    return Point(auc, logloss, promised)
+        return None, None, None
+    found = (performance.auc(own), performance.logloss(own), performance.label_rate(own))
+    auc, logloss, rate = ((m.value, *m.interval(CONFIDENCE)) for m in found)
+    return auc, logloss, rate

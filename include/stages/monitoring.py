@@ -135,5 +135,5 @@ def _record_cleared(spec: ModelSpec, look: Look, ledger: Ledger, rows: Sequence[
         return
     now = look[str(asked["cause"])]
     if now.state is not State.UNKNOWN:
-        ledger.append(spec.name, "cleared", request=asked["request"], cleared=now.state is not State.FIRE,
+        ledger.append(spec.name, "cleared", request=asked["request"], window=look.newest, cleared=now.state is not State.FIRE,
                       champion=look.version, sentence=now.sentence)  # fmt: skip

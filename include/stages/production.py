@@ -37,15 +37,19 @@ class Served:
 
 
 def served(signals: Signals, model: str, version: str, before: datetime) -> Served:
-    """Predictions of events before the data's clock; one without key or time cannot be joined and is left out.
+    return of_version(logged(signals, model, before), version)
 
-    A key that was asked twice counts once, with its first answer.
-    """
+
+def logged(signals: Signals, model: str, before: datetime) -> pa.Table:
+    """Predictions of events before the data's clock; one without key or time cannot be joined and is left out."""
     rows = signals.predictions(model)
-    fits = pc.and_(
-        pc.equal(rows["version"], version), pc.less(rows["time"], pa.scalar(before, pa.timestamp("us", "UTC")))
-    )
-    rows = rows.filter(pc.and_(pc.fill_null(fits, False), pc.is_valid(rows["key"])))
+    past = pc.less(rows["time"], pa.scalar(before, pa.timestamp("us", "UTC")))
+    return rows.filter(pc.and_(pc.fill_null(past, False), pc.is_valid(rows["key"])))
+
+
+def of_version(rows: pa.Table, version: str) -> Served:
+    """A key that was asked twice counts once, with its first answer."""
+    rows = rows.filter(pc.equal(rows["version"], version))
     times = pc.divide(rows["time"].cast(pa.int64()), 1_000_000).to_numpy()
     _, first = np.unique(rows["key"].to_numpy(), return_index=True) if len(rows) else (None, np.zeros(0, np.int64))
     order = first[np.argsort(times[first], kind="stable")]

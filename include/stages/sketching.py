@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +32,16 @@ def window_of(label: str, grain: Grain) -> Window:
 def features(encoding: Encoding) -> tuple[str, ...]:
     """What is watched: the model's columns without the parts of the time, whose season is known."""
     return (*(f for f in encoding.categorical if f not in encoding.time_parts), *encoding.numeric)
+
+
+def names(encoding: Encoding) -> dict[str, list[str]]:
+    """What each bin of a feature's sketch holds, in words."""
+    found = {f: ["missing", "never seen in training", *encoding.vocabulary[f]] for f in encoding.categorical}
+    for feature, knots in encoding.knots.items():
+        ends = [f"{knot:.4g}" for knot in knots]
+        between = [f"{a} to {b}" for a, b in pairwise(ends)]
+        found[feature] = ["missing", f"below {ends[0]}", *between, f"from {ends[-1]}"]
+    return found
 
 
 def sketch(encoding: Encoding, rows: pa.Table) -> dict[str, Sketch]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -161,3 +162,14 @@ def test_a_compaction_broken_off_before_it_removed_the_segment_counts_no_line_tw
     assert run(flights, tmp_path)["predictions"] == 0
     assert production(tmp_path).predictions("flights")["id"].to_pylist() == ["r1", "r2", "r4"]
     assert not path.exists()
+
+
+def test_the_stamp_changes_with_every_line_that_is_logged(tmp_path: Path) -> None:
+    found = production(tmp_path)
+    stamps = [found.stamp("flights")]
+    path = segment(tmp_path, "1000-8.jsonl", line(1))
+    os.utime(path, (1000, 1000))
+    stamps.append(found.stamp("flights"))
+    os.utime(path, (1001, 1001))
+    stamps.append(found.stamp("flights"))
+    assert len(set(stamps)) == 3 == len({*stamps, found.stamp("flights")})

@@ -1,5 +1,6 @@
 """The pages that people read: whole, self-contained, and in step with what happened."""
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,21 @@ def test_the_page_shows_performance_drift_and_the_request_and_loads_nothing(worl
     marks = Marks(text)
     assert marks.links == []
     assert marks.tags.count("rect") > 2 * 22
-    assert marks.tags.count("circle") >= 8 + 7
-    assert 'stroke="#b3261e"><title>logloss: logloss' in text
+    assert marks.tags.count("circle") >= 3 * 7 + 2 * 8
+    assert text.count('stroke="#b3261e" stroke-width="2.5"><title>2013-02-25: logloss: logloss') == 3
+    assert '<p class="said yes"><b>A training was asked for</b>' in text
     assert "<td>train<td>logloss" in text
+    assert '<td class="fire">fire<td>logloss' in text
+    assert re.search(r"<title>d1: [\d.]+% in training, [\d.]+% now", text)
+
+
+def test_after_a_retraining_the_page_says_whether_the_cause_has_gone(world: World) -> None:
+    world.registry.champion = world.train("2", 8)
+    for day in range(50, 58):
+        world.land(day)
+        world.serve(day, version="2")
+    world.decide("watch-2")
+    assert "With version 2 the cause has gone." in watch_page.page(course(world))
 
 
 def test_a_name_with_markup_in_it_stays_text(world: World) -> None:

@@ -1,5 +1,6 @@
 """The watch, from tables and logged predictions to a decision in the ledger, on fakes of the ports."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from include.domain.course import Comparison
 from include.domain.signal import State
 from include.domain.windows import label
 from include.stages import history, monitoring, standing
@@ -217,3 +219,31 @@ def test_without_a_champion_there_is_no_course(world: World) -> None:
     assert (
         history.course(SPEC, tables=world.tables, signals=world, registry=world.registry, ledger=world.ledger) is None
     )  # type: ignore[arg-type]
+
+
+def arms(world: World) -> list[Comparison]:
+    found = history.course(SPEC, tables=world.tables, signals=world, registry=world.registry, ledger=world.ledger)  # type: ignore[arg-type]
+    assert found is not None
+    return list(found.arms)
+
+
+def half(first: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda columns: {name: list(values)[first::2] for name, values in columns.items()}
+
+
+def test_two_versions_live_at_once_are_compared_on_the_requests_that_only_one_of_them_answered(world: World) -> None:
+    for day in range(42, 50):
+        world.land(day)
+        world.serve(day, spoil=half(0))
+        world.serve(day, version="2", spoil=lambda c: {**half(1)(c), "chance": [0.5] * (ROWS // 2)})
+    found = arms(world)[0]
+    assert (found.version, found.other, found.rows) == ("2", "1", (7 * ROWS // 2, 7 * ROWS // 2))
+    value, low, high = found.metrics["logloss"]
+    assert 0 < low < value < high
+
+
+def test_a_version_that_was_only_mirrored_is_no_arm(world: World) -> None:
+    world.live(range(42, 50))
+    for day in range(42, 50):
+        world.serve(day, version="2")
+    assert arms(world) == []

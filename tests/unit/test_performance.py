@@ -90,6 +90,21 @@ def test_calibrated_scores_promise_the_auc_and_logloss_that_come_true() -> None:
 
 
 def test_arms_live_at_once_are_compared_with_intervals() -> None:
-    found = performance.compare_arms(scored(seed=1, noise=1.0), scored(seed=1), 0.95)
-    difference, (low, high) = found["logloss"]
-    assert 0 < low < difference.value < high
+    worse, better = scored(seed=1, noise=1.0), scored(seed=2)
+    found = performance.compare_arms(worse, better)
+    low, high = found["logloss"].interval(0.95)
+    assert 0 < low < found["logloss"].value < high
+    low, high = found["auc"].interval(0.95)
+    assert low < found["auc"].value < high < 0
+
+
+def test_a_window_that_is_hard_for_both_arms_does_not_blur_their_difference() -> None:
+    random = np.random.default_rng(3)
+    window = np.arange(20_000) // 2000
+    chance = np.where(window % 2, 0.45, 0.05)
+    arms = [
+        Scored((random.random(20_000) < chance).astype(float), np.full(20_000, s), window, tuple("abcdefghij"))
+        for s in (0.2, 0.3)
+    ]
+    apart = np.hypot(*(performance.logloss(arm).error for arm in arms))
+    assert performance.compare_arms(*arms)["logloss"].error < 0.5 * apart
