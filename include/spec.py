@@ -120,6 +120,7 @@ class Model(Section):
     experts: int = Field(default=1, ge=1)  #: low-rank experts a cross layer, gated
     structure: Literal["parallel", "stacked"] = "parallel"  #: cross layers beside the hidden ones, or below them
     dropout: float = Field(default=0.3, ge=0, lt=1)
+    numbers: Literal["scaled", "embedded"] = "scaled"  #: as they are, or each as a vector along its field's direction
     serve: Literal["fp32", "int8"] = "fp32"  #: int8: the quantized graph, where it loses less than its bound
 
 
@@ -136,12 +137,20 @@ class Training(Section):
     embedding_decay: float = Field(default=100.0, ge=0)  #: of which each step takes its learning rate's share
     ema: float = Field(default=0.999, ge=0, lt=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    warm_up: float = Field(
+        default=0.02, ge=0, le=1
+    )  #: share of the steps in which the rate rises; more for large batches
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    micro_batch: int = Field(default=0, ge=0)  #: rows a process works on at once, their gradients summed up; 0 is all
+    compile: bool = False  #: by torch.compile: half a minute at the start
+    strategy: Literal["ddp", "fsdp", "sharded"] = "ddp"  #: of several processes; docs/training.md
+    backend: Literal["auto", "gloo", "nccl"] = "auto"  #: between processes; nccl on GPUs
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(
         default=0, ge=0
     )  #: of arithmetic in each process; 0 is half the cores, shared by the processes
     checkpoint_steps: int = Field(default=500, ge=1)
+    checkpoint_minutes: float = Field(default=10, gt=0)  #: whichever comes first
     max_auc_loss_int8: float = Field(default=0.001, ge=0)  #: the quantized graph is kept when its AUC loses less
     seed: int = 17
     timeout: timedelta = timedelta(hours=6)

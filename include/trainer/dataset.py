@@ -14,6 +14,7 @@ from include.domain.encoding import Encoding
 from include.domain.errors import Corrupt, UserMistake
 
 SPLITS = ("train", "validate", "test")
+PARTS = ("ids", "numbers", "labels", "times")
 #: Rows read in one piece from disk; so many blocks are shuffled together in memory.
 BLOCK = 8192
 BLOCKS_TOGETHER = 32
@@ -21,18 +22,17 @@ BLOCKS_TOGETHER = 32
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of some windows: ids `[n, C]`, numbers `[n, N]` (NaN is missing), labels `[n]`, times `[n]` (epoch s)."""
+    """The rows of some windows: ids `[n, C]`, numbers `[n, N]` (NaN is missing), labels `[n]`, times `[n]` (epoch s),
+    and what each counts for in the loss, `[n]` with mean 1, where the spec names a column of weights."""
 
     ids: NDArray[np.int32]
     numbers: NDArray[np.float32]
     labels: NDArray[np.float32]
     times: NDArray[np.int64]
+    weights: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    def take(self, rows: NDArray[np.int64]) -> "Split":
-        return Split(self.ids[rows], self.numbers[rows], self.labels[rows], self.times[rows])
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ def load(path: Path, digest: str) -> Dataset:
     """The dataset at `dataset.json`. Raises Corrupt where a digest differs, UserMistake where nothing can be learnt."""
     if not path.is_file():
         raise UserMistake(f"{path}: there is no dataset; run the features stage again")
-    record = json.loads(_checked(path, digest))
-    folder = path.parent
+    _check(path, digest)
+    record, folder = json.loads(path.read_text(encoding="utf-8")), path.parent
     for name, facts in record["files"].items():
-        _checked(folder / name, facts["sha256"])
+        _check(folder / name, facts["sha256"])
     encoding = Encoding.from_dict(json.loads((folder / "encoding.json").read_text(encoding="utf-8")))
     splits = {name: _split(folder, name) for name in SPLITS}
     for name, split in splits.items():
@@ -85,9 +85,8 @@ def steps(rows: int, batch_size: int) -> int:
 
 
 def _split(folder: Path, name: str) -> Split:
-    ids, numbers, labels, times = (np.load(folder / f"{name}.{part}.npy", mmap_mode="r", allow_pickle=False)
-                                   for part in ("ids", "numbers", "labels", "times"))  # fmt: skip
-    return Split(ids, numbers, labels, times)
+    parts = [*PARTS, *(["weights"] if (folder / f"{name}.weights.npy").is_file() else [])]
+    return Split(*(np.load(folder / f"{name}.{part}.npy", mmap_mode="r", allow_pickle=False) for part in parts))
 
 
 def _refuse_useless(name: str, split: Split, windows: list[str]) -> None:
@@ -99,10 +98,9 @@ def _refuse_useless(name: str, split: Split, windows: list[str]) -> None:
         raise UserMistake(f"{name}: all {len(split)} labels of {span} are {int(positives > 0)}; learning needs both")
 
 
-def _checked(path: Path, digest: str) -> bytes:
+def _check(path: Path, digest: str) -> None:
     if not path.is_file():
         raise Corrupt(f"{path}: the dataset's record names it, but it is not there; run the features stage again")
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise Corrupt(f"{path}: its SHA-256 is not the recorded one; run the features stage again")
-    return data
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            raise Corrupt(f"{path}: its SHA-256 is not the recorded one; run the features stage again")

@@ -24,6 +24,7 @@ class Model:
     dropout: float
     structure: str = "parallel"
     experts: int = 1  #: low-rank experts a cross layer
+    numbers: str = "scaled"  #: or embedded
     serve: str = "fp32"  #: int8 serves the quantized graph where it is good enough
 
 
@@ -37,10 +38,16 @@ class Training:
     embedding_decay: float
     ema: float
     label_smoothing: float = 0.0
-    precision: str = "auto"  #: bf16, fp32, or whichever suits the machine
+    warm_up: float = 0.02  #: share of the steps in which the rate rises
+    precision: str = "auto"  #: bf16, fp16, fp32, or whichever suits the machine
+    micro_batch: int = 0  #: rows that one process works on at once, their gradients summed up; 0 is all of its share
+    compile: bool = False  #: the tower by torch.compile
+    strategy: str = "ddp"  #: of several processes: ddp, fsdp, sharded
+    backend: str = "auto"  #: gloo, nccl, or whichever suits the device
     threads: int = 0  #: of arithmetic, in each process; 0 is half the cores, shared by the processes
     device: str = "auto"  #: cuda, cpu, or whichever is there
     checkpoint_steps: int = 500
+    checkpoint_minutes: float = 10.0  #: at the latest
     max_auc_loss_int8: float = 0.001  #: the quantized graph is offered when it loses less
 
 

@@ -1,14 +1,17 @@
 """The models, DCN-v2 and a wide logistic regression: ids `[batch, C]` and raw numbers `[batch, N]` → logits `[batch]`.
 
+A `Net` is an embedding table with a tower on it. They part while training, because a table's rows move by a rule of their
+own (`table.py`), and come together in what is exported.
+
 DCN-v2: Wang et al., "DCN V2: Improved Deep & Cross Network", WWW 2021 (arXiv:2008.13535); equation numbers are theirs.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import ndtri
 from torch import Tensor, nn
 
 from include.domain.encoding import Encoding
@@ -28,26 +31,37 @@ class Scale(nn.Module):
     between the knots and constant outside; a missing number becomes 0 and raises its flag.
     """
 
-    starts: Tensor  #: `[N, pieces]`, as `widths` and `slopes`
+    starts: Tensor  #: `[N, pieces]`, ascending, as are `widths`, `slopes` and `heights`, the score at a piece's start
     widths: Tensor
     slopes: Tensor
-    lowest: Tensor  #: `[N]`
+    heights: Tensor
 
     def __init__(self, encoding: Encoding, numbers: NDArray[np.float32]) -> None:
         super().__init__()
         curves = [_curve(np.array(encoding.knots[f]), numbers[:SAMPLE, i]) for i, f in enumerate(encoding.numeric)]
-        pieces = max((len(curve.widths) for curve in curves), default=0)
-        for name in ("starts", "widths", "slopes"):
-            padded = [np.pad(getattr(curve, name), (0, pieces - len(curve.widths))) for curve in curves]
+        pieces = max((len(curve.widths) for curve in curves), default=1)
+        for name, beyond in (("starts", np.inf), ("widths", 0), ("slopes", 0), ("heights", 0)):
+            padded = [_padded(getattr(curve, name), pieces, beyond) for curve in curves]
             self.register_buffer(name, torch.tensor(np.array(padded), dtype=torch.float32).reshape(len(curves), pieces))
-        self.register_buffer("lowest", torch.tensor([curve.lowest for curve in curves], dtype=torch.float32))
         self.outputs = 2 * len(curves)
 
     def forward(self, numbers: Tensor) -> Tensor:
         missing = torch.isnan(numbers)
-        inside = torch.minimum(torch.relu(torch.nan_to_num(numbers).unsqueeze(-1) - self.starts), self.widths)
-        scores = (inside * self.slopes).sum(-1) + self.lowest
+        known = torch.nan_to_num(numbers)
+        scores = self._summed(known) if exporting() else self._searched(known)
         return torch.cat([torch.where(missing, torch.zeros_like(scores), scores), missing.float()], dim=1)
+
+    def _searched(self, numbers: Tensor) -> Tensor:
+        """The score within the piece that a binary search finds."""
+        columns = numbers.T.contiguous()
+        piece = (torch.searchsorted(self.starts, columns, right=True) - 1).clamp_(min=0)
+        inside = torch.minimum(torch.relu_(columns - self.starts.gather(1, piece)), self.widths.gather(1, piece))
+        return torch.addcmul(self.heights.gather(1, piece), inside, self.slopes.gather(1, piece)).T
+
+    def _summed(self, numbers: Tensor) -> Tensor:
+        """The same as what each piece adds to the lowest score: ONNX knows no search."""
+        inside = torch.minimum(torch.relu(numbers.unsqueeze(-1) - self.starts), self.widths)
+        return (inside * self.slopes).sum(-1) + self.heights[:, 0]
 
 
 class Table(nn.Module):
@@ -55,15 +69,38 @@ class Table(nn.Module):
 
     offsets: Tensor
 
-    def __init__(self, sizes: list[int], width: int) -> None:
+    def __init__(self, sizes: list[int], rows: Tensor) -> None:
         super().__init__()
-        self.rows = nn.Embedding(max(sum(sizes), 1), width)
-        self.register_buffer("offsets", torch.tensor([0, *np.cumsum(sizes)[:-1]][: len(sizes)], dtype=torch.int64))
-        nn.init.normal_(self.rows.weight, std=0.01)
+        self.rows = nn.Embedding(rows.shape[0], rows.shape[1], _weight=rows)
+        self.register_buffer("offsets", offsets(sizes))
 
     def forward(self, ids: Tensor) -> Tensor:
         found: Tensor = self.rows(ids + self.offsets)
         return found
+
+
+def offsets(sizes: list[int]) -> Tensor:
+    """Where each field's rows begin, int64 `[C]`."""
+    return torch.tensor([0, *np.cumsum(sizes)[:-1]][: len(sizes)], dtype=torch.int64)
+
+
+class Crossing(torch.autograd.Function):
+    """x0 ⊙ (W x + b) + x with a gradient that passes over the batch as seldom as can be."""
+
+    @staticmethod
+    def forward(ctx: Any, x0: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+        crossing = torch.addmm(bias, x, weight.T)
+        ctx.save_for_backward(x0, x, weight, crossing)
+        return torch.addcmul(x, x0, crossing)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        x0, x, weight, crossing = ctx.saved_tensors
+        above = gradients[0].contiguous()
+        inner = above * x0
+        wide = (inner.T @ x).float(), inner.sum(0, dtype=torch.float32)
+        return above * crossing, torch.addmm(above, inner, weight), *wide
 
 
 class Cross(nn.Module):
@@ -74,7 +111,10 @@ class Cross(nn.Module):
         self.linear = nn.Linear(width, width)
 
     def forward(self, x0: Tensor, x: Tensor) -> Tensor:
-        crossed: Tensor = x0 * self.linear(x) + x
+        if exporting():
+            crossing: Tensor = self.linear(x)
+            return x0 * crossing + x
+        crossed: Tensor = Crossing.apply(x0, x, self.linear.weight, self.linear.bias)  # type: ignore[no-untyped-call]
         return crossed
 
 
@@ -102,13 +142,21 @@ class LowRankCross(nn.Module):
 
 
 class DCN(nn.Module):
-    """Cross layers beside an MLP (`parallel`) or below it (`stacked`), on embeddings, scaled numbers, missing flags."""
+    """Cross layers beside an MLP (`parallel`) or below it (`stacked`), on embeddings `[batch, C, width]` and raw numbers.
+
+    The numbers come scaled, each with its missing flag, or `embedded`: a score times its field's direction, and another
+    vector of the field's own where the number is missing.
+    """
 
     def __init__(self, shape: Model, encoding: Encoding, numbers: NDArray[np.float32]) -> None:
         super().__init__()
         self.scale = Scale(encoding, numbers)
-        self.table = Table(encoding.sizes, shape.embedding)
-        width = len(encoding.sizes) * shape.embedding + self.scale.outputs
+        fields = len(encoding.numeric)
+        self.directions = (
+            nn.Parameter(torch.randn(2, fields, shape.embedding) * 0.1) if shape.numbers == "embedded" else None
+        )
+        width = len(encoding.sizes) * shape.embedding
+        width += self.scale.outputs if self.directions is None else fields * shape.embedding
         self.crosses = nn.ModuleList(
             LowRankCross(width, shape.cross_rank, shape.experts) if shape.cross_rank else Cross(width)
             for _ in range(shape.cross_layers)
@@ -117,8 +165,8 @@ class DCN(nn.Module):
         self.deep, deep_width = _mlp(width, shape.hidden, shape.dropout)
         self.head = nn.Linear(deep_width if self.stacked else deep_width + width, 1)
 
-    def forward(self, ids: Tensor, numbers: Tensor) -> Tensor:
-        x0 = torch.cat([self.table(ids).flatten(1), self.scale(numbers)], dim=1)
+    def forward(self, vectors: Tensor, numbers: Tensor) -> Tensor:
+        x0 = _lowered(torch.cat([vectors.flatten(1), self._numbers(numbers)], dim=1))
         x = x0
         for cross in self.crosses:
             x = cross(x0, x)
@@ -126,24 +174,61 @@ class DCN(nn.Module):
         logits: Tensor = self.head(last).squeeze(1)
         return logits
 
+    def _numbers(self, numbers: Tensor) -> Tensor:
+        scaled: Tensor = self.scale(numbers)
+        if self.directions is None:
+            return scaled
+        scores, missing = scaled.unsqueeze(-1).chunk(2, dim=1)
+        return (scores * self.directions[0] + missing * self.directions[1]).flatten(1)
+
 
 class Logistic(nn.Module):
-    """A wide logistic regression: one weight an id, one a scaled number, one a missing flag."""
+    """A wide logistic regression: one weight an id (a vector of width 1), one a scaled number, one a missing flag."""
 
     def __init__(self, encoding: Encoding, numbers: NDArray[np.float32]) -> None:
         super().__init__()
         self.scale = Scale(encoding, numbers)
-        self.table = Table(encoding.sizes, 1)
         self.weights = nn.Parameter(torch.zeros(self.scale.outputs))
-        self.bias = nn.Parameter(torch.zeros(()))
+        self.bias = nn.Parameter(torch.zeros(1))
 
-    def forward(self, ids: Tensor, numbers: Tensor) -> Tensor:
-        logits: Tensor = self.table(ids).sum((1, 2)) + self.scale(numbers) @ self.weights + self.bias
+    def forward(self, vectors: Tensor, numbers: Tensor) -> Tensor:
+        logits: Tensor = vectors.sum((1, 2)) + self.scale(numbers) @ self.weights + self.bias
         return logits
 
 
-def build(family: str, shape: Model, encoding: Encoding, numbers: NDArray[np.float32]) -> DCN | Logistic:
+Tower = DCN | Logistic
+
+
+class Net(nn.Module):
+    """A table and its tower: ids `[batch, C]` and raw numbers `[batch, N]` → logits `[batch]`."""
+
+    def __init__(self, table: Table, tower: Tower) -> None:
+        super().__init__()
+        self.table, self.tower = table, tower
+
+    def forward(self, ids: Tensor, numbers: Tensor) -> Tensor:
+        logits: Tensor = self.tower(self.table(ids), numbers)
+        return logits
+
+
+def build(family: str, shape: Model, encoding: Encoding, numbers: NDArray[np.float32]) -> Tower:
     return Logistic(encoding, numbers) if family == "logistic" else DCN(shape, encoding, numbers)
+
+
+def width(family: str, shape: Model) -> int:
+    """Of a row of the table."""
+    return 1 if family == "logistic" else shape.embedding
+
+
+def exporting() -> bool:
+    """Whether the model is being written down as an ONNX graph, whose operators are few and plain."""
+    return bool(torch.onnx.is_in_onnx_export())
+
+
+def _lowered(x: Tensor) -> Tensor:
+    """In autocast's type from the start, so that the layers need not convert to and fro."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 def _mlp(width: int, hidden: tuple[int, ...], dropout: float) -> tuple[nn.Sequential, int]:
@@ -156,12 +241,12 @@ def _mlp(width: int, hidden: tuple[int, ...], dropout: float) -> tuple[nn.Sequen
 
 @dataclass(frozen=True)
 class Curve:
-    """Number → normal score in linear pieces, each `[pieces]`; left of all of them the score is `lowest`."""
+    """Number → normal score in linear pieces, each `[pieces]`; a number left of them all has the first one's height."""
 
     starts: NDArray[np.float64]
     widths: NDArray[np.float64]
     slopes: NDArray[np.float64]
-    lowest: float
+    heights: NDArray[np.float64]
 
 
 def _curve(knots: NDArray[np.float64], numbers: NDArray[np.float32]) -> Curve:
@@ -169,6 +254,13 @@ def _curve(knots: NDArray[np.float64], numbers: NDArray[np.float32]) -> Curve:
     known = np.sort(numbers[np.isfinite(numbers)])
     # Half of the ties count as below, so that a value held by most rows sits in the middle of the ranks it fills.
     below = (np.searchsorted(known, knots, "left") + np.searchsorted(known, knots, "right")) / 2
-    scores = ndtri(np.clip(below / len(known), TAIL, 1 - TAIL)) if len(known) else np.zeros(len(knots))
+    ranks = torch.from_numpy(np.clip(below / max(len(known), 1), TAIL, 1 - TAIL))
+    scores = torch.special.ndtri(ranks).numpy() if len(known) else np.zeros(len(knots))
+    if len(knots) == 1:
+        return Curve(knots, np.zeros(1), np.zeros(1), scores)
     widths = np.diff(knots)
-    return Curve(knots[:-1], widths, np.diff(scores) / widths, float(scores[0]))
+    return Curve(knots[:-1], widths, np.diff(scores) / widths, scores[:-1])
+
+
+def _padded(values: NDArray[np.float64], length: int, beyond: float) -> NDArray[np.float64]:
+    return np.pad(values, (0, length - len(values)), constant_values=beyond)

@@ -12,8 +12,42 @@ WORTH_IT = 2048
 
 def precision(plan: Training, device: torch.device) -> torch.autocast:
     """`auto` is bf16 where the processor multiplies it faster than fp32 and the batch is large enough to gain."""
+    if plan.precision == "fp16":
+        return torch.autocast(device.type, torch.float16)
     bf16 = plan.precision == "bf16" or (plan.precision == "auto" and _gains(plan.batch_size, device))
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+
+class LossScale:
+    """What the loss is multiplied by so that fp16's small gradients do not vanish (Micikevicius et al. 2018, section 3.2).
+
+    Halved when a gradient overflows, doubled after `PATIENCE` steps without; 1 for all other precisions. It is written out
+    because torch's GradScaler skips the batch that overflows, and here each batch counts: it is tried again.
+    """
+
+    PATIENCE = 2000
+
+    def __init__(self, plan: Training) -> None:
+        self.on = plan.precision == "fp16"
+        #: The scale, and steps since it changed: what a checkpoint keeps.
+        self.state = torch.tensor([65536.0 if self.on else 1.0, 0.0])
+
+    @property
+    def value(self) -> float:
+        return float(self.state[0])
+
+    def lower(self) -> bool:
+        """Halve it; False where there is nothing left to halve."""
+        if not self.on or self.value <= 1:
+            return False
+        self.state.copy_(torch.tensor([self.value / 2, 0.0]))
+        return True
+
+    def after_step(self) -> None:
+        if self.on:
+            self.state[1] += 1
+            if self.state[1] >= self.PATIENCE:
+                self.state.copy_(torch.tensor([self.value * 2, 0.0]))
 
 
 @cache

@@ -1,7 +1,8 @@
 """How far training is and how fast: a line for the launcher's log now and then, the same numbers for MLflow."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from torch import Tensor
 
@@ -14,7 +15,7 @@ class Progress:
     def __init__(self, tracker: Tracker, epochs: int, per_epoch: int, batch_size: int, done: int) -> None:
         self.tracker, self.epochs, self.per_epoch, self.batch_size = tracker, epochs, per_epoch, batch_size
         self.done = self.step = done
-        self.measuring = 0.0
+        self.measured_for = 0.0
         self.began = self.told = time.monotonic()
 
     def after(self, step: int, loss: Tensor) -> None:
@@ -27,16 +28,22 @@ class Progress:
         self.tracker.say(f"{self._epoch} step {step}/{total} loss {value:.4f} samples/s {speed:,.0f}")
         self.tracker.metrics({"loss": value, "samples_per_second": speed}, step)
 
-    def measured(self, values: Mapping[str, float], seconds: float) -> None:
-        """The validate windows' metrics after an epoch; the seconds they took are no training."""
-        self.measuring += seconds
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """What is done here is no training."""
+        began = time.monotonic()
+        yield
+        self.measured_for += time.monotonic() - began
+
+    def measured(self, values: Mapping[str, float]) -> None:
+        """The validate windows' metrics after an epoch."""
         self.tracker.say(f"{self._epoch} validate {' '.join(f'{k} {v:.4f}' for k, v in values.items())}")
         self.tracker.metrics({f"validate_{k}": v for k, v in values.items()}, self.step)
 
     @property
     def seconds(self) -> float:
         """Of training steps since the start."""
-        return time.monotonic() - self.began - self.measuring
+        return time.monotonic() - self.began - self.measured_for
 
     @property
     def samples_per_second(self) -> float:

@@ -31,7 +31,7 @@ def run(job: Job, stop: Stop) -> None:
         return
     from include.trainer import checkpoint, train, world
 
-    with world.join(job.training.device) as here:
+    with world.join(job.training) as here:
         if not here.first:
             train.fit(job, data, here, Silent(), stop)
             return

@@ -1,5 +1,7 @@
 """The models: scaling, the cross layers' equations, and odd shapes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,11 @@ def encoding_of(numbers: np.ndarray, categories: int = 2) -> Encoding:
     columns |= {f"x{i}": numbers[:, i] for i in range(numbers.shape[1])}
     return fit(columns, time="at", zone="UTC", time_parts=(), categorical=fields,
                numeric=[f"x{i}" for i in range(numbers.shape[1])], min_frequency=1)  # fmt: skip
+
+
+def net_of(family: str, shape: Model, encoding: Encoding, train: np.ndarray) -> model.Net:
+    rows = torch.randn(max(sum(encoding.sizes), 1), model.width(family, shape))
+    return model.Net(model.Table(encoding.sizes, rows), model.build(family, shape, encoding, train))
 
 
 def scaled(train: np.ndarray, numbers: list[float]) -> np.ndarray:
@@ -55,10 +62,15 @@ def test_a_number_that_never_varies_says_nothing(value):
     assert len(set(scaled(train, [1.0, 3.0, 9.0])[:, 0])) == 1
 
 
-def test_cross_layer_is_equation_one():
-    layer, x0, x = model.Cross(3), torch.randn(5, 3), torch.randn(5, 3)
+def test_cross_layer_is_equation_one_and_its_gradient_that_equations():
+    layer = model.Cross(3)
+    x0, x = (torch.randn(5, 3, requires_grad=True) for _ in range(2))
+    wanted = (x0, x, layer.linear.weight, layer.linear.bias)
     expected = x0 * (x @ layer.linear.weight.T + layer.linear.bias) + x
-    assert torch.allclose(layer(x0, x), expected, atol=1e-6)
+    crossed = layer(x0, x)
+    assert torch.allclose(crossed, expected, atol=1e-6)
+    pairs = zip(*(torch.autograd.grad(y.square().sum(), wanted) for y in (crossed, expected)), strict=True)
+    assert all(torch.allclose(ours, theirs, atol=1e-5) for ours, theirs in pairs)
 
 
 def test_low_rank_cross_layer_is_equation_two():
@@ -77,14 +89,24 @@ def test_mixture_of_equal_experts_is_one_of_them():
     assert torch.allclose(layer(x0, x), x0 * layer.up[0](inner) + x, atol=1e-6)
 
 
+def test_embedded_number_is_its_score_along_its_fields_direction():
+    train = np.random.default_rng(0).normal(0, 1, (50, 2)).astype(np.float32)
+    tower = model.build("dcn", replace(SHAPE, numbers="embedded"), encoding_of(train), train)
+    scores = tower.scale(torch.tensor([[0.5, float("nan")]]))
+    along, missing = tower.directions
+    expected = torch.cat([scores[0, 0] * along[0], missing[1]])
+    assert torch.allclose(tower._numbers(torch.tensor([[0.5, float("nan")]]))[0], expected)
+
+
+@pytest.mark.parametrize("numbers_as", ["scaled", "embedded"])
 @pytest.mark.parametrize(("categories", "numbers"), [(2, 3), (0, 3), (2, 0)])
 @pytest.mark.parametrize("family", ["dcn", "logistic"])
-def test_graph_takes_any_number_of_fields_and_rows(categories, numbers, family):
+def test_graph_takes_any_number_of_fields_and_rows(categories, numbers, family, numbers_as):
     import onnxruntime
 
     train = np.random.default_rng(0).normal(0, 1, (50, numbers)).astype(np.float32)
     encoding = encoding_of(train, categories)
-    net = model.build(family, SHAPE, encoding, train).eval()
+    net = net_of(family, replace(SHAPE, numbers=numbers_as), encoding, train).eval()
     session = onnxruntime.InferenceSession(export.graph(net, encoding), providers=["CPUExecutionProvider"])
     for rows in (1, 7):
         ids, raw = np.ones((rows, categories), dtype=np.int64), train[:rows]
@@ -97,6 +119,6 @@ def test_graph_takes_any_number_of_fields_and_rows(categories, numbers, family):
 def test_stacked_and_full_rank_train_too():
     train = np.random.default_rng(0).normal(0, 1, (50, 2)).astype(np.float32)
     shape = Model(embedding=4, cross_layers=2, cross_rank=0, hidden=(8, 4), dropout=0.0, structure="stacked")
-    net = model.build("dcn", shape, encoding_of(train), train)
+    net = net_of("dcn", shape, encoding_of(train), train)
     net(torch.ones(3, 2, dtype=torch.int64), torch.randn(3, 2)).sum().backward()
     assert all(p.grad is not None for p in net.parameters())

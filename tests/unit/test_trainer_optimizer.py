@@ -1,63 +1,102 @@
-"""The optimizer against torch's AdamW, and the mean of the weights."""
+"""The optimizers against torch's AdamW and the dense algorithm, the schedule, and the mean of the weights."""
 
 import pytest
 import torch
 from torch import nn
 
-from include.trainer.job import Training
 from include.trainer.optimizer import Optimizer
+from include.trainer.schedule import BETAS, EPSILON, Schedule
+from include.trainer.table import Grouped, Rows
+
+CPU = torch.device("cpu")
+torch.set_num_threads(1)
 
 
-class Toy(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(3)
-        self.table = nn.Linear(4, 3)
-        self.head = nn.Linear(3, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(torch.tanh(self.table(x))).squeeze(1)
+def schedule(**changes: float) -> Schedule:
+    return Schedule(**{"rate": 0.01, "decay": 2.0, "ema": 0.9, "warm_up": 0.02, "total": 1000, **changes})
 
 
-def plan(**changes: float) -> Training:
-    return Training(epochs=1, batch_size=8, learning_rate=0.01, **{"embedding_decay": 2.0, "ema": 0.9, **changes})
-
-
-def test_steps_are_adamw_with_decay_on_the_table_alone():
-    ours, theirs = Toy(), Toy()
-    optimizer = Optimizer(ours, plan(), total=20)
-    groups = [{"params": theirs.table.parameters(), "weight_decay": 2.0},
-              {"params": theirs.head.parameters(), "weight_decay": 0.0}]  # fmt: skip
-    reference = torch.optim.AdamW(groups, lr=0.01)
+def test_the_tower_moves_as_adamw_without_decay():
+    torch.manual_seed(3)
+    ours, theirs = (nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1)) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    optimizer, plan = Optimizer(ours), schedule(total=20)
+    reference = torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.0)
     for step in range(20):
         x = torch.randn(8, 4)
         for net in (ours, theirs):
-            (net(x) - x.sum(1)).square().mean().backward()
+            (net(x).squeeze(1) - x.sum(1)).square().mean().backward()
         for group in reference.param_groups:
-            group["lr"] = optimizer.rate_at(step)
+            group["lr"] = plan.rate_at(step)
         reference.step()
         reference.zero_grad()
-        optimizer.step(step)
+        optimizer.step(plan.pace(step))
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.allclose(mine, other, atol=1e-6)
 
 
+class Dense:
+    """The table's algorithm on every row in every step."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        self.weight, self.mean = weight.clone(), weight.clone()
+        self.first, self.second = torch.zeros_like(weight), torch.zeros_like(weight)
+
+    def step(self, gradient: torch.Tensor, plan: Schedule, step: int) -> None:
+        pace = plan.pace(step)
+        self.first.lerp_(gradient, 1 - BETAS[0])
+        self.second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+        self.weight.mul_(pace.keep)
+        self.weight.addcdiv_(self.first, self.second.sqrt().div(pace.correction).add(EPSILON), value=-pace.size)
+        self.mean.lerp_(self.weight, 1 - pace.kept)
+
+
+@pytest.mark.parametrize("decay", [0.0, 5.0, 100.0])
+def test_rows_that_no_batch_held_are_where_dense_steps_would_have_left_them(decay):
+    torch.manual_seed(0)
+    plan = schedule(decay=decay, ema=0.99, total=150)
+    rows = Rows(40, 4, plan, 1, CPU)
+    dense = Dense(rows.weight)
+    for step in range(150):
+        if step == 70:
+            rows.settle()
+        held = torch.randint(0, 40 if step % 3 else 5, (6,))
+        values = torch.randn(6, 4)
+        group = Grouped.of(held)
+        assert torch.allclose(rows.read(group.rows), dense.weight[group.rows], rtol=1e-3, atol=1e-5)
+        rows.step(group.rows, group.sums(values))
+        dense.step(torch.zeros(40, 4).index_add_(0, held, values), plan, step)
+    everyone = torch.arange(40)
+    assert torch.allclose(rows.read(everyone), dense.weight, rtol=1e-3, atol=1e-5)
+    assert torch.allclose(rows.read(everyone, averaged=True), dense.mean, rtol=1e-3, atol=1e-5)
+    rows.settle()
+    assert torch.allclose(rows.mean, dense.mean, rtol=1e-3, atol=1e-5)
+    assert torch.allclose(rows.second, dense.second, rtol=1e-3, atol=1e-9)
+
+
+def test_shares_of_the_table_begin_as_the_whole_does():
+    whole = Rows(200_000, 2, schedule(), 7, CPU)
+    for rank in range(3):
+        share = Rows(200_000, 2, schedule(), 7, CPU, rank, 3)
+        assert torch.equal(share.weight, whole.weight[rank::3])
+
+
 def test_rate_rises_then_falls_to_nothing():
-    optimizer = Optimizer(Toy(), plan(), total=1000)
-    rates = [optimizer.rate_at(step) for step in range(1000)]
+    rates = [schedule().rate_at(step) for step in range(1000)]
     assert max(rates) == pytest.approx(0.01, rel=0.01)
     assert rates[0] < rates[10] < rates[19]
     assert rates[999] < 1e-5
+    longer = [schedule(warm_up=0.2).rate_at(step) for step in range(1000)]
+    assert longer.index(max(longer)) == pytest.approx(199, abs=1)
 
 
 def test_mean_of_weights_lags_behind_them_and_swaps_back():
-    net = Toy()
-    optimizer = Optimizer(net, plan(), total=50)
+    net = nn.Linear(3, 1)
+    optimizer, plan = Optimizer(net), schedule(total=50)
     for step in range(50):
-        net(torch.ones(8, 4)).sum().backward()
-        optimizer.step(step)
-    last = net.head.bias.clone()
-    optimizer.swap()
-    assert net.head.bias > last  # the gradient pushes the bias down, and its mean is behind
-    optimizer.swap()
-    assert torch.equal(net.head.bias, last)
+        net(torch.ones(8, 3)).sum().backward()
+        optimizer.step(plan.pace(step))
+    last = net.bias.clone()
+    with optimizer.averaged():
+        assert net.bias > last  # the gradient pushes the bias down, and its mean is behind
+    assert torch.equal(net.bias, last)

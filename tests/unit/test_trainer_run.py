@@ -149,7 +149,7 @@ def test_weights_file_holds_the_weights_that_score(tmp_path):
     run(given, Never())
     weights = load_file(given.out / "model.safetensors")
     assert weights["table.rows.weight"].shape[1] == 1
-    assert np.isfinite(weights["weights"]).all()
+    assert np.isfinite(weights["tower.weights"]).all()
 
 
 @pytest.mark.parametrize(

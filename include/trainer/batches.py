@@ -1,0 +1,83 @@
+"""The batches of a training: each process's share of each, in an order that the seed alone decides, made ahead of time."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from include.trainer.dataset import Split, order
+from include.trainer.job import Job
+from include.trainer.world import World
+
+#: Batches that are ready before they are asked for.
+AHEAD = 2
+#: Of a GPU's free memory, what the windows may fill.
+SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rows of a global batch that are this process's share, and the size of the whole."""
+
+    step: int
+    size: int
+    ids: Tensor  #: int64 `[rows, C]`
+    numbers: Tensor  #: float32 `[rows, N]`, NaN where missing
+    labels: Tensor  #: float32 `[rows]`
+    weights: Tensor | None  #: float32 `[rows]`, with mean 1 over the training windows
+    times: NDArray[np.int64]  #: epoch s `[rows]`
+
+
+def batches(split: Split, job: Job, world: World, done: int) -> Iterator[Batch]:
+    """This process's share of every batch after the first `done` steps."""
+    plan, step = job.training, 0
+    tensors = _resident(split, world.device)
+    for epoch in range(plan.epochs):
+        for rows in order(len(split), plan.batch_size, job.seed, epoch):
+            if step >= done:
+                own = rows[world.rank :: world.size]
+                yield Batch(step, len(rows), *_taken(split, tensors, own, world.device), split.times[own])
+            step += 1
+
+
+def prefetched(made: Iterator[Batch]) -> Iterator[Batch]:
+    """The same, made by a thread of its own while the caller computes; a fault of it is raised here."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = deque(thread.submit(next, made, None) for _ in range(AHEAD))
+        while (batch := coming.popleft().result()) is not None:
+            coming.append(thread.submit(next, made, None))
+            yield batch
+
+
+def tensors(split: Split, rows: slice | NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+    """ids and numbers of these rows, on the device."""
+    return torch.from_numpy(split.ids[rows].astype(np.int64)).to(device), torch.tensor(split.numbers[rows]).to(device)
+
+
+def _resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor | None] | None:
+    """The whole windows as tensors of a GPU that can hold them: then no batch crosses the bus."""
+    if device.type != "cuda":
+        return None
+    size = split.ids.nbytes + split.numbers.nbytes + 2 * split.labels.nbytes
+    if size > SHARE * torch.cuda.mem_get_info(device)[0]:
+        return None
+    ids, numbers, labels = (torch.tensor(part).to(device) for part in (split.ids, split.numbers, split.labels))
+    return ids, numbers, labels, None if split.weights is None else torch.tensor(split.weights).to(device)
+
+
+def _taken(
+    split: Split, resident: tuple[Tensor, Tensor, Tensor, Tensor | None] | None, rows: NDArray[np.int64],
+    device: torch.device,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
+    if resident is None:
+        ids, numbers = tensors(split, rows, device)
+        weights = None if split.weights is None else torch.tensor(split.weights[rows]).to(device)
+        return ids, numbers, torch.tensor(split.labels[rows]).to(device), weights
+    at = torch.from_numpy(rows).to(device)
+    ids, numbers, labels, weights = resident
+    return ids[at].long(), numbers[at], labels[at], None if weights is None else weights[at]
