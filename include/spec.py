@@ -18,6 +18,8 @@ from include.domain.gates import MEASURED, Gates
 from include.domain.performance import Performance
 from include.domain.quality import Quality
 from include.domain.retraining import Retraining
+from include.domain.signal import NAMES
+from include.domain.simple import Simple
 from include.domain.windows import Grain
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
@@ -183,7 +185,21 @@ class Watch(Section):
     drift: Drift = Drift()
     performance: Performance = Performance()
     quality: Quality = Quality()
+    simple: Simple = Simple()
     retraining: Retraining = Retraining()
+
+    @model_validator(mode="after")
+    def _known_signals(self) -> Self:
+        known, asked = (*NAMES, *self.simple.checks), self.retraining
+        faults = [
+            f"retraining.{path}: {name} is no signal; there are {', '.join(known)}"
+            for path, names in (("triggers", asked.triggers), ("blocks", asked.blocks))
+            for name in names
+            if name not in known
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
 
 
 class Schedule(Section):

@@ -44,7 +44,7 @@ def series(
     def y(value: float) -> float:
         return 14 + (HEIGHT - FOOT - 20) * (1 - (value - low) / (high - low))
 
-    body = [_text(4, 14, name, bold=True), _text(4, 32, legend, ORANGE), *_dates(windows, x)]
+    body = [_text(4, 14, name, bold=True), _text(WIDTH - RIGHT, 10, legend, ORANGE, end=True), *_dates(windows, x)]
     for value in np.linspace(low, high, 4):
         body += [
             _line(LEFT, y(value), WIDTH - RIGHT, y(value), "#eee"),
@@ -84,7 +84,7 @@ def heat_map(moved: Mapping[str, Sequence[Moved]], strongest: float) -> str:
             if feature in by_window[window]:
                 body.append(_cell(by_window[window][feature], window, (LEFT + c * wide, r * CELL, wide), strongest))
     height = CELL * len(features) + FOOT
-    body += _dates(windows, lambda w: LEFT + (windows.index(w) + 0.5) * wide, height)
+    body += _dates(windows, lambda w: LEFT + (windows.index(w) + 0.5) * wide, height, least=int(90 / wide))
     return _svg(LEFT + wide * len(windows) + 60, height, body)
 
 
@@ -139,9 +139,9 @@ def _padded(known: Sequence[float]) -> tuple[float, float]:
     return low - edge, high + edge
 
 
-def _dates(windows: Sequence[str], x: Any, height: float = HEIGHT) -> list[str]:
-    """At most ten labels."""
-    step = max(1, -(-len(windows) // 10))
+def _dates(windows: Sequence[str], x: Any, height: float = HEIGHT, least: int = 1) -> list[str]:
+    """At most ten labels, `least` windows apart."""
+    step = max(least, -(-len(windows) // 10))
     return [_text(x(w), height - 5, w, middle=True) for w in windows[step // 2 :: step]]
 
 

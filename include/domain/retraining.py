@@ -22,7 +22,7 @@ class Retraining:
     max_age: timedelta = timedelta(days=90)
     new_labels: int | None = None  #: retrain after so many new labelled rows; left out, their number is only shown
     cool_down: timedelta = timedelta(days=7)
-    max_hours_a_month: float | None = None  #: of training, over the last 30 days
+    max_hours_a_month: float | None = None  #: of training, a GPU (or process) each, over the last 30 days
 
 
 @dataclass(frozen=True)

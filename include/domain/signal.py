@@ -3,6 +3,12 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+#: Every signal that is always measured, in the order in which they are shown.
+NAMES = (
+    "age", "labels", "logloss", "auc", "calibration", "estimated_auc", "label_rate",
+    "feature_drift", "prediction_drift", "missing", "unseen", "volume", "skew",
+)  # fmt: skip
+
 
 class State(StrEnum):
     """`warn` is seen but not sure or not large; `fire` is both. `unknown` is missing evidence, and never `ok`."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from include.domain import drift, quality
+from include.domain import drift, quality, simple
 from include.domain.drift import History, Moved
 from include.domain.signal import Signal, unknown
 from include.domain.sketch import Sketches
@@ -14,7 +14,7 @@ from include.stages.champion import Champion
 from include.stages.sketching import window_of
 
 SOURCE = "features"
-NAMES = ("feature_drift", "missing", "unseen", "volume")
+NAMES = ("feature_drift", "missing", "unseen", "volume", "ks")
 
 
 def signals(
@@ -63,6 +63,7 @@ def _against(
         quality.missing(rules.quality, reference, recent[newest], newest),
         quality.unseen(rules.quality, reference, recent[newest], newest),
         _volume(spec, past, recent),
+        simple.ks(rules.simple, sketching.summed(reference), recent[newest], newest),
     ]
 
 

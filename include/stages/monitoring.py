@@ -8,7 +8,7 @@ from include.domain import retraining
 from include.domain.drift import Moved
 from include.domain.errors import Corrupt
 from include.domain.retraining import Decision, Situation
-from include.domain.signal import Signal, State, unknown
+from include.domain.signal import NAMES, Signal, State, unknown
 from include.domain.windows import Grain, parse
 from include.ports import Ledger, Registry, Signals, Tables
 from include.spec import ModelSpec
@@ -16,12 +16,6 @@ from include.stages import champion as champions
 from include.stages import data_signals, production, traffic_signals
 from include.stages.data_signals import SOURCE
 from include.stages.sketching import window_of
-
-#: Every signal, in the order in which they are shown.
-NAMES = (
-    "age", "labels", "logloss", "auc", "calibration", "estimated_auc", "label_rate",
-    "feature_drift", "prediction_drift", "missing", "unseen", "volume", "skew",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,7 +77,7 @@ def sense(
     found += traffic_signals.signals(spec, tables, champion, seen, landed=landed, as_of=as_of)
     found.append(retraining.age(spec.watch.retraining, champion.ends, as_of))
     by_name = {s.name: s for s in found}
-    shown = tuple(by_name.get(n, unknown(n, "not measured")) for n in NAMES)
+    shown = tuple(by_name.get(n, unknown(n, "not measured")) for n in (*NAMES, *spec.watch.simple.checks))
     return Look(as_of, landed[-1] if landed else "", champion.version, champion.ends, shown, moved, rests_on)
 
 

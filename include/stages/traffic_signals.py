@@ -7,8 +7,9 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from include.domain import drift, performance, quality, retraining
+from include.domain import drift, performance, quality, retraining, simple
 from include.domain.drift import History
 from include.domain.encoding import as_numbers, as_text
 from include.domain.performance import Scored
@@ -39,20 +40,33 @@ def signals(
         _estimated(spec, champion, seen),
         _label_rate(spec, champion, joined),
         _prediction_drift(spec, champion, seen),
+        _mean_score(spec, champion, seen),
         _skew(spec, tables, champion, seen, landed),
         retraining.new_labels(rules.retraining, production.outcomes(spec, tables, fresh).num_rows, fresh),
     ]
+
+
+def _newest(spec: ModelSpec, seen: Served) -> tuple[NDArray[np.float64], NDArray[np.intp], tuple[str, ...]]:
+    """The scores of the last windows with predictions, each one's window, the windows' names."""
+    by_window = seen.windows(spec.window)
+    names = tuple(by_window)[-spec.watch.performance.windows :]
+    rows = np.concatenate([by_window[w] for w in names] or [np.zeros(0, np.intp)])
+    return seen.scores[rows], np.repeat(np.arange(len(names)), [len(by_window[w]) for w in names]), names
+
+
+def _mean_score(spec: ModelSpec, champion: Champion, seen: Served) -> Signal:
+    scores, _, names = _newest(spec, seen)
+    if champion.test is None or not len(scores):
+        return unknown("mean_score", "no scores to compare", names)
+    return simple.mean_score(spec.watch.simple, float(scores.mean()), float(champion.test.scores.mean()), names)
 
 
 def _estimated(spec: ModelSpec, champion: Champion, seen: Served) -> Signal:
     """The AUC that the newest predictions promise, before any label is due."""
     if champion.test is None or not champion.test.both_classes:
         return unknown("estimated_auc", "the scores of the champion's test windows are not kept")
-    by_window = seen.windows(spec.window)
-    names = tuple(by_window)[-spec.watch.performance.windows :]
-    rows = np.concatenate([by_window[w] for w in names] or [np.zeros(0, np.intp)])
-    window = np.repeat(np.arange(len(names)), [len(by_window[w]) for w in names])
-    calibrated = performance.calibration(champion.test)(seen.scores[rows])
+    scores, window, names = _newest(spec, seen)
+    calibrated = performance.calibration(champion.test)(scores)
     return performance.estimated(spec.watch.performance, calibrated, window, names, champion.measured["auc"])
 
 

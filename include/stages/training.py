@@ -35,9 +35,9 @@ def train(
 
 
 def account(spec: ModelSpec, result: Reference, as_of: str, run: str, ledger: Ledger) -> None:
-    """Note the training's hours, once a run, for the watch's monthly budget."""
+    """Note the training's hours, times its processes, once a run, for the watch's monthly budget."""
     if all(row["run"] != run for row in ledger.read(spec.name, "training")):
-        hours = records.read(result)["seconds"] / 3600
+        hours = records.read(result)["seconds"] / 3600 * spec.training.processes
         ledger.append(spec.name, "training", run=run, as_of=as_of, hours=hours)
 
 

@@ -12,6 +12,7 @@ import pytest
 from include.domain.course import Comparison
 from include.domain.signal import State
 from include.domain.windows import label
+from include.spec import ModelSpec
 from include.stages import history, monitoring, standing
 from include.stages.monitoring import NAMES, Look
 from tests.watching import ROWS, SPEC, START, World, hotter, reversed_truth
@@ -247,3 +248,13 @@ def test_a_version_that_was_only_mirrored_is_no_arm(world: World) -> None:
     for day in range(42, 50):
         world.serve(day, version="2")
     assert arms(world) == []
+
+
+def test_a_simple_rule_that_the_spec_names_is_shown_and_can_start_a_training(world: World) -> None:
+    world.live(range(42, 50), land=hotter, serve=lambda c: {**hotter(c), "chance": np.minimum(c["chance"] * 1.5, 0.99)})
+    named = {"simple": {"checks": ["ks", "mean_score"]}, "retraining": {"triggers": ["mean_score"]}}
+    spec = ModelSpec.model_validate({**SPEC.model_dump(), "watch": named})
+    look = monitoring.sense(spec, tables=world.tables, signals=world, registry=world.registry)  # type: ignore[arg-type]
+    assert (look["ks"].state, look["mean_score"].state) == (State.FIRE, State.FIRE)
+    assert monitoring.decide_and_record(spec, look, world.ledger, run="r").cause == "mean_score"  # type: ignore[arg-type]
+    assert "ks" not in states(world.look())

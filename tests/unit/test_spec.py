@@ -133,3 +133,12 @@ def test_the_digest_changes_with_a_value_and_not_with_a_default_written_out(tmp_
 def test_the_schema_in_the_docs_is_the_code_s() -> None:
     written = json.loads((ROOT / "docs" / "spec.schema.json").read_text())
     assert written == json.loads(json.dumps(ModelSpec.model_json_schema())), "run make schema"
+
+
+def test_a_trigger_that_is_no_signal_is_named_and_a_simple_check_must_be_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserMistake, match=r"retraining\.triggers: ks is no signal; there are age, .*; retraining\.blocks: speed"
+    ):
+        load(write(tmp_path, "churn", watch={"retraining": {"triggers": ["ks"], "blocks": ["speed"]}}))
+    asked = {"simple": {"checks": ["ks"]}, "retraining": {"triggers": ["ks"]}}
+    assert load(write(tmp_path, "churn", watch=asked)).watch.retraining.triggers == ("ks",)
