@@ -43,10 +43,10 @@ class Tables:
     def read(self, table: str, windows: Sequence[Window], *, version: int | None = None,
              columns: Sequence[str] | None = None) -> pa.Table:  # fmt: skip
         kept = self.held[table]
-        rows = pa.concat_tables(
-            [next(iter(kept.values())).slice(0, 0), *(kept[n] for w in windows if (n := label(w.start)) in kept)]
-        )
-        return rows.select(columns) if columns else rows
+        parts = [next(iter(kept.values())).slice(0, 0), *(kept[n] for w in windows if (n := label(w.start)) in kept)]
+        if len(parts) > 1:
+            parts = parts[1:]
+        return pa.concat_tables([part.select(columns) for part in parts] if columns else parts)
 
     def windows(self, table: str) -> list[str]:
         return sorted(self.held.get(table, {}))
@@ -96,7 +96,7 @@ class World:
     def land(self, day: int, change: Change = dict) -> None:
         start = START + timedelta(days=day)
         columns = {k: v for k, v in change(self.day(day)).items() if k != "chance"}
-        rows = pa.table({**columns, "window": [label(start)] * ROWS})
+        rows = pa.table({**columns, "window": [label(start)] * len(columns["id"])})
         for table in ("landed", "features"):
             self.tables.replace(table, {Window(start, start + timedelta(days=1)): rows}, "r")
 

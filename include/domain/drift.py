@@ -59,8 +59,9 @@ class Moved:
 
 
 def compare(rules: Drift, history: History, window: Sketches, season: Hashable) -> list[Moved]:
-    """Every feature of the reference, largest effect first; a feature that the window lacks is left out."""
-    rows = [_moved(f, history, window[f], season) for f in history.windows[0] if f in window] if history.windows else []
+    """Every feature that the window and all of the reference have, largest effect first."""
+    shared = [f for f in window if history.windows and all(f in w for w in history.windows)]
+    rows = [_moved(f, history, window[f], season) for f in shared]
     surely = distance.discoveries([m.p for m in rows], 1 - rules.confidence)
     judged = [
         Moved(m.feature, m.effect, m.p, m.psi, bool(sure and m.effect >= rules.effect))

@@ -57,7 +57,8 @@ def volume(rules: Quality, like: Sequence[int], rows: int, label: str, gaps: Seq
     state = State.FIRE if outside and not (low < least < high or low < most < high) else State.OK
     if state is State.OK and (outside or gaps):
         state = State.WARN
-    empty = f"; without any row: {', '.join(gaps)}" if gaps else ""
+    more = f" and {len(gaps) - 5} more" if len(gaps) > 5 else ""
+    empty = f"; without any row: {', '.join(gaps[:5])}{more}" if gaps else ""
     sentence = f"{rows:,} rows in {label}, {ratio:.2f} of the {median:,.0f} usual; bounds {least:g} to {most:g}{empty}"
     return Signal("volume", state, sentence, ratio, least if ratio < 1 else most, (low, high), (label,))
 

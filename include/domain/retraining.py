@@ -61,8 +61,13 @@ def decide(rules: Retraining, signals: Sequence[Signal], situation: Situation, n
     return Decision(True, f"{cause.name}: {cause.sentence}{others}", cause.name, f"{cause.name}-{newest}")
 
 
-def age(rules: Retraining, trained: datetime, now: datetime) -> Signal:
-    """Days from the newest window that the champion learnt from to now, on the data's clock."""
+def age(rules: Retraining, trained: datetime, now: datetime, before: str | None = None) -> Signal:
+    """Days from the newest window that the champion learnt from to now, on the data's clock.
+
+    `before` is the window before the newest one where a clock seems to have jumped between them.
+    """
+    if before is not None:
+        return unknown("age", f"the clock jumped: after {before} the next window is the one that ends {label(now)}")
     days, bound = (now - trained) / timedelta(days=1), rules.max_age / timedelta(days=1)
     if days < 0:
         return unknown(

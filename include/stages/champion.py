@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,8 +72,11 @@ def window_label(number: int, grain: Grain) -> str:
 def _test_scores(path: Path, grain: Grain) -> Scored | None:
     if not path.is_file():
         return None
-    with np.load(path, allow_pickle=False) as kept:
-        return scored(kept["labels"], kept["challenger"], kept["times"], grain)
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            return scored(kept["labels"], kept["challenger"], kept["times"], grain)
+    except (OSError, EOFError, BadZipFile, ValueError) as fault:
+        raise Corrupt(f"{path}: cannot be read as the scores of the test windows ({fault})") from None
 
 
 def _measured(metrics: Mapping[str, float], test: Scored | None) -> dict[str, Measured]:

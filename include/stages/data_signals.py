@@ -27,10 +27,10 @@ def signals(
         reason = "no window since the champion's training data" if past else "the champion's training windows are gone"
         return {}, [unknown(n, reason) for n in NAMES]
     kept = sketching.of_windows(tables, SOURCE, champion.encoding, [*past, *recent], spec.window)
-    lacking = sorted(set(sketching.features(champion.encoding)) - set(kept[recent[-1]]))
-    if lacking:
-        reason = f"{recent[-1]} lacks {', '.join(lacking)}, which the champion reads: another schema"
-        return {}, [unknown(n, reason) for n in NAMES]
+    for window in (recent[-1], *past):
+        if lacking := sorted(set(sketching.features(champion.encoding)) - set(kept.get(window, ()))):
+            reason = f"{window} lacks {', '.join(lacking)}, which the champion reads: another schema"
+            return {}, [unknown(n, reason) for n in NAMES]
     return _against(spec, champion, {w: kept[w] for w in past}, {w: kept[w] for w in recent})
 
 

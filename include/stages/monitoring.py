@@ -17,6 +17,9 @@ from include.stages import data_signals, production, traffic_signals
 from include.stages.data_signals import SOURCE
 from include.stages.sketching import window_of
 
+#: So many windows after the one before it, a window says that a clock jumped.
+FAR = 30
+
 
 @dataclass(frozen=True)
 class Look:
@@ -75,7 +78,7 @@ def sense(
     moved, found = data_signals.signals(spec, tables, champion, landed)
     seen = production.served(signals, spec.name, champion.version, as_of)
     found += traffic_signals.signals(spec, tables, champion, seen, landed=landed, as_of=as_of)
-    found.append(retraining.age(spec.watch.retraining, champion.ends, as_of))
+    found.append(retraining.age(spec.watch.retraining, champion.ends, as_of, _jump(spec.window, landed)))
     by_name = {s.name: s for s in found}
     shown = tuple(by_name.get(n, unknown(n, "not measured")) for n in (*NAMES, *spec.watch.simple.checks))
     return Look(as_of, landed[-1] if landed else "", champion.version, champion.ends, shown, moved, rests_on)
@@ -106,6 +109,13 @@ def decide_and_record(spec: ModelSpec, look: Look, ledger: Ledger, *, run: str, 
     return decision
 
 
+def _jump(grain: Grain, landed: Sequence[str]) -> str | None:
+    """The newest window's neighbour, when it lies too far off for a source that skipped a few windows."""
+    if len(landed) < 2 or parse(landed[-1]) - parse(landed[-2]) <= FAR * grain.length:
+        return None
+    return landed[-2]
+
+
 def _blind(as_of: datetime | None, version: str | None, rests_on: str, reason: str) -> Look:
     return Look(as_of, "", version, None, tuple(unknown(n, reason) for n in NAMES), {}, rests_on)
 
@@ -127,7 +137,7 @@ def _record_cleared(spec: ModelSpec, look: Look, ledger: Ledger, rows: Sequence[
     told = {r["request"] for r in ledger.read(spec.name, "cleared")}
     if asked is None or look.version is None or look.version == asked["champion"] or asked["request"] in told:
         return
-    now = look[str(asked["cause"])]
-    if now.state is not State.UNKNOWN:
+    now = next((s for s in look.signals if s.name == asked["cause"]), None)
+    if now is not None and now.state is not State.UNKNOWN:
         ledger.append(spec.name, "cleared", request=asked["request"], window=look.newest, cleared=now.state is not State.FIRE,
                       champion=look.version, sentence=now.sentence)  # fmt: skip

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
@@ -14,6 +15,8 @@ from include.domain.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoding, as_
 from include.domain.sketch import Sketch, Sketches, of_ids, of_numbers, total
 from include.domain.windows import Grain, Window, parse
 from include.ports import Tables
+
+log = logging.getLogger(__name__)
 
 TABLE = "sketches"
 ROWS_AT_ONCE = 500_000
@@ -45,17 +48,21 @@ def names(encoding: Encoding) -> dict[str, list[str]]:
 
 
 def sketch(encoding: Encoding, rows: pa.Table) -> dict[str, Sketch]:
-    """Each watched feature of the rows on the encoding's bins; a column that the rows lack is left out."""
-    found = {}
-    for feature in features(encoding):
-        if feature not in rows.column_names:
-            continue
-        column = rows[feature].combine_chunks()
-        if feature in encoding.knots:
-            found[feature] = of_numbers(encoding.knots[feature], _numbers(feature, column))
-        else:
-            found[feature] = _categories(encoding.vocabulary[feature], column)
-    return found
+    """Each watched feature of the rows on the encoding's bins; a column that the rows lack, or that holds no numbers where
+    the encoding wants some, is left out."""
+    held = [f for f in features(encoding) if f in rows.column_names]
+    found = {f: _column(encoding, f, rows[f].combine_chunks()) for f in held}
+    return {f: s for f, s in found.items() if s is not None}
+
+
+def _column(encoding: Encoding, feature: str, column: pa.Array) -> Sketch | None:
+    if feature not in encoding.knots:
+        return _categories(encoding.vocabulary[feature], column)
+    try:
+        return of_numbers(encoding.knots[feature], _numbers(feature, column))
+    except ValueError as fault:
+        log.warning("left out: %s", fault)
+        return None
 
 
 def of_windows(

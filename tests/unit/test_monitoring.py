@@ -117,6 +117,86 @@ def test_a_table_of_another_schema_is_unknown(world: World) -> None:
     assert "lacks dest" in look["feature_drift"].sentence
 
 
+def test_a_reference_that_was_sketched_under_another_schema_is_unknown(world: World) -> None:
+    for day in range(45):
+        world.land(day, lambda c: {**c, "temp": ["warm"] * ROWS})
+    world.look()
+    for day in range(42, 45):
+        world.land(day, lambda c: {name: list(values)[:-1] for name, values in c.items()})
+    look = world.look()
+    assert look["feature_drift"].state is State.UNKNOWN
+    assert "2013-01-07 lacks temp" in look["feature_drift"].sentence
+
+
+def test_numbers_that_have_become_words_are_unknown_with_the_column(world: World) -> None:
+    for day in range(50):
+        world.land(day, lambda c: {**c, "temp": ["warm"] * ROWS})
+    look = world.look()
+    assert look["missing"].state is State.UNKNOWN
+    assert "lacks temp" in look["missing"].sentence
+    assert world.decide().start is False
+
+
+def test_a_reference_that_is_gone_is_unknown(world: World) -> None:
+    world.live(range(42, 50))
+    for day in range(28):
+        del world.tables.held["features"][label(START + timedelta(days=day))]
+    look = world.look()
+    assert look["feature_drift"].sentence == "the champion's training windows are gone"
+    assert {look[name].state for name in ("feature_drift", "missing", "unseen", "volume")} == {State.UNKNOWN}
+
+
+def test_a_new_category_everywhere_blocks_and_is_named(world: World) -> None:
+    def renamed(columns: dict[str, Any]) -> dict[str, Any]:
+        return {**columns, "dest": [f"terminal {d}" for d in columns["dest"]]}
+
+    world.live(range(42, 50), land=lambda c: reversed_truth(renamed(c)), serve=renamed)
+    look = world.look()
+    assert (look["unseen"].state, look["feature_drift"].state) == (State.FIRE, State.FIRE)
+    decision = world.decide()
+    assert not decision.start
+    assert "never saw in dest" in decision.sentence
+
+
+def test_features_without_any_value_are_never_ok(world: World) -> None:
+    def empty(columns: dict[str, Any]) -> dict[str, Any]:
+        return {**columns, "temp": pa.nulls(ROWS, pa.float64()), "dest": pa.nulls(ROWS, pa.string())}
+
+    world.live(range(42, 49))
+    world.land(49, empty)
+    look = world.look()
+    assert (look["missing"].state, look["feature_drift"].state) == (State.FIRE, State.FIRE)
+
+
+def test_a_window_years_ahead_is_a_clock_that_jumped(world: World) -> None:
+    world.live(range(42, 50))
+    world.land(2000)
+    look = world.look()
+    assert look["age"].state is State.UNKNOWN
+    assert "the clock jumped: after 2013-02-25" in look["age"].sentence
+    assert look["volume"].state is State.WARN
+    assert len(look["volume"].sentence) < 250
+    assert world.decide().start is False
+
+
+def test_scores_of_the_test_windows_that_are_half_written_are_named(world: World) -> None:
+    path = world.folder / "run1" / "evaluation" / "scores.npz"
+    path.write_bytes(path.read_bytes()[:500])
+    world.live(range(42, 50))
+    look = world.look()
+    assert set(states(look).values()) == {State.UNKNOWN}
+    assert "scores.npz: cannot be read" in look["auc"].sentence
+
+
+def test_predictions_without_a_key_or_a_time_are_left_out(world: World) -> None:
+    world.land(42)
+    world.serve(42, spoil=lambda c: {**c, "id": [None] * ROWS})
+    world.serve(42, spoil=lambda c: {**c, "at": [None] * ROWS})
+    look = world.look()
+    assert look["skew"].state is State.UNKNOWN
+    assert look["prediction_drift"].state is State.UNKNOWN
+
+
 def test_a_clock_before_the_champions_data_is_unknown(world: World) -> None:
     early = monitoring.sense(SPEC, tables=world.tables, signals=world, registry=world.registry,  # type: ignore[arg-type]
                              as_of=START + timedelta(days=20))  # fmt: skip
