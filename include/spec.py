@@ -181,6 +181,14 @@ class Notification(Section):
         }
 
 
+class Serving(Section):
+    """What a version tells the model servers; a new value counts from the next version on."""
+
+    log_share: float = Field(
+        default=1.0, gt=0, le=1
+    )  #: of the requests, chosen by their id, that the prediction log keeps
+
+
 class Watch(Section):
     drift: Drift = Drift()
     performance: Performance = Performance()
@@ -228,6 +236,7 @@ class ModelSpec(Section):
     gates: Gates = Gates()
     approval: Approval = Approval()
     notify: tuple[Notification, ...] = ()
+    serving: Serving = Serving()
     rollout: Rollout = Rollout()
     watch: Watch = Watch()
     schedule: Schedule

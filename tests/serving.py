@@ -92,8 +92,8 @@ def tiny_onnx(bias: float = 0.0) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def write_artifact(folder: Path, bias: float = 0.0) -> dict[str, str]:
-    """An artifact as the trainer leaves it; the tags that a registry keeps of it."""
+def write_artifact(folder: Path, bias: float = 0.0, **more: Any) -> dict[str, str]:
+    """An artifact as the trainer leaves it, with `more` in its manifest; the tags that a registry keeps of it."""
     folder.mkdir(parents=True)
     files = {
         "model.onnx": tiny_onnx(bias),
@@ -112,6 +112,7 @@ def write_artifact(folder: Path, bias: float = 0.0) -> dict[str, str]:
         },
         "columns": {"time": "at", "label": "late", "keys": list(KEYS), "categorical": ["carrier", "origin"],
                     "numeric": ["distance", "wind"]},
+        **more,
     }  # fmt: skip
     data = json.dumps(manifest).encode()
     (folder / "manifest.json").write_bytes(data)

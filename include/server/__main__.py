@@ -6,37 +6,48 @@ import logging
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
-from include.server.app import App, Bounds
+from include.server.app import App
+from include.server.batching import Queue
 from include.server.feedback import Feedback
 from include.server.log import PredictionLog
 from include.server.metrics import Metrics
 from include.server.model import Limits, Named
+from include.server.service import Bounds, Service
 from include.server.slot import Slot
 from include.server.source import Alias, Fixed
 
 #: Connections kept open or waiting; idle ones cost memory alone and must not keep others out.
 CONNECTIONS = 8192
+#: What a slot follows unless it is told; every other one follows the champion.
+ALIASES = {"canary": "challenger", "shadow": "shadow"}
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m include.server", description=__doc__)
-    parser.add_argument("--slot", required=True, help="this process's name: stable or canary")
+    parser.add_argument("--slot", required=True, help="this process's name: stable, canary, shadow")
     parser.add_argument("--model", required=True, help="the registered model's name")
-    parser.add_argument("--alias", default="champion", help="the registry alias to follow")
+    parser.add_argument(
+        "--alias", help="the registry alias to follow: champion, of canary challenger, of shadow shadow"
+    )
     parser.add_argument("--registry", help="the MLflow server's URL")
     parser.add_argument("--artifact", help="serve this manifest.json instead of an alias")
     parser.add_argument("--digest", help="the SHA-256 of --artifact; without it the manifest itself is not checked")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--grpc-port", type=int, help="speak the inference protocol over gRPC too, here (needs grpcio)")
     parser.add_argument("--log", type=Path, required=True, help="folder of the prediction log: <log>/<model>/<slot>/")
     parser.add_argument("--threads", type=int, default=1, help="threads of one inference")
     parser.add_argument("--max-requests", type=int, default=Bounds.requests, help="under way at once; more get 503")
+    parser.add_argument("--max-queue", type=int, default=Queue.rows, help="rows that wait; with more come 503s")
+    parser.add_argument("--deadline", type=float, default=Queue.seconds, help="seconds a row may wait; then 503")
+    parser.add_argument("--cache", type=int, default=0, help="rows whose scores are kept for those who ask again")
     parser.add_argument("--max-rows", type=int, default=Bounds.rows, help="rows of one request")
     parser.add_argument("--max-body", type=int, default=Bounds.body, help="bytes of one request")
     parser.add_argument("--body-seconds", type=float, default=Bounds.seconds, help="time to send a body")
@@ -57,15 +68,18 @@ async def serve(options: argparse.Namespace) -> None:
     limits = Limits(options.max_rows, options.threads, options.lenient)
     token = options.token_file and options.token_file.read_text(encoding="utf-8").strip()
     bounds = Bounds(options.max_body, options.max_requests, options.body_seconds, options.max_rows, token)
-    slot = Slot(options.slot, options.model, _source(options), limits=limits, metrics=metrics,
-                memory=folder / "serving.json")  # fmt: skip
-    log = PredictionLog(folder, metrics)
-    app = App(slot, log, Feedback(options.log / options.model / "feedback"), metrics=metrics, bounds=bounds)
+    queue = Queue(options.max_queue, options.deadline)
+    slot = Slot(options.slot, options.model, _source(options), limits=limits, queue=queue, cached=options.cache,
+                metrics=metrics, memory=folder / "serving.json")  # fmt: skip
+    log = PredictionLog(folder, options.slot, metrics)
+    service = Service(slot, log, metrics, bounds)
+    app = App(service, Feedback(options.log / options.model / "feedback"))
     server = Server(
         app, options.host, options.port, interface=Interfaces.RSGI, http=HTTPModes.http1, websockets=False,
         backlog=1024, backpressure=CONNECTIONS, log_enabled=False,
         http1_settings=HTTP1Settings(header_read_timeout=10_000),
     )  # fmt: skip
+    rpc = await _rpc(service, options)
     stopped = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stopped.set)
@@ -81,15 +95,26 @@ async def serve(options: argparse.Namespace) -> None:
         await asyncio.sleep(options.drain)
         server.stop()  # type: ignore[no-untyped-call]
         await serving
+    if rpc is not None:
+        await rpc.stop(options.body_seconds)
     reading.cancel()
     await asyncio.to_thread(log.close)
     for task in done:
         task.result()
 
 
+async def _rpc(service: Service, options: argparse.Namespace) -> Any:
+    """The gRPC server, where one is asked for; else its packages need not be there."""
+    if options.grpc_port is None:
+        return None
+    from include.server import rpc
+
+    return await rpc.start(service, f"{options.host}:{options.grpc_port}")
+
+
 def _source(options: argparse.Namespace) -> Alias | Fixed:
     if options.artifact is None:
-        return Alias(options.registry, options.model, options.alias)
+        return Alias(options.registry, options.model, options.alias or ALIASES.get(options.slot, "champion"))
     return Fixed(Named("0", str(Path(options.artifact).resolve()), options.digest))
 
 

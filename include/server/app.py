@@ -1,36 +1,19 @@
 """HTTP in, HTTP out: the routes, the limits on what comes in, and one answer for every request."""
 
 import asyncio
-import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
 from include.server import infer, openapi
 from include.server.answers import JSON, TEXT, Answer, Refused, json_answer
-from include.server.batching import Batcher
 from include.server.feedback import Feedback
-from include.server.log import Line, PredictionLog
-from include.server.metrics import Metrics
-from include.server.model import Encoded
-from include.server.slot import Slot
+from include.server.service import Service
+from include.server.tensors import read_request
 
 Handler = Callable[[Any, Any], Awaitable[Answer]]
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Bytes of a body, requests under way, seconds to send a body, rows of a request; the token a POST must bear."""
-
-    body: int = 1 << 20
-    requests: int = 1024
-    seconds: float = 5.0
-    rows: int = 1024
-    token: str | None = None
 
 
 class Prediction(msgspec.Struct):
@@ -44,13 +27,12 @@ class Prediction(msgspec.Struct):
 class App:
     """An RSGI application (github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md)."""
 
-    def __init__(self, slot: Slot, log: PredictionLog, labels: Feedback, *, metrics: Metrics, bounds: Bounds) -> None:
-        self._slot, self._log, self._labels, self._metrics, self._bounds = slot, log, labels, metrics, bounds
-        self._model_path = f"/v2/models/{slot.model}"
+    def __init__(self, service: Service, labels: Feedback) -> None:
+        self._service, self._slot, self._labels = service, service.slot, labels
+        self._bounds = service.bounds
+        self._model_path = f"/v2/models/{self._slot.model}"
         self._encode = msgspec.json.Encoder().encode
-        self._ids, self._origin = count(1), secrets.token_hex(4)
         self._reading: dict[Any, float] = {}
-        self.under_way = 0
         self._routes: dict[str, tuple[str, Handler]] = {
             "/predict": ("POST", self._predict),
             "/feedback": ("POST", self._feedback),
@@ -76,31 +58,21 @@ class App:
 
     async def __rsgi__(self, scope: Any, proto: Any) -> None:
         begun = time.perf_counter()
-        self.under_way += 1
+        self._service.under_way += 1
         route, answer = "none", Answer(500, b"", JSON)
         try:
             route, method, handle = self._route(scope.path)
             if scope.method != method:
                 raise Refused(405, f"{route} takes {method}")
-            if method == "POST" and self._bounds.token is not None:
-                self._authorize(scope)
-            if self.under_way > self._bounds.requests and method == "POST":
-                raise Refused(503, f"{self._bounds.requests} requests are under way; come back in a second")
+            if method == "POST":
+                self._service.admit(scope.headers.get("authorization"))
             answer = await handle(scope, proto)
         except Refused as refused:
             answer = refused.answer()
         finally:
-            self.under_way -= 1
+            self._service.under_way -= 1
             proto.response_bytes(answer.status, answer.headers, answer.body)
-            serving = self._slot.serving
-            version = serving.model.version if serving else ""
-            self._metrics.requests.add((route, str(answer.status), version))
-            self._metrics.seconds.observe(time.perf_counter() - begun, (route,))
-
-    def _authorize(self, scope: Any) -> None:
-        sent, wanted = scope.headers.get("authorization") or "", f"Bearer {self._bounds.token}"
-        if not secrets.compare_digest(sent.encode(), wanted.encode()):
-            raise Refused(401, "authorization: send the header Authorization: Bearer <token>", "authorization")
+            self._service.count(route, str(answer.status), begun)
 
     def _route(self, path: str) -> tuple[str, str, Handler]:
         found = self._routes.get(path)
@@ -115,58 +87,31 @@ class App:
         route = head + slash + tail
         if not (mark and head == self._model_path and route in self._routes):
             raise Refused(404, f"there is no {path[:100]} here")
-        if version != self._serving().model.version:
+        if version != self._service.serving().model.version:
             raise Refused(404, f"version {version[:20]} is not served here; /status says which one is")
         return route, *self._routes[route]
 
-    def _serving(self) -> Batcher:
-        serving = self._slot.serving
-        if serving is None:
-            raise Refused(503, f"no version to serve: {self._slot.reason}")
-        return serving
-
     async def _predict(self, scope: Any, proto: Any) -> Answer:
         body = await self._body(scope, proto)
-        begun = time.perf_counter()
-        serving = self._serving()
+        begun, service = time.perf_counter(), self._service
+        serving = service.serving()
         read = serving.model.rows
         rows = read.read(body)
         encoded = [read.encode(row) for row in rows]
-        scores = await serving.submit(encoded)
-        request_id = self._request_id(scope)
-        logged = [(row, read.key(row), read.time(row)) for row in rows]
-        self._record(serving, request_id, encoded, scores, logged, begun=begun)
-        slot = self._slot
-        said = Prediction(request_id, slot.model, serving.model.version, slot.name, scores)
+        request_id = service.request_id(scope.headers.get("x-request-id"))
+        scores = await service.score(serving, encoded, request_id, rows=rows, begun=begun)
+        said = Prediction(request_id, self._slot.model, serving.model.version, self._slot.name, scores)
         return Answer(200, self._encode(said), JSON)
 
     async def _infer(self, scope: Any, proto: Any) -> Answer:
         body = await self._body(scope, proto)
-        begun = time.perf_counter()
-        serving = self._serving()
-        request, encoded = infer.read(serving.model, body, scope.headers.get(infer.LENGTH), self._bounds.rows)
-        scores = await serving.submit(encoded)
-        request_id = request.id[:64] or self._request_id(scope)
-        logged = [(infer.features(serving.model, e), None, None) for e in encoded]
-        self._record(serving, request_id, encoded, scores, logged, begun=begun)
+        begun, service = time.perf_counter(), self._service
+        serving = service.serving()
+        request, blobs = read_request(body, scope.headers.get(infer.LENGTH))
+        encoded = infer.read(serving.model, request, blobs, self._bounds.rows)
+        request_id = service.request_id(request.id or scope.headers.get("x-request-id"))
+        scores = await service.score(serving, encoded, request_id, rows=None, begun=begun)
         return infer.write(serving.model, self._slot.model, request, request_id, scores)
-
-    def _record(
-        self, serving: Batcher, request_id: str, encoded: list[Encoded], scores: list[float],
-        rows: Sequence[tuple[Any, str | None, str | None]], *, begun: float,
-    ) -> None:  # fmt: skip
-        ms, at = (time.perf_counter() - begun) * 1000, time.time()
-        model, slot = serving.model, self._slot.name
-        for i, ((ids, _), score, (row, key, when)) in enumerate(zip(encoded, scores, rows, strict=True)):
-            row_id = request_id if len(rows) == 1 else f"{request_id}-{i}"
-            self._log.add((model, ids, Line(row_id, at, model.version, slot, key, when, row, score, ms)))
-
-    def _request_id(self, scope: Any) -> str:
-        """The caller's X-Request-Id, so that a mirrored request has one id in both slots, or a new one."""
-        sent: str | None = scope.headers.get("x-request-id")
-        if sent and len(sent) <= 64 and sent.isascii() and sent.isprintable():
-            return sent
-        return f"{self._origin}-{next(self._ids):x}"
 
     async def _body(self, scope: Any, proto: Any) -> bytes:
         """The whole body. Raises Refused: 413 where it is too long, 408 where it comes too slowly."""
@@ -205,10 +150,10 @@ class App:
         return openapi.describe(serving.model if serving else None, self._slot.model)
 
     async def _status(self, _scope: Any, _proto: Any) -> Answer:
-        return json_answer({**self._slot.status(), "under_way": self.under_way})
+        return json_answer({**self._slot.status(), "under_way": self._service.under_way})
 
     async def _render(self, _scope: Any, _proto: Any) -> Answer:
-        return Answer(200, self._metrics.render(), TEXT)
+        return Answer(200, self._service.metrics.render(), TEXT)
 
     async def _server(self, _scope: Any, _proto: Any) -> Answer:
         return json_answer(infer.SERVER)
@@ -222,4 +167,4 @@ class App:
         return json_answer(said, 200 if slot.ready else 503)
 
     async def _metadata(self, _scope: Any, _proto: Any) -> Answer:
-        return json_answer(infer.metadata(self._serving().model, self._slot.model))
+        return json_answer(infer.metadata(self._service.serving().model, self._slot.model))

@@ -1,53 +1,86 @@
 """Rows of requests that arrived in the same turn of the event loop are scored together; nobody waits for company."""
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from include.server.answers import Refused
+from include.server.cache import Cache
 from include.server.model import Encoded, Model
 
-#: Rows of one inference; more would only need more memory.
+#: Rows of one inference, unless one request brings more; the rest waits for the next turn.
 MAX_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Rows that may wait to be scored, and seconds that a request may wait; more and longer get 503."""
+
+    rows: int = 8192
+    seconds: float = 1.0
 
 
 class Batcher:
     """Belongs to one model, so rows are always scored by the model that encoded them, also across a swap."""
 
-    def __init__(self, model: Model, observe: Callable[[int], None]) -> None:
+    def __init__(self, model: Model, bounds: Queue, observe: Callable[[int], None], cache: Cache | None = None) -> None:
         self.model = model
-        self._observe = observe
+        self.depth = 0
+        self._bounds, self._observe, self._cache = bounds, observe, cache
         self._loop = asyncio.get_running_loop()
-        self._ids: list[list[int]] = []
-        self._numbers: list[list[float]] = []
-        self._waiting: list[tuple[int, asyncio.Future[list[float]]]] = []
+        self._waiting: deque[tuple[list[Encoded], float, asyncio.Future[list[float]]]] = deque()
 
-    def submit(self, rows: list[Encoded]) -> asyncio.Future[list[float]]:
-        """The rows' scores, in order, one turn of the loop from now."""
-        if not self._waiting:
-            self._loop.call_soon(self._flush)
-        for ids, numbers in rows:
-            self._ids.append(ids)
-            self._numbers.append(numbers)
+    def submit(self, rows: list[Encoded], since: float) -> asyncio.Future[list[float]]:
+        """The rows' scores, in order, at the next turn of the loop; they wait `since` then (time.perf_counter).
+
+        Raises Refused (503) when too many rows wait; the future does when these have waited too long.
+        """
         scores: asyncio.Future[list[float]] = self._loop.create_future()
-        self._waiting.append((len(rows), scores))
+        if self._cache is not None and (known := self._cache.find(rows)) is not None:
+            scores.set_result(known)
+            return scores
+        if self.depth >= self._bounds.rows:
+            raise Refused(503, f"{self.depth} rows wait to be scored; come back in a second")
+        if not self._waiting:
+            self._loop.call_soon(self._turn)
+        self._waiting.append((rows, since, scores))
+        self.depth += len(rows)
         return scores
 
-    def _flush(self) -> None:
-        ids, self._ids = self._ids, []
-        numbers, self._numbers = self._numbers, []
-        waiting, self._waiting = self._waiting, []
-        scores: list[float] = []
+    def _turn(self) -> None:
+        taken: list[tuple[list[Encoded], asyncio.Future[list[float]]]] = []
+        size, late = 0, time.perf_counter() - self._bounds.seconds
+        while self._waiting and size < MAX_BATCH:
+            rows, since, scores = self._waiting.popleft()
+            self.depth -= len(rows)
+            if scores.done():  # its caller has gone
+                continue
+            if since < late:
+                scores.set_exception(
+                    Refused(503, f"not scored within {self._bounds.seconds:g} s; come back in a second")
+                )
+                continue
+            taken.append((rows, scores))
+            size += len(rows)
+        if self._waiting:
+            self._loop.call_soon(self._turn)
+        if taken:
+            self._observe(size)
+            self._score(taken)
+
+    def _score(self, taken: list[tuple[list[Encoded], asyncio.Future[list[float]]]]) -> None:
+        encoded = [row for rows, _ in taken for row in rows]
         try:
-            for start in range(0, len(ids), MAX_BATCH):
-                stop = start + MAX_BATCH
-                scores += self.model.score(ids[start:stop], numbers[start:stop])
-                self._observe(len(ids[start:stop]))
+            found = self.model.score([ids for ids, _ in encoded], [numbers for _, numbers in encoded])
         except (RuntimeError, ValueError) as fault:
-            for _, future in waiting:
-                if not future.done():
-                    future.set_exception(fault)
+            for _, scores in taken:
+                scores.set_exception(fault)
             return
+        if self._cache is not None:
+            self._cache.keep(encoded, found)
         start = 0
-        for count, future in waiting:
-            if not future.done():
-                future.set_result(scores[start : start + count])
-            start += count
+        for rows, scores in taken:
+            scores.set_result(found[start : start + len(rows)])
+            start += len(rows)

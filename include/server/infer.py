@@ -1,5 +1,6 @@
 """The Open Inference Protocol V2 for one model: metadata, and infer over the tensors `ids` and `numbers`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -8,7 +9,7 @@ import numpy as np
 from include.domain.encoding import FIRST_KNOWN
 from include.server.answers import JSON, Answer, Refused
 from include.server.model import Encoded, Model
-from include.server.tensors import Infer, read_request, rows_of
+from include.server.tensors import Infer, rows_of
 
 SERVER = {"name": "perennial", "version": "0.1.0", "extensions": ["binary_tensor_data"]}
 LENGTH = "inference-header-content-length"
@@ -19,9 +20,8 @@ def metadata(model: Model, name: str) -> dict[str, Any]:
     return {"name": name, "versions": [model.version], "platform": "onnx_onnxv1", **signature}
 
 
-def read(model: Model, body: bytes, json_length: str | None, max_rows: int) -> tuple[Infer, list[Encoded]]:
-    """The request and its encoded rows. Raises Refused (400) naming the tensor at fault."""
-    request, blobs = read_request(body, json_length)
+def read(model: Model, request: Infer, blobs: Mapping[str, bytes], max_rows: int) -> list[Encoded]:
+    """The request's encoded rows; `blobs` are its binary tensors. Raises Refused (400) naming the tensor at fault."""
     inputs = {t.name: t for t in request.inputs}
     wanted = {"ids": (len(model.encoding.categorical), np.int64), "numbers": (len(model.encoding.numeric), np.float32)}
     for name in (*inputs, *(o.name for o in request.outputs)):
@@ -43,7 +43,7 @@ def read(model: Model, body: bytes, json_length: str | None, max_rows: int) -> t
         field, size = model.encoding.categorical[column], model.encoding.sizes[column]
         raise Refused(400, f"ids: row {row}, {field}: {ids[row, column]} is not below {size}", "ids")
     clean = np.where(np.isfinite(numbers), numbers, np.nan)
-    return request, list(zip(ids.tolist(), clean.tolist(), strict=True))
+    return list(zip(ids.tolist(), clean.tolist(), strict=True))
 
 
 def write(model: Model, name: str, request: Infer, request_id: str, scores: list[float]) -> Answer:

@@ -1,23 +1,25 @@
 """The prediction log: one line a row, written by a thread of its own so that no request waits for a disk."""
 
 import threading
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from include.domain.encoding import MISSING, UNKNOWN
+from include.server import infer
 from include.server.metrics import Metrics
-from include.server.model import Model
+from include.server.model import Encoded, Model
 from include.server.segments import Segments
+from include.server.values import Values
 
 #: Seconds between writes: what a kill -9 can lose at most, well under the second that is promised.
 EVERY = 0.25
 #: Rows that may wait for a slow disk; more are dropped and counted.
 MAX_WAITING = 100_000
-#: Rows turned into text at once; short, because the interpreter serves no request meanwhile.
-CHUNK = 64
+#: Rows turned into text, or counted, at once; short, because the interpreter serves no request meanwhile.
+CHUNK, COUNTED = 64, 512
 
 
 class Line(msgspec.Struct, gc=False):
@@ -32,14 +34,25 @@ class Line(msgspec.Struct, gc=False):
     ms: float
 
 
-Entry = tuple[Model, list[int], Line]
+class Entry(msgspec.Struct, gc=False):
+    """A scored row as the requests' path leaves it; `row` is None where it came as tensors."""
+
+    model: Model
+    id: str
+    at: float
+    row: Any
+    encoded: Encoded
+    score: float
+    ms: float
 
 
 class PredictionLog:
-    """Rows in segments of `folder`; also counts scores, missing and unknown values, off the requests' path."""
+    """Rows in segments of `folder`; also counts scores and values, off the requests' path."""
 
-    def __init__(self, folder: Path, metrics: Metrics) -> None:
-        self._segments, self._metrics = Segments(folder), metrics
+    def __init__(self, folder: Path, slot: str, metrics: Metrics) -> None:
+        self._segments, self._slot, self._metrics = Segments(folder), slot, metrics
+        self._values = Values()
+        metrics.part(self._values.render)
         self._waiting: list[Entry] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
@@ -65,22 +78,26 @@ class PredictionLog:
     def _write(self) -> None:
         entries, self._waiting = self._waiting, []
         encoder = msgspec.json.Encoder()
-        for start in range(0, len(entries), CHUNK):
-            chunk = entries[start : start + CHUNK]
+        for chunk in _chunks(entries, CHUNK):
             try:
-                self._segments.append(encoder.encode_lines([line for _, _, line in chunk]))
+                self._segments.append(encoder.encode_lines([self._line(entry) for entry in chunk]))
                 self._metrics.logged.add(("written",), len(chunk))
             except OSError:
                 self._metrics.logged.add(("lost",), len(chunk))
-            # A swap puts rows of two versions into one chunk at most now and then.
-            for model in {id(model): model for model, _, _ in chunk}.values():
-                self._count(model, [e for e in chunk if e[0] is model])
+        for model, same in groupby(entries, lambda entry: entry.model):
+            for chunk in _chunks(list(same), COUNTED):
+                self._values.count(model, [entry.encoded for entry in chunk])
+                for entry in chunk:
+                    self._metrics.scores.observe(entry.score, (model.version,))
 
-    def _count(self, model: Model, entries: list[Entry]) -> None:
-        for _, _, line in entries:
-            self._metrics.scores.observe(line.score, (model.version,))
-        ids = np.array([ids for _, ids, _ in entries])
-        for kind, value in (("missing", MISSING), ("unknown", UNKNOWN)):
-            for field, count in zip(model.encoding.categorical, (ids == value).sum(axis=0).tolist(), strict=True):
-                if count:
-                    self._metrics.values.add((model.version, field, kind), count)
+    def _line(self, entry: Entry) -> Line:
+        model, row = entry.model, entry.row
+        if row is None:
+            key, when, row = None, None, infer.features(model, entry.encoded)
+        else:
+            key, when = model.rows.key(row), model.rows.time(row)
+        return Line(entry.id, entry.at, model.version, self._slot, key, when, row, entry.score, entry.ms)
+
+
+def _chunks(entries: list[Entry], size: int) -> Iterator[list[Entry]]:
+    return (entries[start : start + size] for start in range(0, len(entries), size))

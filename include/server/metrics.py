@@ -73,23 +73,35 @@ class Metrics:
         )  # fmt: skip
         self.batch = Histogram("perennial_batch_rows", "Rows scored together.", [2**i for i in range(9)])
         self.scores = Histogram("perennial_score", "Scores given.", [i / 20 for i in range(1, 21)], "version")
-        self.values = Counter("perennial_values_total", "Values that were missing or unknown to the vocabulary.",
-                              "version", "field", "kind")  # fmt: skip
         self.loads = Counter("perennial_model_loads_total", "Versions loaded, or not.", "outcome")
-        self.logged = Counter("perennial_log_rows_total", "Rows of the prediction log, written or lost.", "outcome")
+        self.logged = Counter("perennial_log_rows_total", "Rows written to the log, lost, or left out by sampling.",
+                              "outcome")  # fmt: skip
+        self.cache = Counter("perennial_cache_requests_total", "Requests looked up in the cache.", "outcome")
+        self._parts: list[Callable[[str], Iterable[str]]] = []
         self._all: list[Counter | Histogram] = [
-            self.requests, self.seconds, self.batch, self.scores, self.values, self.loads, self.logged,
+            self.requests, self.seconds, self.batch, self.scores, self.loads, self.logged, self.cache,
         ]  # fmt: skip
 
     def gauge(self, name: str, text: str, read: Callable[[], Mapping[Labels, float]], *labels: str) -> None:
         self._all.append(Gauge(name, text, read, *labels))
 
+    def part(self, render: Callable[[str], Iterable[str]]) -> None:
+        """More lines, made of the common labels."""
+        self._parts.append(render)
+
     def render(self) -> bytes:
-        lines = []
+        lines: list[str] = []
         for metric in self._all:
             lines += [f"# HELP {metric.name} {metric.text}", f"# TYPE {metric.name} {metric.kind}"]
             lines += metric.lines(self._common)
+        for part in self._parts:
+            lines += part(self._common)
         return ("\n".join(lines) + "\n").encode()
+
+
+def named(common: str, **labels: str) -> str:
+    """The inside of a metric's braces."""
+    return _text(common, tuple(labels), tuple(labels.values()))
 
 
 def _text(common: str, names: Labels, values: Labels) -> str:

@@ -42,6 +42,7 @@ class Model:
     def __init__(self, named: Named, manifest: dict[str, Any], encoding: Encoding, rows: Rows, session: Any) -> None:
         self.named, self.version, self.manifest = named, named.version, manifest
         self.encoding, self.rows, self._session = encoding, rows, session
+        self.log_share = float(manifest.get("serving", {}).get("log_share", 1))
         self.loaded_at, self.load_seconds = time.time(), 0.0
         self.texts = {field: sorted(v, key=v.__getitem__) for field, v in encoding.vocabulary.items()}
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from include.domain.errors import Corrupt, Unavailable
-from include.server.batching import Batcher
+from include.server.batching import Batcher, Queue
+from include.server.cache import Cache
 from include.server.metrics import Metrics
 from include.server.model import Limits, Named, load
 
@@ -32,15 +33,22 @@ class Slot:
     """
 
     def __init__(
-        self, name: str, model: str, source: Source, *, limits: Limits, metrics: Metrics, memory: Path
-    ) -> None:
+        self, name: str, model: str, source: Source, *, limits: Limits, queue: Queue, cached: int,
+        metrics: Metrics, memory: Path,
+    ) -> None:  # fmt: skip
         self.name, self.model = name, model
         self.serving: Batcher | None = None
         self._source, self._limits, self._metrics, self._memory = source, limits, metrics, memory
+        self._queue, self._cached = queue, cached
         self._wanted: Named | None = None
         self._failed: Failure | None = None
         self._fault: str | None = "starting"
         self.draining = False
+        metrics.gauge("perennial_queue_rows", "Rows that wait to be scored.", lambda: self._gauge(lambda b: b.depth))
+        metrics.gauge("perennial_model_load_seconds", "Time to load, check and warm up the version served.",
+                      lambda: self._gauge(lambda b: b.model.load_seconds))  # fmt: skip
+        metrics.gauge("perennial_model_age_seconds", "Time since the version served was loaded.",
+                      lambda: self._gauge(lambda b: time.time() - b.model.loaded_at))  # fmt: skip
 
     async def watch(self) -> None:
         """Runs until it is cancelled."""
@@ -104,10 +112,14 @@ class Slot:
             gc.collect()
             gc.freeze()
         # From here new requests meet the new version; those under way end on the old one's batcher.
-        self.serving, self._failed = Batcher(model, self._metrics.batch.observe), failed
+        cache = Cache(self._cached, self._metrics.cache) if self._cached else None
+        self.serving, self._failed = Batcher(model, self._queue, self._metrics.batch.observe, cache), failed
         self._metrics.loads.add(("loaded",))
         logger.info("serving version %s, loaded in %.2f s", model.version, model.load_seconds)
         self._remember(named)
+
+    def _gauge(self, read: Callable[[Batcher], float]) -> dict[tuple[str, ...], float]:
+        return {} if self.serving is None else {(): read(self.serving)}
 
     def _current(self) -> Named | None:
         return None if self.serving is None else self.serving.model.named

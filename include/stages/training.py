@@ -62,6 +62,7 @@ def job(spec: ModelSpec, dataset: Reference, family: str, out: Path, tracking: d
         "family": family,
         "model": spec.model.model_dump(mode="json"),
         "training": spec.training.model_dump(mode="json"),
+        "serving": spec.serving.model_dump(mode="json"),
         "seed": spec.training.seed,
         "spec_digest": spec.digest,
         "out": str(out),

@@ -84,6 +84,7 @@ def _origin(job: Job, data: Dataset) -> dict[str, Any]:
         "family": job.family,
         "run": record["run"],
         "columns": record["columns"],
+        "serving": dict(job.serving),
         "dataset": {"uri": str(job.dataset), "digest": job.dataset_digest},
         "windows": record["windows"],
         "seed": job.seed,

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,6 +72,9 @@ class Job:
     spec_digest: str
     out: Path
     tracking: Tracking | None
+    serving: Mapping[str, Any] = field(
+        default_factory=dict
+    )  #: for the model servers; it goes into the manifest as it is
 
     @property
     def checkpoints(self) -> Path:
@@ -119,6 +122,7 @@ def _job(data: Mapping[str, Any]) -> Job:
         spec_digest=data["spec_digest"],
         out=Path(data["out"]),
         tracking=_pick(Tracking, tracking) if tracking else None,
+        serving=data.get("serving", {}),
     )
 
 

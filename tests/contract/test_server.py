@@ -134,9 +134,10 @@ def test_slots_that_do_not_answer_are_unavailable() -> None:
         HttpSlots({"stable": "http://127.0.0.1:9"}).await_version("stable", "flights", "1", timeout=0)
 
 
-def test_sigterm_answers_what_is_under_way_then_ends(server: Server) -> None:
+def test_sigterm_answers_what_is_under_way_then_ends(tmp_path: Path, registry: Registry) -> None:
     """Callers keep their connections, as a gateway does, which health tells to turn away while the server drains."""
-    stop = Event()
+    registry.aliases["champion"] = "1"
+    server, stop = Server(tmp_path, "--slot", "stable", "--registry", registry.url, "--drain", "2"), Event()
 
     def call(_: int) -> int:
         with httpx.Client(base_url=server.url, trust_env=False) as http:
@@ -155,6 +156,7 @@ def test_sigterm_answers_what_is_under_way_then_ends(server: Server) -> None:
         answered = sum(c.result() for c in calls)
     assert server.process.wait(timeout=20) == 0
     assert len(server.logged()) == answered
+    server.close()
 
 
 def test_log_line_holds_what_a_later_join_needs(server: Server) -> None:
@@ -198,5 +200,63 @@ def test_one_artifact_can_be_served_without_a_registry(tmp_path: Path) -> None:
     server = Server(tmp_path, "--slot", "stable", *flags)
     try:
         assert server.predict(ROW)["scores"] == [pytest.approx(expected(ROW), abs=1e-5)]
+    finally:
+        server.close()
+
+
+def test_a_shadow_slot_follows_an_alias_of_its_own(tmp_path: Path, registry: Registry) -> None:
+    registry.aliases["shadow"] = "2"
+    server = Server(tmp_path, "--slot", "shadow", "--registry", registry.url)
+    try:
+        assert {k: server.predict(ROW)[k] for k in ("version", "slot")} == {"version": "2", "slot": "shadow"}
+    finally:
+        server.close()
+
+
+def test_a_share_of_the_requests_is_logged_the_same_ones_in_every_slot(tmp_path: Path) -> None:
+    uri = write_artifact(tmp_path / "run", serving={"log_share": 0.25})["artifact_uri"]
+    kept = {}
+    for slot in ("stable", "canary"):
+        server = Server(tmp_path, "--slot", slot, "--artifact", uri)
+        for n in range(200):
+            server.predict(ROW, **{"x-request-id": f"call-{n}"})
+        assert server.stop() == 0
+        kept[slot] = {line["id"] for line in server.logged(slot)}
+    assert kept["stable"] == kept["canary"]
+    assert 25 <= len(kept["stable"]) <= 75
+
+
+def test_metrics_show_values_load_and_cache(tmp_path: Path) -> None:
+    uri = write_artifact(tmp_path / "run")["artifact_uri"]
+    server = Server(tmp_path, "--slot", "stable", "--artifact", uri, "--cache", "100")
+    common = 'slot="stable",model="flights"'
+    try:
+        server.predict({**ROW, "carrier": "ZZ", "wind": None, "distance": 500}, ROW)
+        server.predict(ROW)
+        await_(lambda: server.metric(f"perennial_score_count{{{common}") == 3, "the values to be counted")
+        own = f'{common},version="0",field'
+        counted = {
+            f'values_total{{{own}="carrier",kind="unknown"}}': 1, f'values_total{{{own}="wind",kind="missing"}}': 1,
+            f'category_total{{{own}="carrier",value="UA"}}': 2, f'category_total{{{own}="origin",value="JFK"}}': 3,
+            f'number_bucket{{{own}="distance",le="0"}}': 0, f'number_bucket{{{own}="distance",le="+Inf"}}': 3,
+            f'number_sum{{{own}="distance"}}': 3300, f'number_count{{{own}="wind"}}': 2,
+            f'cache_requests_total{{{common},outcome="hit"}}': 1, f'cache_requests_total{{{common},outcome="miss"}}': 1,
+            f"queue_rows{{{common}}}": 0,
+        }  # fmt: skip
+        assert {line: server.metric(f"perennial_{line}") for line in counted} == counted
+        assert server.metric(f"perennial_inflight_requests{{{common}}}") == 1
+        assert 0 < server.metric("perennial_model_load_seconds") < 30
+        assert 0 < server.metric("perennial_model_age_seconds") < 60
+    finally:
+        server.close()
+
+
+def test_a_row_that_waits_longer_than_the_deadline_is_sent_away(tmp_path: Path) -> None:
+    uri = write_artifact(tmp_path / "run")["artifact_uri"]
+    server = Server(tmp_path, "--slot", "stable", "--artifact", uri, "--deadline", "0")
+    try:
+        answer = server.http.post("/predict", json=ROW)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert "not scored within 0 s" in answer.json()["error"]
     finally:
         server.close()

@@ -7,7 +7,7 @@ import pytest
 from include.server import infer
 from include.server.answers import Refused
 from include.server.model import Limits, Model, Named, load
-from include.server.tensors import Infer
+from include.server.tensors import Infer, read_request
 from tests.serving import write_artifact
 
 IDS = [[2, 2, 3, 4], [0, 1, 3, 4]]
@@ -31,7 +31,7 @@ def body(ids: Any = None, numbers: Any = None, **more: Any) -> bytes:
 
 
 def read(model: Model, data: bytes, length: str | None = None) -> list[Any]:
-    return infer.read(model, data, length, max_rows=8)[1]
+    return infer.read(model, *read_request(data, length), max_rows=8)
 
 
 def binary(ids: np.ndarray, numbers: np.ndarray, **more: Any) -> tuple[bytes, str]:
@@ -104,7 +104,7 @@ def test_bytes_that_belong_to_no_tensor_are_refused(model: Model) -> None:
 
 
 def test_answer_is_json_or_binary_as_asked(model: Model) -> None:
-    request = infer.read(model, body(id="q", parameters={"binary_data_output": True}), None, 8)[0]
+    request, _ = read_request(body(id="q", parameters={"binary_data_output": True}), None)
     packed = infer.write(model, "flights", request, "r", [0.25, 0.5])
     length = int(dict(packed.headers)["inference-header-content-length"])
     assert np.frombuffer(packed.body[length:], "<f4").tolist() == [0.25, 0.5]

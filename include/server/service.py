@@ -1,0 +1,87 @@
+"""What every protocol does with rows: admit, score, log, count."""
+
+import secrets
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from include.server.answers import Refused
+from include.server.batching import Batcher
+from include.server.log import Entry, PredictionLog
+from include.server.metrics import Metrics
+from include.server.model import Encoded
+from include.server.slot import Slot
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Bytes of a body, requests under way, seconds to send a body, rows of a request; the token that callers must bear."""
+
+    body: int = 1 << 20
+    requests: int = 1024
+    seconds: float = 5.0
+    rows: int = 1024
+    token: str | None = None
+
+
+class Service:
+    """`under_way` is kept by the protocols: requests begun and not yet answered."""
+
+    def __init__(self, slot: Slot, log: PredictionLog, metrics: Metrics, bounds: Bounds) -> None:
+        self.slot, self.metrics, self.bounds = slot, metrics, bounds
+        self.under_way = 0
+        self._log = log
+        self._ids, self._origin = count(1), secrets.token_hex(4)
+        metrics.gauge(
+            "perennial_inflight_requests", "Requests begun and not yet answered.", lambda: {(): self.under_way}
+        )
+
+    def serving(self) -> Batcher:
+        serving = self.slot.serving
+        if serving is None:
+            raise Refused(503, f"no version to serve: {self.slot.reason}")
+        return serving
+
+    def admit(self, authorization: str | None) -> None:
+        """Raises Refused: 401 without the token, 503 when too many requests are under way."""
+        if self.bounds.token is not None:
+            sent, wanted = authorization or "", f"Bearer {self.bounds.token}"
+            if not secrets.compare_digest(sent.encode(), wanted.encode()):
+                raise Refused(401, "authorization: send the header Authorization: Bearer <token>", "authorization")
+        if self.under_way > self.bounds.requests:
+            raise Refused(503, f"{self.bounds.requests} requests are under way; come back in a second")
+
+    def count(self, route: str, code: str, begun: float) -> None:
+        """One more answer, to a request that came at `begun` (time.perf_counter)."""
+        serving = self.slot.serving
+        self.metrics.requests.add((route, code, serving.model.version if serving else ""))
+        self.metrics.seconds.observe(time.perf_counter() - begun, (route,))
+
+    def request_id(self, sent: str | None) -> str:
+        """The caller's own, so that a mirrored request has one id in both slots, or a new one."""
+        if sent and len(sent) <= 64 and sent.isascii() and sent.isprintable():
+            return sent
+        return f"{self._origin}-{next(self._ids):x}"
+
+    async def score(
+        self, serving: Batcher, encoded: list[Encoded], request_id: str, *, rows: Sequence[Any] | None, begun: float
+    ) -> list[float]:
+        """The scores of encoded rows, which are logged with the raw ones. Raises Refused (503) under too much load."""
+        scores = await serving.submit(encoded, begun)
+        model = serving.model
+        if not _sampled(request_id, model.log_share):
+            self.metrics.logged.add(("left_out",), len(scores))
+            return scores
+        ms, at = (time.perf_counter() - begun) * 1000, time.time()
+        for i, (row, score) in enumerate(zip(encoded, scores, strict=True)):
+            row_id = request_id if len(scores) == 1 else f"{request_id}-{i}"
+            self._log.add(Entry(model, row_id, at, rows and rows[i], row, score, ms))
+        return scores
+
+
+def _sampled(request_id: str, share: float) -> bool:
+    """By the id alone, so that a mirrored request is in the logs of both slots or of none."""
+    return share >= 1 or zlib.crc32(request_id.encode()) < share * 2**32
