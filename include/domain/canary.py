@@ -22,7 +22,7 @@ from include.domain.verdict import Check, Outcome, Verdict
 #: Labelled or scored requests that each arm needs before a mean is taken as normal.
 MIN_VALUES = 200
 #: Guards that take the scores of single requests, most of them with their labels.
-SCORED = ("logloss", "score_mean", "calibration")
+SCORED = ("logloss", "label_rate", "score_mean", "calibration")
 #: The least variance of a mean, so that values that are all the same can be weighed.
 TINY = 1e-12
 READING = {Outcome.PASS: "not inferior", Outcome.FAIL: "worse", Outcome.INCONCLUSIVE: "undecided"}
@@ -43,9 +43,13 @@ class Guards:
 
     `error_rate` and `slow_share` (answers slower than `slow_ms`) are shares of requests; with no champion they bound
     the challenger's own share. Choose `slow_ms` near the champion's 99th percentile: slowing far below it is not seen.
-    `logloss` is in nats, over requests whose label is known. `score_mean` bounds how far the mean score may be from the
-    champion's and `calibration` how far the mean of score less label may be from 0, both ways. `flipped` is the share of
-    mirrored requests that the challenger may decide otherwise than the champion; it is judged when the shadow ends.
+    `logloss` is in nats, over requests whose label is known; `label_rate` is how much smaller the share of positive labels
+    (a click-through rate) may be. `score_mean` bounds how far the mean score may be from the champion's and `calibration`
+    how far the mean of score less label may be from 0, both ways.
+
+    The rest is judged when the shadow ends, on the mirrored requests that both scored: `flipped` is the share that the
+    challenger may decide otherwise than the champion, `score_difference` the mean distance of their scores,
+    `rank_correlation` the least that Spearman's may be.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -53,9 +57,12 @@ class Guards:
     slow_share: float | None = 0.05
     slow_ms: float = 100.0
     logloss: float | None = None
+    label_rate: float | None = None
     score_mean: float | None = None
     calibration: float | None = None
     flipped: float | None = None
+    score_difference: float | None = None
+    rank_correlation: float | None = None
     confidence: float = 0.95
 
 
@@ -105,12 +112,13 @@ class Moments:
 
 @dataclass(frozen=True)
 class Arm:
-    """One slot's traffic over a span. `bias` (score less label) and `logloss` are of requests with a known label."""
+    """One slot's traffic over a span. `logloss`, `label` and `bias` (score less label) are of requests with a known label."""
 
     requests: int = 0
     errors: int = 0
     slow: int = 0
     logloss: Moments = Moments()
+    label: Moments = Moments()
     score: Moments = Moments()
     bias: Moments = Moments()
 
@@ -125,7 +133,9 @@ class Span:
 
 @dataclass(frozen=True)
 class _Look:
-    """What a guard saw. `both_ways`: either direction is bad; `alone`: there is nothing to differ from."""
+    """What a guard saw. `both_ways`: either direction is bad; `alone`: there is nothing to differ from; `less`: it counts
+    how much less the canary has.
+    """
 
     name: str
     margin: float
@@ -133,6 +143,11 @@ class _Look:
     enough: bool
     both_ways: bool = False
     alone: bool = False
+    less: bool = False
+
+    @property
+    def against(self) -> str:
+        return "the challenger's own" if self.alone else f"{'less' if self.less else 'more'} than the champion's"
 
 
 def judge(rollout: Rollout, spans: Sequence[Span]) -> Verdict:
@@ -155,6 +170,9 @@ def _looks(rollout: Rollout, spans: Sequence[Span]) -> Iterator[_Look]:
         yield _Look("slow_share", guards.slow_share, _shares(spans, "slow", alone), enough, alone=alone)
     if guards.logloss is not None and not alone:
         yield _Look("logloss", guards.logloss, _difference(spans, "logloss"), enough)
+    if guards.label_rate is not None and not alone:
+        fewer = _difference([Span(span.stable, span.canary) for span in spans if span.stable], "label")
+        yield _Look("label_rate", guards.label_rate, fewer, enough, less=True)
     if guards.score_mean is not None and not alone:
         yield _Look("score_mean", guards.score_mean, _difference(spans, "score"), enough, both_ways=True)
     if guards.calibration is not None:
@@ -198,10 +216,8 @@ def _check(look: _Look, level: float, level_to_fail: float) -> Check:
     low = limit(evidence, 1, level_to_fail, margin)
     high = limit(evidence, -1, level, margin)
     outcome = _outcome(look, low, high)
-    against = "the challenger's own" if look.alone else "more than the champion's"
-    sentence = (
-        f"{READING[outcome]}: {name} {evidence.estimate:+.4f} ({low:+.4f} to {high:+.4f}), {against}, margin {margin:g}"
-    )
+    found = f"{evidence.estimate:+.4f} ({low:+.4f} to {high:+.4f})"
+    sentence = f"{READING[outcome]}: {name} {found}, {look.against}, margin {margin:g}"
     return Check(name, outcome, sentence, evidence.estimate, margin, (low, high))
 
 

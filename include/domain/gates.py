@@ -1,6 +1,6 @@
 """Gates: may this challenger be released? Bounds, champion, baselines, slices: each a check with its numbers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
@@ -114,7 +114,8 @@ class Evidence:
     none yet (a champion that cannot be scored is the caller's error, never left out); `slices` `[n]` raw values by
     column; `measured` by metric ("p99_ms", "model_mb", "score_gap"); `own`, the challenger's value and interval by the
     name of a metric of the user's; `changed` `[n]`, the challenger's scores of the changed rows by a behaviour's name;
-    `groups` `[n]` says which rows depend on each other, e.g. the day.
+    `groups` `[n]` says which rows depend on each other, e.g. the day; `absent`, the values by column that training
+    knows and no test row has.
     """
 
     labels: ArrayLike
@@ -124,6 +125,7 @@ class Evidence:
     own: Mapping[str, tuple[float, tuple[float, float]]] = field(default_factory=dict)
     changed: Mapping[str, ArrayLike] = field(default_factory=dict)
     groups: ArrayLike | None = None
+    absent: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class Relation(StrEnum):
@@ -146,9 +148,8 @@ def _checks(gates: Gates, evidence: Evidence, seed: int) -> Iterator[Check]:
     yield from _absolute(gates, evidence)
     if CHAMPION in evidence.scores:
         yield _compare(gates, evidence, seed, CHAMPION, gates.champion.margin)
-        yield from slices.judge(
-            gates.slices, slice_effects(gates, evidence), evidence.slices, gates.champion.confidence
-        )
+        effects, confidence = slice_effects(gates, evidence), gates.champion.confidence
+        yield from slices.judge(gates.slices, effects, evidence.slices, confidence, evidence.absent)
     for name in gates.baselines:
         if name in evidence.scores:
             yield _compare(gates, evidence, seed, name, gates.baseline_margin)

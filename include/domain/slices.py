@@ -1,6 +1,6 @@
 """Slices: is there a part of the traffic on which the challenger is much worse than the champion?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,10 +51,10 @@ class Cut:
     index: NDArray[np.intp]
     rows: NDArray[np.intp]
 
-    def below(self, min_rows: int) -> list[str]:
-        """The slices too small to judge, the largest first."""
+    def below(self, min_rows: int, absent: Sequence[str]) -> list[str]:
+        """The slices too small to judge, the largest first, and the `absent` ones, which have no row at all."""
         small = [level for level in np.argsort(-self.rows, kind="stable") if self.rows[level] < min_rows]
-        return [f"{self.names[level]} ({self.rows[level]:,})" for level in small]
+        return [*(f"{self.names[level]} ({self.rows[level]:,})" for level in small), *(f"{v} (0)" for v in absent)]
 
 
 def effects(
@@ -77,19 +77,21 @@ def effects(
     return sorted(found, key=lambda effect: (effect.p, -effect.worse_by))
 
 
-def judge(rules: Slices, found: list[SliceEffect], columns: Mapping[str, ArrayLike], confidence: float) -> list[Check]:
-    """One check per column of `rules.by`; a column that is not there fails."""
+def judge(
+    rules: Slices, found: list[SliceEffect], columns: Mapping[str, ArrayLike], confidence: float,
+    absent: Mapping[str, Sequence[str]],
+) -> list[Check]:  # fmt: skip
+    """One check per column of `rules.by`; a column that is not there fails. `absent`: values without a row, by column."""
     cuts = _cuts(rules, columns)
-    return [
-        _column(rules, name, [e for e in found if e.column == name], cuts[name].below(rules.min_rows), confidence)
-        if name in cuts
-        else _gone(name)
-        for name in rules.by
-    ]
-
-
-def _gone(name: str) -> Check:
-    return Check(f"slices of {name}", Outcome.FAIL, f"{name}: the column to slice by is not in the test rows")
+    checks = []
+    for name in rules.by:
+        if name in cuts:
+            small = cuts[name].below(rules.min_rows, absent.get(name, ()))
+            checks.append(_column(rules, name, [e for e in found if e.column == name], small, confidence))
+        else:
+            said = f"{name}: the column to slice by is not in the test rows"
+            checks.append(Check(f"slices of {name}", Outcome.FAIL, said))
+    return checks
 
 
 def _column(rules: Slices, name: str, found: list[SliceEffect], small: list[str], confidence: float) -> Check:

@@ -6,6 +6,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from include.domain.canary import Guards
+from include.domain.verdict import Check, Outcome
+
 #: Scores at or above it are a "yes".
 THRESHOLD = 0.5
 
@@ -29,7 +32,7 @@ class Agreement:
         )
 
 
-def agreement(predictions: pa.Table, threshold: float = THRESHOLD) -> Agreement | None:
+def measure(predictions: pa.Table, threshold: float = THRESHOLD) -> Agreement | None:
     """From logged predictions (`id`, `slot`, `score`), paired by id; None where no request was scored by both."""
     ids, slots, scores = (predictions[name].to_pylist() for name in ("id", "slot", "score"))
     by_slot: dict[str, dict[str, float]] = {"stable": {}, "canary": {}}
@@ -45,6 +48,25 @@ def agreement(predictions: pa.Table, threshold: float = THRESHOLD) -> Agreement 
         len(both), float(difference.mean()), float(np.abs(difference).mean()), _spearman(champion, challenger),
         float(flipped.mean()),
     )  # fmt: skip
+
+
+def judge(guards: Guards, found: Agreement | None) -> tuple[Check, ...]:
+    """One check per guard that is set; one on what could not be measured fails."""
+    bounds = (
+        ("flipped", guards.flipped, "most", found and found.flipped),
+        ("score_difference", guards.score_difference, "most", found and found.mean_absolute_difference),
+        ("rank_correlation", guards.rank_correlation, "least", found and found.rank_correlation),
+    )
+    return tuple(_check(name, bound, end, value) for name, bound, end, value in bounds if bound is not None)
+
+
+def _check(name: str, bound: float, end: str, value: float | None) -> Check:
+    if value is None:
+        said = f"{name} could not be measured on the mirrored requests; it must be at {end} {bound:g}"
+        return Check(name, Outcome.FAIL, said, None, bound)
+    within = value <= bound if end == "most" else value >= bound
+    said = f"{name} is {value:.4g} over the mirrored requests; it must be at {end} {bound:g}"
+    return Check(name, Outcome.PASS if within else Outcome.FAIL, said, value, bound)
 
 
 def _spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:

@@ -41,9 +41,7 @@ def load(version: Version, grain: Grain) -> Champion:
         if manifest["format"] != FORMAT:
             raise Corrupt(f"{version.artifact.uri}: format {manifest['format']}; this code reads format {FORMAT}")
         folder = records.path_of(version.artifact.uri).parent
-        kept = {"encoding.json": manifest["files"]["encoding.json"]}
-        records.check_files(folder / "manifest.json", kept)
-        encoding = Encoding.from_dict(records.read(records.reference(folder / "encoding.json")))
+        encoding = Encoding.from_dict(records.part(folder / "manifest.json", manifest["files"], "encoding.json"))
         windows = manifest["windows"]
         newest = max(w for part in windows.values() for w in part)
         test = _test_scores(folder.parent / "evaluation" / "scores.npz", grain)

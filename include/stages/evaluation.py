@@ -78,7 +78,7 @@ def evaluate(
         "models": {name: {"uri": model.uri, "digest": model.digest} for name, model in everything.items()},
         "champion": champion and champion.number,
         "metrics": {name: measure(spec, labels, values, groups) for name, values in scores.items()},
-        "faults": faults,
+        "faults": faults, "absent": _absent(spec, dataset, data, columns),
         "files": {"scores.npz": records.facts(out / "scores.npz")},
     })  # fmt: skip
 
@@ -126,8 +126,9 @@ def evidence_of(spec: ModelSpec, evaluation: Reference, measured: Mapping[str, f
         if name in spec.gates.metrics
     }
     return Evidence(
-        arrays["labels"], scores, _named(arrays, "slice:"), measured, own, _named(arrays, "changed:"), groups
-    )
+        arrays["labels"], scores, _named(arrays, "slice:"), measured, own, _named(arrays, "changed:"), groups,
+        record["absent"],
+    )  # fmt: skip
 
 
 def spans(times: NDArray[np.int64], length: int) -> NDArray[np.int64]:
@@ -191,6 +192,13 @@ def _check_columns(artifact: Reference, columns: Columns) -> None:
     known = records.read(artifact)["columns"]
     if gone := [name for name in (*known["categorical"], *known["numeric"]) if name not in columns]:
         raise Corrupt(f"it needs {', '.join(gone)}, and the table has no such column any more")
+
+
+def _absent(spec: ModelSpec, dataset: Reference, data: Mapping[str, Any], columns: Columns) -> dict[str, list[str]]:
+    """Slices that the training windows have and the test rows have not, by column."""
+    known = records.part(records.path_of(dataset.uri), data["files"], "encoding.json")["vocabulary"]
+    asked = [name for name in spec.gates.slices.by if name in known and name in columns]
+    return {name: sorted(set(known[name]) - {as_text(v) for v in columns[name]}) for name in asked}
 
 
 def _changed(spec: ModelSpec, challenger: Reference, columns: Columns, scorer: Scorer) -> Columns:

@@ -49,6 +49,12 @@ def check_files(manifest: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
             raise Corrupt(f"{path}: its SHA-256 is not the one in {manifest.name}")
 
 
+def part(manifest: Path, files: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Any]:
+    """A JSON file beside the manifest, checked by its digest there. Raises Corrupt."""
+    check_files(manifest, {name: files[name]})
+    return dict(json.loads((manifest.parent / name).read_bytes()))
+
+
 def facts(path: Path) -> dict[str, Any]:
     """What a manifest says of a file: its size and SHA-256."""
     with path.open("rb") as content:

@@ -10,8 +10,7 @@ from include.domain.errors import Unavailable
 from include.domain.verdict import Check, Outcome, Verdict
 from include.ports import ArmCounts
 from include.spec import ModelSpec
-from include.stages import rollout, rollout_state, rollout_values
-from include.stages.agreement import agreement
+from include.stages import agreement, rollout, rollout_state, rollout_values
 from include.stages.rollout import Controls
 from include.stages.rollout_state import NONE, State, Word
 from include.stages.rollout_values import Values
@@ -55,7 +54,7 @@ def look(spec: ModelSpec, controls: Controls, run: str, now: datetime) -> Look:
         seen = Look("go on", seen.verdict, f"promoted by {by}")
     elif word is Word.PAUSE and seen.verdict.outcome is not Outcome.FAIL:
         seen = Look("wait", seen.verdict, f"paused by {by}; say resume, promote or abort")
-    if state.step == 0 and seen.decision == "go on":
+    elif state.step == 0 and seen.decision == "go on":
         seen = _agreed(spec, controls, state, seen)
     seen = replace(seen, sentence=seen.sentence + fault)
     if fresh or seen.decision != "wait":
@@ -132,21 +131,15 @@ def _note(spec: ModelSpec, controls: Controls, state: State, seen: Look) -> None
 
 def _agreed(spec: ModelSpec, controls: Controls, state: State, seen: Look) -> Look:
     """At the end of the shadow: how alike both models answered the same requests, before one caller sees the challenger."""
-    found = agreement(controls.signals.predictions(state.model, state.step_began), spec.rollout.threshold)
+    found = agreement.measure(controls.signals.predictions(state.model, state.step_began), spec.rollout.threshold)
     if found:
         facts = asdict(found) | {"sentence": found.sentence}
         controls.ledger.append(state.model, "agreement", run=state.run, version=state.version, **facts)
-    most = spec.rollout.guards.flipped
-    if most is None:
-        return seen
-    said = found.sentence if found else "no mirrored request was scored by both"
-    share = found.flipped if found else None
-    agreed = share is not None and share <= most
-    check = Check(
-        "flipped", Outcome.PASS if agreed else Outcome.FAIL, f"{said}; at most {most:.1%} may be", share, most
-    )
-    verdict = Verdict(seen.verdict.subject, (*seen.verdict.checks, check))
-    return Look("go on" if agreed else "roll back", verdict, seen.sentence if agreed else f"shadow: {check.sentence}")
+    checks = agreement.judge(spec.rollout.guards, found)
+    verdict = Verdict(seen.verdict.subject, (*seen.verdict.checks, *checks))
+    if reasons := Verdict("agreement", checks).reasons:
+        return Look("roll back", verdict, f"shadow: {'; '.join(reasons)}")
+    return replace(seen, verdict=verdict)
 
 
 def _with_values(spec: ModelSpec, controls: Controls, state: State, now: datetime) -> State:
@@ -185,7 +178,7 @@ def _canary(state: State) -> ArmCounts:
 
 
 def _arm(counts: ArmCounts, values: Values) -> canary.Arm:
-    return canary.Arm(counts.requests, counts.errors, counts.slow, values.logloss, values.score, values.bias)
+    return canary.Arm(counts.requests, counts.errors, counts.slow, **vars(values))
 
 
 def _seconds(span: timedelta) -> str:

@@ -25,6 +25,7 @@ class Values:
     """Of one slot over a span, as `canary.Arm` takes them; `bias` is score less label."""
 
     logloss: Moments = NOTHING
+    label: Moments = NOTHING
     score: Moments = NOTHING
     bias: Moments = NOTHING
 
@@ -33,7 +34,8 @@ class Values:
         """`labels` `[n]` are NaN where they are not known."""
         known = ~np.isnan(labels)
         truth, said = labels[known], scores[known]
-        return cls(Moments.of(losses(truth, said)), Moments.of(scores), Moments.of(said - truth))
+        found = (losses(truth, said), truth, scores, said - truth)
+        return cls(*map(Moments.of, found))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Mapping[str, Any]]) -> Self:

@@ -106,27 +106,35 @@ def test_without_a_champion_the_margins_are_absolute(errors: float, outcome: Out
     assert "the challenger's own" in verdict.checks[0].sentence
 
 
-def online(logloss: float, score: float = 0.2, bias: float = 0.0) -> Span:
-    canary = Arm(5000, 5, 100, values(logloss), values(score), values(bias))
-    return Span(canary, Arm(5000, 5, 100, values(0.45), values(0.2), values(0.1)))
+def online(logloss: float = 0.45, score: float = 0.2, bias: float = 0.0, label: float = 0.2) -> Span:
+    canary = Arm(5000, 5, 100, values(logloss), values(label), values(score), values(bias))
+    return Span(canary, Arm(5000, 5, 100, values(0.45), values(0.2), values(0.2), values(0.1)))
 
 
 @pytest.mark.parametrize(
     ("seen", "failed"),
     [
-        (online(0.45), []),
+        (online(), []),
         (online(0.40), []),
         (online(0.48), ["logloss"]),
-        (online(0.45, score=0.1), ["score_mean"]),
-        (online(0.45, score=0.3), ["score_mean"]),
-        (online(0.45, bias=-0.1), ["calibration"]),
+        (online(label=0.3), []),
+        (online(label=0.15), ["label_rate"]),
+        (online(score=0.1), ["score_mean"]),
+        (online(score=0.3), ["score_mean"]),
+        (online(bias=-0.1), ["calibration"]),
     ],
 )
 def test_guards_on_means(seen: Span, failed: list[str]) -> None:
-    plan = replace(PLAN, guards=Guards(logloss=0.015, score_mean=0.02, calibration=0.02))
+    plan = replace(PLAN, guards=Guards(logloss=0.015, label_rate=0.02, score_mean=0.02, calibration=0.02))
     verdict = judge(plan, [seen])
     assert [c.name for c in verdict.checks if c.outcome is FAIL] == failed
     assert verdict.outcome is (FAIL if failed else PASS)
+
+
+def test_a_click_through_rate_that_falls_is_said_as_it_is() -> None:
+    seen = check(judge(replace(PLAN, guards=Guards(label_rate=0.02)), [online(label=0.15)]), "label_rate")
+    assert seen.sentence.startswith("worse: label_rate +0.0")
+    assert "less than the champion's" in seen.sentence
 
 
 def test_labels_that_have_not_come_yet_hold_the_verdict() -> None:

@@ -70,7 +70,10 @@ def world(tmp_path: Path) -> World:
         w == "2026-01-02" and y is not None
         for w, y in zip(rows["window"].to_pylist(), rows["y"].to_pylist(), strict=True)
     )
+    encoding = tmp_path / "dataset" / "encoding.json"
+    records.write(encoding, {"vocabulary": {"c": {"a": 2, "b": 3, "gone": 4}}})
     dataset = records.write(tmp_path / "dataset" / "dataset.json", {
+        "files": {encoding.name: records.facts(encoding)},
         "run": "r1", "table": "features", "table_version": 0, "rows": {"test": tested},
         "windows": {"train": ["2026-01-01"], "validate": [], "test": ["2026-01-02"]},
     })  # fmt: skip
@@ -134,6 +137,12 @@ def test_a_configured_measure_that_nobody_took_fails(world: World) -> None:
     assert evaluation.judge(spec, reference, {**SERVED, "p99_ms": 2.0}).released
 
 
+def test_a_slice_that_training_knew_and_the_test_rows_have_not_is_named(world: World) -> None:
+    judged = evaluation.judge(SPEC, world.evaluate(champion=world.champion), SERVED)
+    (seen,) = [check for check in judged.verdict.checks if check.name == "slices of c"]
+    assert seen.sentence.endswith("not judged, with fewer than 500 rows: gone (0)")
+
+
 def test_a_metric_of_the_users_own_is_computed_for_every_candidate(world: World) -> None:
     spec = toy(
         gates={"baselines": ["logistic"], "metrics": {"brier": {"of": "sklearn.metrics:brier_score_loss", "max": 0.1}}}
@@ -156,7 +165,7 @@ def test_test_windows_without_a_labelled_row_are_an_error_that_says_so(world: Wo
     unknown = pa.nulls(len(rows), pa.int8())
     world.tables.tables["features"] = rows.set_column(rows.schema.get_field_index("y"), "y", unknown)
     facts = records.read(world.dataset) | {"rows": {"test": 0}}
-    world.dataset = records.write(world.folder / "empty" / "dataset.json", facts)
+    world.dataset = records.write(world.folder / "dataset" / "empty.json", facts)
     judged = evaluation.judge(SPEC, world.evaluate(champion=world.champion), SERVED)
     assert judged.verdict.outcome is Outcome.ERROR
     assert not judged.released

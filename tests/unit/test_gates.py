@@ -181,9 +181,9 @@ def test_slices_too_small_to_judge_are_named_beside_those_that_were() -> None:
     airport = np.array(["JFK", "LGA", "EWR"], dtype=object)[
         (np.arange(ROWS) > 100).astype(int) + (np.arange(ROWS) > 150)
     ]
-    verdict = judge(replace(GATES, slices=Slices(by=("airport",))), world(slices={"airport": airport}), 1)
-    said = check(verdict, "slices of airport").sentence
-    assert said.endswith("not judged, with fewer than 500 rows: JFK (101), LGA (50)")
+    seen = world(slices={"airport": airport}, absent={"airport": ["SWF"]})
+    said = check(judge(replace(GATES, slices=Slices(by=("airport",))), seen, 1), "slices of airport").sentence
+    assert said.endswith("not judged, with fewer than 500 rows: JFK (101), LGA (50), SWF (0)")
 
 
 def test_a_metric_of_the_users_own_is_held_to_its_limits() -> None:

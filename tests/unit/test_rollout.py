@@ -541,17 +541,32 @@ def test_landed_labels_are_joined_by_key(world: World) -> None:
     assert (found["canary"].score.n, found["canary"].bias.n, found["canary"].bias.mean) == (600, 500, 0.0)
 
 
-def test_a_challenger_that_decides_too_much_otherwise_goes_back_before_one_caller_sees_it(world: World) -> None:
-    world.spec = toy(rollout={**PLAN, "threshold": 0.3, "guards": {"flipped": 0.2}})
+@pytest.mark.parametrize(
+    ("guard", "bound", "said"),
+    [
+        ("flipped", 0.2, "flipped is 0.25 over the mirrored requests; it must be at most 0.2"),
+        ("score_difference", 0.1, "score_difference is 0.125"),
+        ("rank_correlation", 0.99, "rank_correlation is 0.9487 over the mirrored requests; it must be at least 0.99"),
+    ],
+)
+def test_a_challenger_that_answers_too_much_otherwise_goes_back_before_one_caller_sees_it(
+    world: World, guard: str, bound: float, said: str
+) -> None:
+    world.spec = toy(rollout={**PLAN, "threshold": 0.3, "guards": {guard: bound}})
     for slot, scores in {"stable": [0.1, 0.2, 0.6, 0.9], "canary": [0.1, 0.2, 0.2, 0.8]}.items():
         for n, score in enumerate(scores):
             world.signals.logged.append({"id": f"r{n}", "slot": slot, "score": score})
     world.begin()
     seen = world.pass_step(0)
     assert seen.decision == "roll back"
-    assert "25.0% would be decided otherwise" in seen.sentence
-    assert "at most 20.0% may be" in seen.sentence
+    assert said in seen.sentence
     assert world.router.routes == Routes()
+
+
+def test_agreement_that_was_asked_for_and_could_not_be_measured_is_no_pass(world: World) -> None:
+    world.spec = toy(rollout={**PLAN, "guards": {"rank_correlation": 0.9}})
+    world.begin()
+    assert "rank_correlation could not be measured" in world.pass_step(0).sentence
 
 
 def test_a_newer_challenger_waits_or_supersedes_as_the_spec_says(world: World) -> None:
