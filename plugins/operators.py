@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.spec import ModelSpec
 from plugins import notifications
-from plugins.run import Ref, open_model, run_name
+from plugins.run import PAGES, Ref, open_model, run_name
 from plugins.triggers import Looks, News
 
 #: Seconds after which the watch looks again although nothing is new: a pause may be over, a training have ended.
@@ -25,14 +25,15 @@ class Approve(HITLOperator):
 
     APPROVE, REJECT = "Approve", "Reject"
 
-    def __init__(self, *, auto: bool, **kwargs: Any) -> None:
+    def __init__(self, *, model: str, auto: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.auto = auto
+        self.model, self.auto = model, auto
 
     @classmethod
     def of(cls, spec: ModelSpec) -> "Approve":
         return cls(
             task_id="approve",
+            model=spec.name,
             auto=spec.approval.mode == "auto",
             subject=f"Release {spec.name} version {{{{ ti.xcom_pull('register')['version'] }}}}?",
             options=[cls.APPROVE, cls.REJECT],
@@ -50,9 +51,11 @@ class Approve(HITLOperator):
             for notifier in self.notifiers:
                 notifier(context)
             return {"chosen_options": [self.APPROVE], "params_input": {}, "responded_by_user": {"name": "auto"}}
-        self.body = Path(registered["card"]).read_text(encoding="utf-8")
+        card = f"{PAGES}/{self.model}/runs/{run_name()}/evaluation/card.html"
+        links = [f"[The card with its plots]({card})", f"[the model's page]({PAGES}/{self.model}/)"]
         if registered["page"]:
-            self.body += f"\n\n[Plots, the card as a page, and every file behind it]({registered['page']})"
+            links.append(f"[every file behind it, in MLflow]({registered['page']})")
+        self.body = f"{' · '.join(links)}\n\n{Path(registered['card']).read_text(encoding='utf-8')}"
         return super().execute(context)
 
 

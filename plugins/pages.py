@@ -3,15 +3,18 @@
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote, urlsplit
 
 from airflow.api_fastapi.app import get_auth_manager
-from airflow.api_fastapi.auth.managers.models.resource_details import DagDetails
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import GetUserDep, get_user
 from airflow.plugins_manager import AirflowPlugin
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import Depends, FastAPI, Form, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 
-PREFIX = "/perennial"
+from include.domain.steering import Word
+from plugins.run import PAGES, folder_name, open_model
+
 #: What a browser may be shown; models, datasets and tables stay where they are.
 SHOWN = {".html", ".svg", ".png", ".md", ".css", ".js", ".json"}
 
@@ -26,7 +29,20 @@ def allowed(model: str, user: GetUserDep) -> str:
     return model
 
 
+def steerable(model: str, user: GetUserDep, request: Request) -> str:
+    """The model, if the user may run its steering and the form is one of these pages: another site's has its own origin."""
+    run = DagAccessEntity.RUN
+    if not get_auth_manager().is_authorized_dag(
+        method="POST", access_entity=run, user=user, details=DagDetails(id=f"{model}.steer")
+    ):
+        raise HTTPException(403, f"you may not run {model}.steer")
+    if urlsplit(request.headers.get("origin", "")).netloc not in ("", request.headers["host"]):
+        raise HTTPException(403, "this was sent by another site")
+    return model
+
+
 Model = Annotated[str, Depends(allowed)]
+Steerable = Annotated[str, Depends(steerable)]
 
 
 @app.get("/", response_class=HTMLResponse)
@@ -45,14 +61,26 @@ def index(user: GetUserDep) -> str:
 @app.get("/of/{dag}")
 def of_dag(dag: str) -> RedirectResponse:
     """Where a DAG's tab leads."""
-    return RedirectResponse(f"{PREFIX}/{dag.rpartition('.')[0]}/")
+    return RedirectResponse(f"{PAGES}/{dag.rpartition('.')[0]}/")
+
+
+@app.get("/of/{dag}/{run}")
+def of_run(dag: str, run: str) -> RedirectResponse:
+    """Where a run's tab leads: a training's card, a rollout's plots; the model's page where there is neither."""
+    from include.wiring import parts
+
+    model, _, family = dag.rpartition(".")
+    name = folder_name(run)
+    places = {"train": f"runs/{name}/evaluation/card.html", "rollout": f"rollouts/{name}/"}
+    card = parts().settings.runs / model / name / "evaluation" / "card.html"
+    known = family == "rollout" or (family == "train" and card.exists())
+    return RedirectResponse(quote(f"{PAGES}/{model}/{places[family] if known else ''}"))
 
 
 @app.get("/{model}/", response_class=HTMLResponse)
 def page(model: Model) -> str:
     from include.domain.errors import UserMistake
-    from include.stages import model_page, rollout_state, standing
-    from plugins.run import open_model
+    from include.stages import model_page, rollout_evidence, rollout_state, standing
 
     try:
         spec, parts = open_model(model)
@@ -60,10 +88,35 @@ def page(model: Model) -> str:
         raise HTTPException(404, str(fault)) from None
     settings, ledger = parts.settings, parts.ledger()
     state = rollout_state.load(parts.controls().folder, model)
-    rollout = f"version {state.version} {state.phase} {state.reason}".strip() if state else "none yet"
+    drawn = rollout_evidence.pictures(rollout_evidence.looks_of(model, state.run, ledger)) if state else {}
     return model_page.page(
-        model, spec.description, standing.reign(model, ledger, datetime.now(UTC)), rollout,
+        model, spec.description, standing.reign(model, ledger, datetime.now(UTC)), state, drawn.values(),
         standing.tables(model, ledger, settings.runs), model_page.reports(settings.reports / model))  # fmt: skip
+
+
+@app.get("/{model}/rollouts/{run}/", response_class=HTMLResponse)
+def rollout(model: Model, run: str) -> str:
+    from include.stages import rollout_evidence
+    from include.wiring import parts
+
+    return rollout_evidence.page(model, run, parts().ledger())
+
+
+@app.post("/{model}/steer")
+def steer(
+    model: Steerable, user: GetUserDep, word: Annotated[Word, Form()], reason: Annotated[str, Form()] = ""
+) -> Any:
+    """What a button says is done here and now, so going back needs no scheduler either."""
+    from include.domain.errors import PerennialError
+    from include.stages import steering
+
+    parts = open_model(model)[1]
+    kept = {"controls": parts.controls(), "registry": parts.registry()}
+    try:
+        steering.obey(model, word, user.get_name(), reason, **kept, now=datetime.now(UTC))
+    except PerennialError as fault:
+        raise HTTPException(409, str(fault)) from None
+    return RedirectResponse("./", status_code=303)
 
 
 @app.get("/{model}/reports/{path:path}")
@@ -90,8 +143,14 @@ def _file(folder: Path, path: str) -> FileResponse:
 
 class Pages(AirflowPlugin):
     name = "perennial"
-    fastapi_apps: list[Any] = [{"app": app, "url_prefix": PREFIX, "name": "Perennial"}]
+    fastapi_apps: list[Any] = [{"app": app, "url_prefix": PAGES, "name": "Perennial"}]
     external_views: list[Any] = [
-        {"name": "Models", "href": f"{PREFIX}/", "destination": "nav", "url_route": "models"},
-        {"name": "Model", "href": f"{PREFIX}/of/{{DAG_ID}}", "destination": "dag", "url_route": "model"},
+        {"name": "Models", "href": f"{PAGES}/", "destination": "nav", "url_route": "models"},
+        {
+            "name": "Evidence",
+            "href": f"{PAGES}/of/{{DAG_ID}}/{{RUN_ID}}",
+            "destination": "dag_run",
+            "url_route": "evidence",
+        },
+        {"name": "Model", "href": f"{PAGES}/of/{{DAG_ID}}", "destination": "dag", "url_route": "model"},
     ]

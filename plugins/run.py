@@ -13,6 +13,8 @@ from include.specs import find
 if TYPE_CHECKING:
     from include.wiring import Parts
 
+#: Where the pages of plugins/pages.py are.
+PAGES = "/perennial"
 #: A stored thing as XCom carries it: `uri` and `digest`.
 Ref = dict[str, str]
 
@@ -24,9 +26,14 @@ def open_model(model: str) -> tuple[ModelSpec, "Parts"]:
     return find(model, parts.settings.models), parts
 
 
+def folder_name(run_id: str) -> str:
+    """A run's id as a folder's name."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", run_id)
+
+
 def run_name() -> str:
-    """The run's id as a folder's name."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", str(get_current_context()["run_id"]))
+    """This run's."""
+    return folder_name(str(get_current_context()["run_id"]))
 
 
 def windows_of_run(spec: ModelSpec) -> list[Window]:

@@ -52,12 +52,19 @@ def measure(predictions: pa.Table, threshold: float = THRESHOLD) -> Agreement | 
 
 def judge(guards: Guards, found: Agreement | None) -> tuple[Check, ...]:
     """One check per guard that is set; one on what could not be measured fails."""
+    measured: dict[str, float | None] = {}
+    if found:
+        measured = {
+            "flipped": found.flipped,
+            "score_difference": found.mean_absolute_difference,
+            "rank_correlation": found.rank_correlation,
+        }
     bounds = (
-        ("flipped", guards.flipped, "most", found and found.flipped),
-        ("score_difference", guards.score_difference, "most", found and found.mean_absolute_difference),
-        ("rank_correlation", guards.rank_correlation, "least", found and found.rank_correlation),
+        ("flipped", guards.flipped, "most"),
+        ("score_difference", guards.score_difference, "most"),
+        ("rank_correlation", guards.rank_correlation, "least"),
     )
-    return tuple(_check(name, bound, end, value) for name, bound, end, value in bounds if bound is not None)
+    return tuple(_check(name, bound, end, measured.get(name)) for name, bound, end in bounds if bound is not None)
 
 
 def _check(name: str, bound: float, end: str, value: float | None) -> Check:

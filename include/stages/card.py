@@ -1,7 +1,6 @@
 """The model card: one page on which a person can decide, from the evaluation and its verdict."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from include.domain.gates import CHALLENGER, CHAMPION
 from include.domain.verdict import Check
 from include.ports import Reference
-from include.stages import plots, records
+from include.stages import markup, plots, records
 from include.stages.evaluation import Judged
 from include.stages.plots import Effect, Line
 
@@ -19,11 +18,6 @@ METRICS = ("auc", "logloss", "ece")
 CALIBRATION_BINS = 15
 #: More slices than this are no longer read.
 MAX_SLICES = 20
-STYLE = (
-    "body{font:15px/1.5 sans-serif;margin:2em auto;max-width:62em;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #ccc;padding:.25em .6em;text-align:left}"
-    ".pass{color:#00704a}.fail,.error{color:#b3261e}.inconclusive{color:#8a6100}svg{margin:.5em .5em .5em 0}"
-)
 
 Scores = Mapping[str, NDArray[np.float64]]
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
@@ -95,21 +89,11 @@ def _markdown(record: Mapping[str, Any], judged: Judged, artifact: Mapping[str, 
 
 
 def _html(record: Mapping[str, Any], judged: Judged, artifact: Mapping[str, Any], drawn: Sequence[str]) -> str:
-    title, outcome = _title(record, artifact), judged.verdict.outcome
-    body = [f'<h1>{escape(title)}: <span class="{outcome}">{outcome}</span></h1>']
-    body += [f"<p>{escape(sentence)}</p>" for sentence in _story(record, judged)]
-    body += [_html_table(*_metrics(record)), *drawn, _html_table(*_checks(judged))]
-    body += [f"<p>{escape(sentence)}</p>" for sentence in _limits(record, artifact)]
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
-
-
-def _html_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{escape(head)}</th>" for head in heads)
-    body = "".join(
-        "<tr>" + "".join(f'<td class="{escape(cell)}">{escape(cell)}</td>' for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table><tr>{top}</tr>{body}</table>"
+    body = [
+        markup.paragraphs(_story(record, judged)), markup.table(*_metrics(record)), *drawn,
+        markup.table(*_checks(judged)), markup.paragraphs(_limits(record, artifact)),
+    ]  # fmt: skip
+    return markup.document(_title(record, artifact), "".join(body), outcome=judged.verdict.outcome)
 
 
 def _title(record: Mapping[str, Any], artifact: Mapping[str, Any]) -> str:

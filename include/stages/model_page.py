@@ -1,17 +1,15 @@
 """A model's page for people: who is champion and why, what its versions and rollouts showed, what the watch decided."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from include.domain.steering import TO_A_ROLLOUT, Word
+from include.stages import markup
+from include.stages.rollout_state import State
 from include.stages.standing import Table
 
-STYLE = (
-    "body{font:14px/1.45 system-ui;margin:1.5em auto;max-width:80em;padding:0 1em;color:#222}table{border-collapse:collapse;"
-    "margin:.5em 0 1.5em}td,th{border:1px solid #ccc;padding:.2em .6em;text-align:left;vertical-align:top}"
-    ".pass,.yes{color:#00704a}.fail,.error{color:#b3261e}.inconclusive{color:#8a6100}nav a{margin-right:1.2em}"
-)
 #: The newest rows come first, and no more than these are shown.
 MOST = 20
 
@@ -22,25 +20,40 @@ def index(models: Sequence[tuple[str, str, str]]) -> str:
         f'<tr><td><a href="{quote(name)}/">{escape(name)}</a></td><td>{escape(text)}</td><td>{escape(reign)}</td></tr>'
         for name, text, reign in models
     ]
-    return _page("Models", f"<table><tr><th>model<th>asks<th>champion</tr>{''.join(rows)}</table>")
+    return markup.document("Models", f"<table><tr><th>model<th>asks<th>champion</tr>{''.join(rows)}</table>")
 
 
 def page(
-    model: str, description: str, reign: str, rollout: str, tables: Sequence[Table], reports: Sequence[str]
-) -> str:
-    """One model; `reports` are paths of pages below its folder of reports."""
+    model: str, description: str, reign: str, state: State | None, drawn: Iterable[str], tables: Sequence[Table],
+    reports: Sequence[str],
+) -> str:  # fmt: skip
+    """One model; `drawn` are the plots of the rollout in `state`, `reports` paths of pages below its folder of reports."""
     dags = [
         f'<a target="_top" href="/dags/{model}.{f}">{f}</a>' for f in ("data", "train", "rollout", "watch", "steer")
     ]
     found = [f'<li><a href="reports/{quote(path)}">{escape(path)}</a></li>' for path in reports]
     body = [
         f"<p>{escape(description)}</p><nav>{''.join(dags)}</nav>",
-        f"<p><b>Champion</b>: {escape(reign)}</p><p><b>Rollout</b>: {escape(rollout)}; "
-        f'to pause, promote, abort or roll back, trigger <a target="_top" href="/dags/{model}.steer">steer</a></p>',
+        f"<p><b>Champion</b>: {escape(reign)}</p><p><b>Rollout</b>: {escape(_told(state))}</p>",
+        _buttons(state),
+        *drawn,
         *map(_table, tables),
         f"<h2>Reports</h2><ul>{''.join(found) or '<li>none yet</li>'}</ul>",
     ]
-    return _page(model, "".join(body))
+    return markup.document(model, "".join(body))
+
+
+def _told(state: State | None) -> str:
+    if state is None:
+        return "none yet"
+    return f"version {state.version}: {state.phase}" + (f"; {state.reason}" if state.reason else "")
+
+
+def _buttons(state: State | None) -> str:
+    """What a person can say now; each button is one word, said with the reason beside it."""
+    words = [word for word in Word if (state and state.active) or word not in TO_A_ROLLOUT]
+    buttons = "".join(f'<button name="word" value="{word}">{word}</button>' for word in words)
+    return f'<form method="post" action="steer"><input name="reason" placeholder="why; kept in the ledger"> {buttons}</form>'
 
 
 def reports(folder: Path) -> list[str]:
@@ -52,23 +65,5 @@ def reports(folder: Path) -> list[str]:
 
 
 def _table(table: Table) -> str:
-    return f"<h2>{escape(table.title)}</h2><table><tr>{''.join(_heads(table))}</tr>{''.join(_rows(table))}</table>"
-
-
-def _heads(table: Table) -> Iterator[str]:
-    yield from (f"<th>{escape(head)}</th>" for head in table.heads)
-    if table.links:
-        yield "<th>card</th>"
-
-
-def _rows(table: Table) -> Iterator[str]:
-    newest = list(enumerate(table.rows))[::-1][:MOST]
-    for number, row in newest:
-        cells = "".join(f'<td class="{escape(cell)}">{escape(cell)}</td>' for cell in row)
-        card = f'<td><a href="runs/{quote(table.links[number])}">card</a></td>' if table.links else ""
-        yield f"<tr>{cells}{card}</tr>"
-
-
-def _page(title: str, body: str) -> str:
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{escape(title)}</h1>{body}</body></html>\n'
+    newest = slice(None, -MOST - 1, -1)
+    return f"<h2>{escape(table.title)}</h2>{markup.table(table.heads, table.rows[newest], table.links[newest])}"

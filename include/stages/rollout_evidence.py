@@ -1,31 +1,44 @@
 """A rollout's evidence for people: its looks as confidence sequences against the margins, step by step, and its story."""
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from include.domain.windows import parse
 from include.ports import Ledger
-from include.stages import plots
+from include.stages import markup, plots
 from include.stages.plots import Line
 
 Row = Mapping[str, Any]
 #: Margins shown to each side of 0; the first looks of a step know next to nothing, and their intervals are cut there.
 VIEW = 5
+HEADS = ("step", "slot", "requests", "errors", "slow", "looks", "verdict")
 
 
 def write(model: str, run: str, ledger: Ledger, folder: Path) -> list[Path]:
-    """Write `rollout.md` and a plot per guard into `folder`/`model`-`run`/; their paths."""
-    story = [row for row in ledger.read(model, "rollout") if row.get("run") == run]
-    story += [{**row, "event": "shadow"} for row in ledger.read(model, "agreement") if row["run"] == run]
-    looks = [row for row in ledger.read(model, "look") if row["run"] == run]
-    pages = {"rollout.md": "\n".join([f"# {model}: rollout {run}", "", *_story(story, looks), ""]), **pictures(looks)}
+    """Write `rollout.html` and a plot per guard into `folder`/`model`-`run`/; their paths."""
+    pages = {"rollout.html": page(model, run, ledger), **pictures(looks_of(model, run, ledger))}
     out = folder / f"{model}-{run}"
     out.mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
         (out / name).write_text(text, encoding="utf-8")
     return [out / name for name in pages]
+
+
+def page(model: str, run: str, ledger: Ledger) -> str:
+    """The rollout as HTML, also while it runs: what happened, the traffic of each step, and a plot per guard."""
+    story = [row for row in ledger.read(model, "rollout") if row.get("run") == run]
+    story += [{**row, "event": "shadow"} for row in ledger.read(model, "agreement") if row["run"] == run]
+    looks = looks_of(model, run, ledger)
+    told = "".join(f"<li>{escape(line)}</li>" for line in _story(story, looks))
+    body = [f"<ul>{told}</ul>", *pictures(looks).values(), markup.table(HEADS, _traffic(looks))]
+    return markup.document(f"{model}: rollout {run}", "".join(body))
+
+
+def looks_of(model: str, run: str, ledger: Ledger) -> list[dict[str, Any]]:
+    return [row for row in ledger.read(model, "look") if row["run"] == run]
 
 
 def pictures(looks: Sequence[Row]) -> dict[str, str]:
@@ -56,17 +69,22 @@ def _estimated(look: Row, guard: str) -> list[Row]:
 
 
 def _story(story: Sequence[Row], looks: Sequence[Row]) -> list[str]:
-    lines = [f"- {row['at']}: {row['event']} (version {row['version']}){_because(row)}" for row in story]
+    lines = [f"{_at(row)}: {row['event']} (version {row['version']}){_because(row)}" for row in story]
     decided = [row for row in looks if row["decision"] != "wait"]
-    lines += [f"- {row['at']}: {row['step']}: {row['decision']}: {row['sentence']}" for row in decided]
-    heads = ["", "| step | slot | requests | errors | slow |", "|---|---|---|---|---|"]
+    return sorted([*lines, *(f"{_at(row)}: {row['decision']}: {row['sentence']}" for row in decided)])
+
+
+def _at(row: Row) -> str:
+    return f"{parse(row['at']):%Y-%m-%d %H:%M:%S}"
+
+
+def _traffic(looks: Sequence[Row]) -> list[list[str]]:
     last = {row["step"]: row for row in looks}
-    cells = [
-        f"| {step} | {slot} | " + " | ".join(f"{n:,}" for n in counts) + " |"
+    return [
+        [step, slot, *(f"{n:,}" for n in counts), f"{row['number']:,}", row["verdict"]["outcome"]]
         for step, row in last.items()
         for slot, counts in row["counts"].items()
     ]
-    return [*sorted(lines), *heads, *cells]
 
 
 def _because(row: Row) -> str:

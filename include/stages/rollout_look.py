@@ -7,12 +7,13 @@ from typing import Literal
 
 from include.domain import canary
 from include.domain.errors import Unavailable
+from include.domain.steering import Word
 from include.domain.verdict import Check, Outcome, Verdict
 from include.ports import ArmCounts
 from include.spec import ModelSpec
 from include.stages import agreement, rollout, rollout_state, rollout_values
 from include.stages.rollout import Controls
-from include.stages.rollout_state import NONE, State, Word
+from include.stages.rollout_state import NONE, State
 from include.stages.rollout_values import Values
 
 #: A slot that got nothing where so many requests were its share is out of the gateway's rotation.

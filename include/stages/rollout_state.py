@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from include.domain.errors import UserMistake
+from include.domain.steering import Word
 from include.ports import ArmCounts
 from include.stages import records
 from include.stages.rollout_values import Values
@@ -21,15 +22,6 @@ class Phase(StrEnum):
     PROMOTING = "promoting"
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled back"
-
-
-class Word(StrEnum):
-    """What a person can say to a running rollout."""
-
-    PAUSE = "pause"
-    RESUME = "resume"
-    PROMOTE = "promote"
-    ABORT = "abort"
 
 
 ACTIVE = (Phase.RUNNING, Phase.PROMOTING)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from include.domain.windows import parse
 from include.ports import Ledger
@@ -19,7 +20,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Table:
-    """`links` `[rows]` is the file behind a row, below the model's folder of runs; empty where there is none."""
+    """`links` `[rows]` are the pages behind the rows, as seen from the model's page; empty where there are none."""
 
     title: str
     heads: tuple[str, ...]
@@ -55,7 +56,7 @@ def versions(rows: Sequence[Row], runs: Path) -> Table:
         aucs = [_interval(record["metrics"].get(name, {}).get("auc")) for name in CANDIDATES]
         tested = f"{record['windows']['test'][0]} to {record['windows']['test'][-1]}"
         lines.append((number or "–", tested, *aucs, verdict["outcome"], _fate(number, rows, verdict)))
-        links.append(str(path.with_name("card.html").relative_to(runs)))
+        links.append(quote(f"runs/{path.with_name('card.html').relative_to(runs)}"))
     heads = ("version", "tested on", *(f"{c} AUC" for c in CANDIDATES), "gates", "outcome")
     return Table("Model versions", heads, tuple(lines), tuple(links))
 
@@ -74,7 +75,8 @@ def rollouts(rows: Sequence[Row]) -> Table:
         counts = {slot: f"{n:,} ({e:,} failed)" for slot, (n, e, _) in row["counts"].items()}
         arms = (counts.get("canary", "–"), counts.get("stable", "–"))
         lines.append((version, step, *arms, str(row["number"]), row["verdict"]["outcome"], row["sentence"]))
-    return Table("Canary", ("version", "step", "canary", "stable", "looks", "verdict", "because"), tuple(lines))
+    heads = ("version", "step", "canary", "stable", "looks", "verdict", "because")
+    return Table("Canary", heads, tuple(lines), tuple(quote(f"rollouts/{run}/") for _, run, _ in last))
 
 
 def decisions(rows: Sequence[Row]) -> Table:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from airflow.sdk import Param, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
+from include.domain.steering import Word
 from include.spec import ModelSpec
 from plugins.run import event_extra, open_model, run_name
 
@@ -33,14 +34,12 @@ def promote(model: str) -> str:
     return rollout.promote(spec, parts.controls(), run_name(), parts.registry(), parts.slots())
 
 
-#: What a person can do to a model's traffic, beside the words of a running rollout.
-ROLL_BACK, RESTORE = "roll back", "restore the previous champion"
 SAID = (
     "pause holds the step and its traffic as they are, unless a guard fails; promote passes this step and the rest; "
     "abort and roll back send all traffic to the champion"
 )
 WORDS = {
-    "word": Param("pause", enum=["pause", "resume", "promote", "abort", ROLL_BACK, RESTORE], description=SAID),
+    "word": Param("pause", enum=[word.value for word in Word], description=SAID),
     "reason": Param("", type="string", description="Why; kept in the ledger"),
 }
 
@@ -48,20 +47,14 @@ WORDS = {
 @task(pool="serving")
 def steer(model: str) -> str:
     """Do what a person says, and keep who said it."""
-    from include.stages import promotion, rollout, rollout_state
+    from include.stages import steering
 
     _, parts = open_model(model)
-    context, controls = get_current_context(), parts.controls()
-    word, reason = context["params"]["word"], context["params"]["reason"] or "no reason was given"
+    context = get_current_context()
     by = str(context["dag_run"].triggering_user_name or "Airflow")
-    if word == ROLL_BACK:
-        rollout.rollback(model, controls, f"{by}: {reason}")
-    elif word == RESTORE:
-        promotion.restore(model, f"{by}: {reason}", registry=parts.registry(), ledger=controls.ledger)
-    else:
-        rollout_state.say(controls.folder, model, rollout_state.Word(word), f"{by}: {reason}", datetime.now(UTC))
-    controls.ledger.append(model, "word", word=word, by=by, reason=reason)
-    return f"{by} said {word}: {reason}"
+    word, reason = context["params"]["word"], context["params"]["reason"]
+    kept = {"controls": parts.controls(), "registry": parts.registry()}
+    return steering.obey(model, Word(word), by, reason, **kept, now=datetime.now(UTC))
 
 
 def at_once(spec: ModelSpec) -> int:

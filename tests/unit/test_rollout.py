@@ -1,5 +1,7 @@
 """A rollout goes on from wherever it was killed, ends with one model serving everyone, and goes back by itself."""
 
+import re
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,11 +12,12 @@ import pyarrow as pa
 import pytest
 
 from include.domain.errors import Conflict, Unavailable, UserMistake
+from include.domain.steering import Word
 from include.ports import ArmCounts, Routes
 from include.spec import ModelSpec
-from include.stages import promotion, rollout, rollout_look, rollout_state, rollout_values
+from include.stages import model_page, promotion, rollout, rollout_look, rollout_state, rollout_values, steering
 from include.stages.rollout_look import Look
-from include.stages.rollout_state import Phase, Word
+from include.stages.rollout_state import Phase
 from tests.fakes import FakeLedger, FakeRegistry, FakeRouter, FakeSignals, FakeSlots, FakeTables
 from tests.unit.toy import toy
 
@@ -214,6 +217,31 @@ def test_a_person_can_promote_now(world: World) -> None:
     world.warm(1)
     world.say(Word.PROMOTE)
     assert world.look().decision == "go on"
+
+
+@pytest.mark.parametrize("word", [Word.ROLL_BACK, Word.ABORT])
+def test_what_a_person_says_sends_traffic_back_and_is_kept_with_its_reason(world: World, word: Word) -> None:
+    world.begin()
+    world.enter(1)
+    said = {"controls": world.controls, "registry": world.registry, "now": world.now}
+    steering.obey("toy", word, "ada", "too many calls", **said)
+    with suppress(Conflict):
+        world.look()
+    assert world.router.routes == Routes()
+    assert world.state.reason.endswith("ada: too many calls")
+    (row,) = world.ledger.read("toy", "word")
+    assert (row["word"], row["by"], row["reason"]) == (word, "ada", "too many calls")
+
+
+def test_the_models_page_has_a_button_for_each_word_that_can_be_said_now(world: World) -> None:
+    def buttons() -> set[str]:
+        state = rollout_state.load(world.folder, "toy")
+        page = model_page.page("toy", "Is it?", "nobody", state, ["<svg/>"], [], [])
+        return set(re.findall(r'<button name="word" value="([^"]+)"', page))
+
+    assert buttons() == {"roll back", "restore the previous champion"}
+    world.begin()
+    assert buttons() == set(Word)
 
 
 def test_words_are_for_the_rollout_they_were_said_to(world: World) -> None:
@@ -417,9 +445,10 @@ def test_the_evidence_of_a_rollout_is_attached_to_the_run_that_made_the_model(wo
     world.pass_all()
     world.promote()
     attached = world.registry.attached["m2/rollout"]
-    assert attached == ["rollout.md", "error_rate.svg", "slow_share.svg"]
-    page = (world.folder / "toy-run-1" / "rollout.md").read_text()
-    for said in ("began (version 2)", "10 %: go on", "promoted (version 2)", "| 50 % | canary | 20,000 | 0 | 0 |"):
+    assert attached == ["rollout.html", "error_rate.svg", "slow_share.svg"]
+    page = (world.folder / "toy-run-1" / "rollout.html").read_text()
+    traffic = "<td>50 %</td><td>canary</td><td>20,000</td><td>0</td><td>0</td>"
+    for said in ("began (version 2)", "go on: 10 %", "promoted (version 2)", traffic, "<svg"):
         assert said in page
     plot = ElementTree.parse(world.folder / "toy-run-1" / "error_rate.svg")
     assert "50 %" in "".join(plot.getroot().itertext())
