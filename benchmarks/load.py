@@ -22,6 +22,7 @@ class Load:
     def __init__(self, requests: list[bytes], seconds: float, rate: float) -> None:
         self.requests, self.rate = requests, rate
         self.begun = time.perf_counter()
+        self.clock = time.time()  #: of the first request
         self.until = self.begun + seconds
         self.sent, self.statuses = 0, Counter[bytes]()
         self.seconds, self.failures = Counter[int](), Counter[int]()
@@ -89,7 +90,7 @@ class Load:
             "requests": self.sent, "errors": errors, "rps": round(len(ordered) / taken), "connections": connections,
             "rate": self.rate or None, **{f"p{p:g}_ms": _percentile(ordered, p) for p in (50, 90, 99, 99.9)},
             "max_ms": round(ordered[-1] * 1000, 2), "statuses": {s.decode(): n for s, n in self.statuses.items()},
-            "failing_seconds": failing,
+            "began": self.clock, "failing_seconds": failing,
             "worst_second": round(max((count / of for count, of in failing.values()), default=0.0), 4),
         }  # fmt: skip
 
@@ -142,7 +143,7 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     for _ in callers:
         await load.ready.acquire()
     load.until += time.perf_counter() - load.begun
-    load.begun = time.perf_counter()
+    load.begun, load.clock = time.perf_counter(), time.time()
     if options.rate:
         await load.pace()
     else:
