@@ -12,7 +12,7 @@ from include.domain import slices
 from include.domain.behaviour import Behaviour
 from include.domain.metrics import losses
 from include.domain.slices import SliceEffect, Slices
-from include.domain.statistics import METRICS
+from include.domain.statistics import METRICS, measured
 from include.domain.verdict import Check, Outcome, Verdict
 
 CHALLENGER = "challenger"
@@ -225,8 +225,8 @@ def _absolute(gates: Gates, evidence: Evidence) -> Iterator[Check]:
         if few:
             yield Check(name, Outcome.INCONCLUSIVE, f"{name}: {few}")
             continue
-        metric = METRICS[name](evidence.labels, evidence.scores[CHALLENGER])
-        yield bound.check(name, metric.value, metric.interval(gates.champion.confidence, evidence.groups))
+        scores, confidence = evidence.scores[CHALLENGER], gates.champion.confidence
+        yield bound.check(name, *measured(name, evidence.labels, scores, confidence, evidence.groups))
     for name, asked in gates.metrics.items():
         yield asked.bound.check(name, *evidence.own.get(name, (None,)))
 

@@ -101,7 +101,17 @@ def ece(labels: ArrayLike, scores: ArrayLike) -> Estimate:
     return Estimate(total, influence)
 
 
+#: None of them is ever below 0.
 METRICS: Mapping[str, Callable[[ArrayLike, ArrayLike], Estimate]] = {"auc": auc, "logloss": logloss, "ece": ece}
+
+
+def measured(
+    name: str, labels: ArrayLike, scores: ArrayLike, confidence: float, groups: ArrayLike | None
+) -> tuple[float, tuple[float, float]]:
+    """One of METRICS and its interval."""
+    estimate = METRICS[name](labels, scores)
+    low, high = estimate.interval(confidence, groups)
+    return estimate.value, (max(low, 0.0), high)
 
 
 def resampled(

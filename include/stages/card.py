@@ -30,7 +30,7 @@ def write(evaluation: Reference, judged: Judged) -> list[Path]:
     artifact = records.read(Reference(**record["models"][CHALLENGER]))
     drawn = pictures(record, verdict, folder / "scores.npz")
     pages = {
-        "card.md": "\n".join(_markdown(record, judged, artifact)),
+        "card.md": "\n".join(_markdown(record, verdict, judged, artifact)),
         "card.html": _html(record, judged, artifact, list(drawn.values())),
         **drawn,
     }
@@ -75,11 +75,13 @@ def _calibration(labels: NDArray[np.float64], candidates: Scores) -> str:
     return plots.chart("Calibration", ("mean score", "share of positives"), lines, diagonal=True)
 
 
-def _markdown(record: Mapping[str, Any], judged: Judged, artifact: Mapping[str, Any]) -> Iterator[str]:
+def _markdown(
+    record: Mapping[str, Any], verdict: Mapping[str, Any], judged: Judged, artifact: Mapping[str, Any]
+) -> Iterator[str]:
     yield f"# {_title(record, artifact)}: {judged.verdict.outcome}"
     for sentence in _story(record, judged):
         yield f"\n{sentence}"
-    for heads, rows in (_metrics(record), _checks(judged)):
+    for heads, rows in (_metrics(record), _checks(judged), *_slices(verdict)):
         yield ""
         yield "| " + " | ".join(heads) + " |"
         yield "|---" * len(heads) + "|"
@@ -109,7 +111,7 @@ def _story(record: Mapping[str, Any], judged: Judged) -> Iterator[str]:
         f"{record['rows']:,} rows, {share:.1%} positive."
     )
     if not record["champion"]:
-        yield "There is no champion yet: the absolute bounds and the baselines decide."
+        yield "There is no champion yet: the absolute bounds and the baselines decide, and no slice is compared."
     if judged.verdict.reasons:
         yield "What did not pass: " + "; ".join(judged.verdict.reasons) + "."
     if judged.released and judged.verdict.reasons:
@@ -130,6 +132,19 @@ def _checks(judged: Judged) -> Table:
         return [check.name, check.outcome, check.sentence]
 
     return ["check", "outcome", "what was seen"], [row(check) for check in judged.verdict.checks]
+
+
+def _slices(verdict: Mapping[str, Any]) -> list[Table]:
+    """What the forest plot draws, the most suspect first; no table where there was nothing to compare with."""
+    rows = [
+        [
+            f"{e['column']}={e['value']}",
+            f"{e['rows']:,}",
+            f"{e['worse_by']:+.4f} ({e['interval'][0]:+.4f} to {e['interval'][1]:+.4f})",
+        ]
+        for e in verdict["slices"][:MAX_SLICES]
+    ]
+    return [(["slice", "rows", "logloss, less the champion's"], rows)] if rows else []
 
 
 def _limits(record: Mapping[str, Any], artifact: Mapping[str, Any]) -> Iterator[str]:

@@ -156,10 +156,9 @@ def measure(
         return {}
     found = {}
     confidence = spec.gates.champion.confidence
-    for name, metric in statistics.METRICS.items():
-        estimate = metric(labels, scores)
-        low, high = estimate.interval(confidence, groups)
-        found[name] = {"value": estimate.value, "low": low, "high": high}
+    for name in statistics.METRICS:
+        value, (low, high) = statistics.measured(name, labels, scores, confidence, groups)
+        found[name] = {"value": value, "low": low, "high": high}
     for name, asked in spec.gates.metrics.items():
         value, (low, high) = statistics.resampled(
             own_metric(name, asked.of), labels, scores, groups, confidence=confidence, seed=spec.training.seed

@@ -6,7 +6,8 @@ from html import escape
 STYLE = (
     "body{font:14px/1.5 system-ui,sans-serif;margin:1.5em auto;max-width:72em;padding:0 1em;color:#222;background:#fff}"
     "table{border-collapse:collapse;margin:.5em 0 1.5em}td,th{border:1px solid #ccc;padding:.25em .6em;text-align:left;"
-    "vertical-align:top}th{background:#f4f4f4}svg{margin:.5em .5em .5em 0}nav a{margin-right:1.2em}"
+    "vertical-align:top}th{background:#f4f4f4}td:first-child{white-space:nowrap}h1{font-size:1.5em}h2{font-size:1.2em}"
+    "svg{margin:.5em .5em .5em 0}nav a{margin-right:1.2em}"
     "button{margin:.3em .4em .3em 0;padding:.25em .8em}input{padding:.25em .4em;width:24em}"
     ".pass,.yes{color:#00704a}.fail,.error{color:#b3261e}.inconclusive{color:#8a6100}"
 )

@@ -102,10 +102,12 @@ def _curve(line: Line, colour: str, across: tuple[float, float], up: tuple[float
 def _axes(names: tuple[str, str], across: tuple[float, float], up: tuple[float, float]) -> list[str]:
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
     body = [_stroke(LEFT, bottom, right, bottom, "#333"), _stroke(LEFT, TOP, LEFT, bottom, "#333")]
-    for value in np.linspace(*across, 5):
-        body.append(_text(_place(value, up[0], across, up)[0], bottom + 15, f"{value:.3g}", "middle"))
-    for value in np.linspace(*up, 5):
-        body.append(_text(LEFT - 6, _place(across[0], value, across, up)[1] + 4, f"{value:.3g}", "end"))
+    for value in _ticks(across):
+        x = _place(value, up[0], across, up)[0]
+        body += [_stroke(x, bottom, x, bottom + 3, "#333"), _text(x, bottom + 15, f"{value:.6g}", "middle")]
+    for value in _ticks(up):
+        y = _place(across[0], value, across, up)[1]
+        body += [_stroke(LEFT - 3, y, LEFT, y, "#333"), _text(LEFT - 6, y + 4, f"{value:.6g}", "end")]
     middle = (TOP + bottom) / 2
     turned = f'transform="rotate(-90 14 {middle:.0f})"'
     return [
@@ -113,6 +115,15 @@ def _axes(names: tuple[str, str], across: tuple[float, float], up: tuple[float, 
         _text((LEFT + right) / 2, HEIGHT - 8, names[0], "middle"),
         _text(14, middle, names[1], "middle", more=turned),
     ]
+
+
+def _ticks(span: tuple[float, float]) -> list[float]:
+    """Three to seven round numbers of the span: steps of 1, 2 or 5 times a power of ten."""
+    rough = (span[1] - span[0]) / 5
+    power = 10.0 ** np.floor(np.log10(rough))
+    step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    first, last = np.ceil(span[0] / step - 1e-9), np.floor(span[1] / step + 1e-9)
+    return [float(n * step) + 0.0 for n in np.arange(first, last + 1)]
 
 
 def _span(values: Sequence[np.ndarray]) -> tuple[float, float]:

@@ -33,8 +33,9 @@ def page(model: str, run: str, ledger: Ledger) -> str:
     story += [{**row, "event": "shadow"} for row in ledger.read(model, "agreement") if row["run"] == run]
     looks = looks_of(model, run, ledger)
     told = "".join(f"<li>{escape(line)}</li>" for line in _story(story, looks))
-    body = [f"<ul>{told}</ul>", *pictures(looks).values(), markup.table(HEADS, _traffic(looks))]
-    return markup.document(f"{model}: rollout {run}", "".join(body))
+    body = [f"<p>{escape(run)}</p><ul>{told}</ul>", *pictures(looks).values(), markup.table(HEADS, _traffic(looks))]
+    version = story[0]["version"] if story else "?"
+    return markup.document(f"{model}: rollout of version {version}", "".join(body))
 
 
 def looks_of(model: str, run: str, ledger: Ledger) -> list[dict[str, Any]]:
@@ -58,7 +59,7 @@ def _sequence(guard: str, looks: Sequence[Row]) -> str:
         minutes = [(parse(look["at"]) - began).total_seconds() / 60 for look, _ in seen]
         low, high = ([check["interval"][end] for _, check in seen] for end in (0, 1))
         lines.append(Line(step, minutes, [check["value"] for _, check in seen], low, high))
-    axes = ("minutes since the first look", "worse than the champion by")
+    axes = ("minutes since the first look", "worse by")
     up = (-VIEW * bound, VIEW * bound) if bound else None
     return plots.chart(f"{guard}, dashed: its margin", axes, lines, level=bound, up=up)
 

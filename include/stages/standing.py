@@ -33,10 +33,10 @@ def reign(model: str, ledger: Ledger, at: datetime) -> str:
     row = promotion.champion_on(model, at, ledger)
     if row is None:
         return f"{model} had no champion at {at:%Y-%m-%d %H:%M} UTC"
-    since = parse(row["at"])
+    since, approved = parse(row["at"]), row["approved_at"] and f"{parse(row['approved_at']):%Y-%m-%d %H:%M} UTC"
     return (
         f"version {row['version']} since {since:%Y-%m-%d %H:%M} UTC: {row['reason']}; verdict {row['verdict']}, "
-        f"approved by {row['approved_by']} at {row['approved_at']}, trained by run {row['run']}"
+        f"approved by {row['approved_by']} at {approved}, trained by run {row['run']}"
     )
 
 
