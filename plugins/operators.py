@@ -40,7 +40,7 @@ class Approve(HITLOperator):
             defaults=cls.REJECT,
             response_timeout=spec.approval.timeout,
             execution_timeout=None,
-            params={"reason": Param("", type="string", description="Why; kept with the version")},
+            params={"reason": Param(None, type=["null", "string"], description="Why; kept with the version")},
             notifiers=notifications.of_approval(spec),
             pool="serving",
         )

@@ -16,13 +16,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from include.domain.sequential import Evidence, Means, Shares, limit
+from include.domain.sequential import Evidence, Largest, Means, Shares, limit
 from include.domain.verdict import Check, Outcome, Verdict
 
 #: Labelled or scored requests that each arm needs before a mean is taken as normal.
 MIN_VALUES = 200
 #: Guards that take the scores of single requests, most of them with their labels.
-SCORED = ("logloss", "label_rate", "score_mean", "calibration")
+SCORED = ("logloss", "label_rate", "score_mean", "score_shift", "calibration")
+#: Where two distributions of scores are compared, from rare clicks to near certainty.
+CUTS = (0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 #: The least variance of a mean, so that values that are all the same can be weighed.
 TINY = 1e-12
 READING = {Outcome.PASS: "not inferior", Outcome.FAIL: "worse", Outcome.INCONCLUSIVE: "undecided"}
@@ -44,8 +46,9 @@ class Guards:
     `error_rate` and `slow_share` (answers slower than `slow_ms`) are shares of requests; with no champion they bound
     the challenger's own share. Choose `slow_ms` near the champion's 99th percentile: slowing far below it is not seen.
     `logloss` is in nats, over requests whose label is known; `label_rate` is how much smaller the share of positive labels
-    (a click-through rate) may be. `score_mean` bounds how far the mean score may be from the champion's and `calibration`
-    how far the mean of score less label may be from 0, both ways.
+    (a click-through rate) may be. `score_mean` bounds how far the mean score may be from the champion's, `score_shift` how
+    far the share of scores above any of CUTS may be, and `calibration` how far the mean of score less label may be from 0,
+    all both ways.
 
     The rest is judged when the shadow ends, on the mirrored requests that both scored: `flipped` is the share that the
     challenger may decide otherwise than the champion, `score_difference` the mean distance of their scores,
@@ -59,6 +62,7 @@ class Guards:
     logloss: float | None = None
     label_rate: float | None = None
     score_mean: float | None = None
+    score_shift: float | None = None
     calibration: float | None = None
     flipped: float | None = None
     score_difference: float | None = None
@@ -112,7 +116,9 @@ class Moments:
 
 @dataclass(frozen=True)
 class Arm:
-    """One slot's traffic over a span. `logloss`, `label` and `bias` (score less label) are of requests with a known label."""
+    """One slot's traffic over a span. `logloss`, `label` and `bias` (score less label) are of requests with a known label;
+    `above` counts the scores above each of CUTS.
+    """
 
     requests: int = 0
     errors: int = 0
@@ -121,6 +127,7 @@ class Arm:
     label: Moments = Moments()
     score: Moments = Moments()
     bias: Moments = Moments()
+    above: Sequence[int] = (0,) * len(CUTS)
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,7 @@ class Span:
 @dataclass(frozen=True)
 class _Look:
     """What a guard saw. `both_ways`: either direction is bad; `alone`: there is nothing to differ from; `less`: it counts
-    how much less the canary has.
+    how much less the canary has; `apart`: it counts how far apart both are, which two models always are a little.
     """
 
     name: str
@@ -144,9 +151,12 @@ class _Look:
     both_ways: bool = False
     alone: bool = False
     less: bool = False
+    apart: bool = False
 
     @property
     def against(self) -> str:
+        if self.apart:
+            return "apart from the champion's"
         return "the challenger's own" if self.alone else f"{'less' if self.less else 'more'} than the champion's"
 
 
@@ -175,6 +185,8 @@ def _looks(rollout: Rollout, spans: Sequence[Span]) -> Iterator[_Look]:
         yield _Look("label_rate", guards.label_rate, fewer, enough, less=True)
     if guards.score_mean is not None and not alone:
         yield _Look("score_mean", guards.score_mean, _difference(spans, "score"), enough, both_ways=True)
+    if guards.score_shift is not None and not alone:
+        yield _Look("score_shift", guards.score_shift, _shift(spans), enough, apart=True)
     if guards.calibration is not None:
         yield _Look("calibration", guards.calibration, _own(spans, "bias"), enough, both_ways=True, alone=True)
 
@@ -186,6 +198,15 @@ def _shares(spans: Sequence[Span], kind: str, alone: bool) -> Shares | None:
         return None
     ours, requests, theirs, stable_requests = np.array(counts, dtype=np.float64).T
     return Shares(ours, requests, theirs, stable_requests, alone)
+
+
+def _shift(spans: Sequence[Span]) -> Largest | None:
+    arms = [(span.canary, span.stable or Arm()) for span in spans]
+    if min(sum(ours.score.n for ours, _ in arms), sum(theirs.score.n for _, theirs in arms)) < MIN_VALUES:
+        return None
+    ours, theirs = np.array([[arm.score.n for arm in pair] for pair in arms], dtype=np.float64).T
+    above = np.array([[arm.above for arm in pair] for pair in arms], dtype=np.float64)
+    return Largest([Shares(above[:, 0, cut], ours, above[:, 1, cut], theirs) for cut in range(len(CUTS))])
 
 
 def _difference(spans: Sequence[Span], kind: str) -> Means | None:
@@ -223,7 +244,7 @@ def _check(look: _Look, level: float, level_to_fail: float) -> Check:
 
 def _outcome(look: _Look, low: float, high: float) -> Outcome:
     within = high < look.margin and (not look.both_ways or low > -look.margin)
-    line = look.margin if look.alone or look.both_ways else 0.0
+    line = look.margin if look.alone or look.both_ways or look.apart else 0.0
     if not within and (low > line or (look.both_ways and high < -line)):
         return Outcome.FAIL
     return Outcome.PASS if within and look.enough else Outcome.INCONCLUSIVE

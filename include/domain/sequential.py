@@ -6,6 +6,7 @@ sequence.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Protocol
@@ -102,6 +103,28 @@ class Shares:
         """The canary's events and other requests, then stable's."""
         others, stable_others = self.requests - self.events, self.stable_requests - self.stable_events
         return self.events, others, self.stable_events, stable_others
+
+
+@dataclass(frozen=True)
+class Largest:
+    """The largest of several differences, whichever way: how far apart two distributions are at some cuts."""
+
+    parts: Sequence[Shares]
+
+    @property
+    def estimate(self) -> float:
+        return max(abs(part.estimate) for part in self.parts)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        return EPSILON, 1 - EPSILON
+
+    def log_e(self, null: float, side: int, scale: float) -> float:
+        """Against "none is beyond ± `null`" by the best of them, corrected for their number (Bonferroni); against "one is
+        beyond" by the worst, which needs no correction (an intersection-union test, Berger 1982).
+        """
+        every = [part.log_e(way * null, way * side, scale) for part in self.parts for way in (1, -1)]
+        return max(every) - math.log(len(every)) if side > 0 else min(every)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from include.domain.canary import Moments
+from include.domain.canary import CUTS, Moments
 from include.domain.metrics import losses
 from include.ports import Signals, Tables
 from include.spec import ModelSpec
@@ -22,24 +22,26 @@ NOTHING = Moments()
 
 @dataclass(frozen=True)
 class Values:
-    """Of one slot over a span, as `canary.Arm` takes them; `bias` is score less label."""
+    """Of one slot over a span, as `canary.Arm` takes them."""
 
     logloss: Moments = NOTHING
     label: Moments = NOTHING
     score: Moments = NOTHING
     bias: Moments = NOTHING
+    above: tuple[int, ...] = (0,) * len(CUTS)
 
     @classmethod
     def of(cls, scores: NDArray[np.float64], labels: NDArray[np.float64]) -> Self:
         """`labels` `[n]` are NaN where they are not known."""
         known = ~np.isnan(labels)
         truth, said = labels[known], scores[known]
-        found = (losses(truth, said), truth, scores, said - truth)
-        return cls(*map(Moments.of, found))
+        loss, label, score, bias = map(Moments.of, (losses(truth, said), truth, scores, said - truth))
+        return cls(loss, label, score, bias, tuple(int((scores > cut).sum()) for cut in CUTS))
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Mapping[str, Any]]) -> Self:
-        return cls(**{name: Moments(**moments) for name, moments in data.items()})
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        moments = {name: Moments(**kept) for name, kept in data.items() if name != "above"}
+        return cls(**moments, above=tuple(data["above"]))
 
 
 def read(

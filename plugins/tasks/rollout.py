@@ -40,7 +40,7 @@ SAID = (
 )
 WORDS = {
     "word": Param("pause", enum=[word.value for word in Word], description=SAID),
-    "reason": Param("", type="string", description="Why; kept in the ledger"),
+    "reason": Param(None, type=["null", "string"], description="Why; kept in the ledger"),
 }
 
 
@@ -52,7 +52,7 @@ def steer(model: str) -> str:
     _, parts = open_model(model)
     context = get_current_context()
     by = str(context["dag_run"].triggering_user_name or "Airflow")
-    word, reason = context["params"]["word"], context["params"]["reason"]
+    word, reason = context["params"]["word"], context["params"]["reason"] or ""
     kept = {"controls": parts.controls(), "registry": parts.registry()}
     return steering.obey(model, Word(word), by, reason, **kept, now=datetime.now(UTC))
 

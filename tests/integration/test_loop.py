@@ -14,6 +14,7 @@ from rich.console import Console
 
 from include.local import processes, stack, story
 from include.local.rest import Airflow
+from include.ports import Routes
 from include.settings import Settings, from_env
 from include.wiring import Parts
 
@@ -162,9 +163,11 @@ def test_the_models_page_and_its_cards_are_shown_to_who_is_logged_in_and_to_nobo
         page = person.get(f"{root}/{MODEL}/").text
         cards = re.findall(r'href="(runs/[^"]+card\.html)"', page)
         reports = re.findall(r'href="(reports/[^"]+\.html)"', page)
+        rollouts = re.findall(r'href="(rollouts/[^"]+/)"', page)
         assert len(cards) == 3
+        assert len(set(rollouts)) == len(told.runs("rollout"))
         assert any("validation" in report for report in reports)
-        for path in (*cards, *reports):
+        for path in (*cards, *rollouts, *reports):
             assert person.get(f"{root}/{MODEL}/{path}").status_code == 200, path
         for wrong in (
             "reports/../../airflow/passwords.json",
@@ -175,8 +178,32 @@ def test_the_models_page_and_its_cards_are_shown_to_who_is_logged_in_and_to_nobo
         assert person.get(f"{root}/nobody/").status_code in (403, 404)
 
 
+def test_a_runs_tab_leads_to_its_evidence(told: Told) -> None:
+    trained, rolled_out = told.runs("train")[0]["dag_run_id"], told.runs("rollout")[0]["dag_run_id"]
+    tabs = {
+        f"{MODEL}.train/{trained}": "Trained on 2013-01-01",
+        f"{MODEL}.rollout/{rolled_out}": "rollout of version 1",
+        f"{MODEL}.data/{told.runs('data')[0]['dag_run_id']}": "Model versions",
+    }
+    with httpx.Client(headers={"Authorization": told.airflow.authorization}, follow_redirects=True) as person:
+        for tab, said in tabs.items():
+            assert said in person.get(f"{told.settings.airflow_url}/perennial/of/{tab}").text
+
+
+def test_a_button_of_the_models_page_sends_traffic_back_for_who_is_logged_in(told: Told) -> None:
+    steer, router = f"{told.settings.airflow_url}/perennial/{MODEL}/steer", Parts(told.settings).router()
+    router.apply(MODEL, Routes(canary=10))
+    said, token = {"word": "roll back", "reason": "too slow"}, {"Authorization": told.airflow.authorization}
+    assert httpx.post(steer, data=said).status_code == 401
+    assert httpx.post(steer, data=said, headers={**token, "Origin": "http://elsewhere.test"}).status_code == 403
+    assert httpx.post(steer, data={"word": "pause"}, headers=token).status_code == 409, "no rollout runs"
+    assert router.current(MODEL) == Routes(canary=10)
+    assert httpx.post(steer, data=said, headers={**token, "Origin": told.settings.airflow_url}).status_code == 303
+    assert router.current(MODEL) == Routes()
+    assert [(row["by"], row["reason"]) for row in told.ledger("word")] == [("admin", "too slow")]
+
+
 def test_a_rollback_needs_neither_airflow_nor_mlflow(told: Told) -> None:
-    from include.ports import Routes
     from include.stages import rollout
 
     controls = Parts(told.settings).controls()

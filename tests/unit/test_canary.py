@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from include.domain import power
-from include.domain.canary import Arm, Guards, Moments, Rollout, Span, Step, judge
-from include.domain.sequential import Means, Shares, limit
+from include.domain.canary import CUTS, Arm, Guards, Moments, Rollout, Span, Step, judge
+from include.domain.sequential import Largest, Means, Shares, limit
 from include.domain.verdict import Check, Outcome, Verdict
 
 PASS, FAIL, INCONCLUSIVE = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
@@ -129,6 +129,42 @@ def test_guards_on_means(seen: Span, failed: list[str]) -> None:
     verdict = judge(plan, [seen])
     assert [c.name for c in verdict.checks if c.outcome is FAIL] == failed
     assert verdict.outcome is (FAIL if failed else PASS)
+
+
+def scored(scores: np.ndarray, above: np.ndarray) -> Span:
+    """Challenger and champion with these scores."""
+    arms = [
+        Arm(len(x), 0, 0, score=Moments.of(x), above=[int((x > cut).sum()) for cut in CUTS]) for x in (scores, above)
+    ]
+    return Span(*arms)
+
+
+@pytest.mark.parametrize(
+    ("spread", "rows", "outcome"), [(0.1, 8000, PASS), (0.1, 300, INCONCLUSIVE), (0.12, 8000, PASS), (0.3, 8000, FAIL)]
+)
+def test_scores_of_the_same_mean_and_another_spread_are_told_apart(spread: float, rows: int, outcome: Outcome) -> None:
+    random = np.random.default_rng(4)
+    ours, theirs = (np.clip(random.normal(0.5, s, rows), 0, 1) for s in (spread, 0.1))
+    guards = Guards(error_rate=None, slow_share=None, score_shift=0.1)
+    seen = check(judge(replace(PLAN, guards=guards), [scored(ours, theirs)]), "score_shift")
+    assert seen.outcome is outcome, seen.sentence
+    assert "apart from the champion's" in seen.sentence
+
+
+def test_shares_that_are_apart_by_the_margin_are_rarely_called_within_or_beyond_it_however_often_one_looks() -> None:
+    within = beyond = 0
+    for run in range(60):
+        random = np.random.default_rng(run)
+        counts = [random.binomial(300, share, (20, 3)).cumsum(axis=0).astype(float) for share in (0.3, 0.2)]
+        requests = np.arange(300.0, 6001, 300)[:, None]
+        looks = [
+            Largest([Shares(ours[[cut]], n, theirs[[cut]], n) for cut in range(3)])
+            for ours, theirs, n in zip(*counts, requests, strict=True)
+        ]
+        within += any(seen.log_e(0.1, -1, 0.1) >= np.log(20) for seen in looks)
+        beyond += any(seen.log_e(0.1, 1, 0.1) >= np.log(20) for seen in looks)
+    assert within <= 3
+    assert beyond <= 3
 
 
 def test_a_click_through_rate_that_falls_is_said_as_it_is() -> None:
