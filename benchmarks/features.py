@@ -34,10 +34,12 @@ def generate(folder: Path, rows: int) -> None:
 def ours(folder: Path) -> float:
     """Seconds for all three stages over the folder's days, imports not counted."""
     from include.adapters.delta import DeltaTables
+    from include.adapters.duckdb import DuckDB
     from include.adapters.expectations import GreatExpectations
     from include.adapters.records import JsonRecords
     from include.adapters.sources import FileSource
     from include.domain.windows import Window, parse
+    from include.online.store import open_store
     from include.spec import Source
     from include.specs import find
     from include.stages import features, landing, validation
@@ -52,7 +54,7 @@ def ours(folder: Path) -> float:
         windows = [Window(start, start + timedelta(days=1)) for start in starts]
         landing.land(spec, windows, FileSource(spec.source, at), tables, records, "run")
         validation.validate(spec, windows, tables, GreatExpectations(spec, at / "pages"), records, "run")
-        features.build(spec, windows, tables, records, "run")
+        features.build(spec, windows, tables, records, "run", engine=DuckDB(), store=open_store(home, spec.name))
         return time.perf_counter() - begun
 
 

@@ -1,6 +1,6 @@
 """What the stages need from the world, as plain nouns; `adapters` say how, `wiring` says which."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from include.domain.known import LandedSums
 from include.domain.verdict import Verdict
 from include.domain.windows import Window
 
@@ -130,6 +131,13 @@ class Tables(Protocol):
         """The newest version; None when there is no table."""
 
 
+class Engine(Protocol):
+    """Runs an expression of Ibis over a table's windows."""
+
+    def collect(self, tables: Tables, table: str, windows: Sequence[Window], of: Callable[[Any], Any]) -> pa.Table:
+        """The rows of `of(table)`, in any order."""
+
+
 @dataclass(frozen=True)
 class Profile:
     """A landed window in numbers, by name; None where one cannot be said (no earlier window, no label yet).
@@ -169,8 +177,13 @@ class Served:
 class Probe(Protocol):
     """Starts the real model server on an artifact, for a moment and for nobody else."""
 
-    def serve(self, model: str, artifact: Reference, rows: Sequence[Mapping[str, Any]]) -> Served:
-        """Its answers to these rows, one request a row. Raises Unavailable with the server's own words."""
+    def serve(
+        self, model: str, artifact: Reference, rows: Sequence[Mapping[str, Any]], past: Sequence[LandedSums] = ()
+    ) -> Served:
+        """Its answers to these rows, one request a row, from an online store that holds `past`.
+
+        Raises Unavailable with the server's own words.
+        """
 
 
 class Launcher(Protocol):

@@ -17,6 +17,7 @@ class Settings:
     models: Path = ROOT / "include" / "models"  #: the folder of the specs
     host: str = "127.0.0.1"
     model: str = "flights"  #: the model that the embedded slots serve
+    online: str = ""  #: the online store: `redis://…`, or a folder; one under the home when empty
     airflow_port: int = 8080
     mlflow_port: int = 5000
     gateway_port: int = 8088
@@ -82,6 +83,11 @@ class Settings:
     def reports(self) -> Path:
         """Pages for people: Data Docs, drift reports, model cards."""
         return self.home / "reports"
+
+    @property
+    def online_store(self) -> str:
+        """Where the servers look up what is known of the past: `<folder>/<model>.db`, or Redis."""
+        return self.online or str(self.home / "online")
 
     @property
     def gateway(self) -> Path:

@@ -20,6 +20,8 @@ from include.domain.quality import Quality
 from include.domain.retraining import Retraining
 from include.domain.signal import NAMES
 from include.domain.simple import Simple
+from include.domain.transforms import Transform
+from include.domain.transforms import faults as faults_of_transforms
 from include.domain.windows import Grain
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
@@ -81,6 +83,7 @@ class Columns(Section):
 class Features(Section):
     time_parts: tuple[str, ...] = ()
     min_frequency: int = Field(default=20, ge=1)
+    transforms: tuple[Transform, ...] = ()
     aggregates: Aggregates = Aggregates()
 
     @field_validator("time_parts")
@@ -242,10 +245,13 @@ class ModelSpec(Section):
     schedule: Schedule
 
     @model_validator(mode="after")
-    def _aggregates_of_columns(self) -> Self:
+    def _made_of_columns(self) -> Self:
         columns = self.columns
         if found := list(faults(self.features.aggregates, columns.categorical, (columns.label, *columns.outcomes))):
             raise ValueError(f"features.aggregates: {'; '.join(found)}")
+        taken = (*columns.categorical, *self.features.time_parts)
+        if found := list(faults_of_transforms(self.features.transforms, columns.numeric, taken)):
+            raise ValueError("; ".join(f"features.transforms.{fault}" for fault in found))
         return self
 
     @model_validator(mode="after")
@@ -273,7 +279,7 @@ class ModelSpec(Section):
 
     @property
     def numeric(self) -> tuple[str, ...]:
-        """The model's numbers: those of a raw row, then the aggregates."""
+        """The numbers of the features table: those of a raw row, then the aggregates."""
         return (*self.columns.numeric, *self.features.aggregates.features)
 
     @property

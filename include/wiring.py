@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from include.domain.course import Course
+from include.online.store import OnlineStore, open_store
 from include.ports import (
+    Engine,
     Launcher,
     Ledger,
     PredictionLog,
@@ -52,6 +54,14 @@ class Parts:
         from include.adapters.delta import DeltaTables
 
         return DeltaTables(self.settings.tables / model)
+
+    def engine(self) -> Engine:
+        from include.adapters.duckdb import DuckDB
+
+        return DuckDB()
+
+    def online(self, spec: ModelSpec) -> OnlineStore:
+        return open_store(self.settings.online_store, spec.name)
 
     def validator(self, spec: ModelSpec) -> Validator:
         from include.adapters.expectations import GreatExpectations

@@ -15,6 +15,8 @@ import numpy as np
 import psutil
 
 from include.domain.errors import Unavailable
+from include.domain.known import LandedSums
+from include.online.store import open_store
 from include.ports import Reference, Served
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,9 +30,16 @@ class ServerProbe:
         """`patience` in seconds until the server must be ready."""
         self._patience = patience
 
-    def serve(self, model: str, artifact: Reference, rows: Sequence[Mapping[str, Any]]) -> Served:
+    def serve(
+        self, model: str, artifact: Reference, rows: Sequence[Mapping[str, Any]], past: Sequence[LandedSums] = ()
+    ) -> Served:
         """Its answers to these rows, one request a row. Raises Unavailable with the server's own words."""
-        with tempfile.TemporaryDirectory() as folder, _started(model, artifact, Path(folder)) as (process, url):
+        with tempfile.TemporaryDirectory() as folder:
+            open_store(f"{folder}/online", model).land(past, oldest="")
+            return self._served(model, artifact, rows, folder)
+
+    def _served(self, model: str, artifact: Reference, rows: Sequence[Mapping[str, Any]], folder: str) -> Served:
+        with _started(model, artifact, Path(folder)) as (process, url):
             with httpx.Client(base_url=url, timeout=10, trust_env=False) as client:
                 self._await_ready(client, process, Path(folder) / "said")
                 for row in rows[:WARM_UP]:
@@ -57,6 +66,7 @@ def _started(model: str, artifact: Reference, folder: Path) -> Iterator[tuple[su
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "include.server", "--slot", "probe", "--model", model, "--artifact", artifact.uri]
     command += ["--digest", artifact.digest, "--host", HOST, "--port", str(port), "--log", str(folder / "log")]
+    command += ["--store", str(folder / "online")]
     with (folder / "said").open("wb") as said:
         process = subprocess.Popen([*command, "--drain", "0"], cwd=ROOT, stdout=said, stderr=said)
     try:

@@ -1,25 +1,22 @@
 """What was known of an entity before an event: sums by hour, added up as of the event's time.
 
 An outcome counts in the hour in which it became known. An event at time t sees the hours that had ended `lead` before t, and
-so never its own outcome or a later one, whenever it is computed. Training and serving call `History.as_of` alike.
+so never its own outcome or a later one, whenever it is computed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from include.domain.encoding import as_text
+from include.domain.texts import BETWEEN, as_text
 
-#: Bits of a key that hold the hour since 1970: enough until the year 3883; the entity's number stands above them.
-HOUR_BITS = 24
-BETWEEN = "|"
 HOUR = timedelta(hours=1)
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
@@ -42,6 +39,16 @@ class Group:
     @property
     def outcomes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys([*self.mean, *self.last]))
+
+    @cached_property
+    def hours(self) -> tuple[int, ...]:
+        """The spans."""
+        return tuple(_hours(span) for span in self.over)
+
+    @cached_property
+    def places_of_last(self) -> tuple[int, ...]:
+        """Of `last` among `outcomes`."""
+        return tuple(self.outcomes.index(outcome) for outcome in self.last)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -76,50 +83,9 @@ class Aggregates:
         """For events at `times` (epoch seconds) the hour, since 1970, before which all is seen."""
         return (times - int(self.lead.total_seconds())) // 3600
 
-
-class History:
-    """One group's sums by entity and hour, ready to be added up.
-
-    `entities` `[m]` and `hours` `[m]` (since 1970) in any order; for each outcome `counts`, `sums` and `lasts` `[m]`: how
-    many values were known, their sum, and the newest of that hour. The same entity and hour may occur more than once.
-    """
-
-    def __init__(
-        self, entities: Sequence[str], hours: Ints, counts: Mapping[str, Floats], sums: Mapping[str, Floats],
-        lasts: Mapping[str, Floats],
-    ) -> None:  # fmt: skip
-        names, codes = np.unique(np.asarray(entities, dtype=object).astype(str), return_inverse=True)
-        keys = (codes.astype(np.int64) << HOUR_BITS) | hours
-        order = np.argsort(keys, kind="stable")
-        self._codes = {str(name): n for n, name in enumerate(names)}
-        self._keys = keys[order]
-        self._counts = {name: _running(values[order]) for name, values in counts.items()}
-        self._sums = {name: _running(values[order]) for name, values in sums.items()}
-        self._lasts = {name: values[order] for name, values in lasts.items()}
-
-    def as_of(self, group: Group, entities: Sequence[str | None], before: Ints) -> dict[str, Floats]:
-        """The group's features `[n]` of entities, each as of an hour; NaN where nothing was known."""
-        known = np.array(
-            [self._codes.get(entity, -1) if entity is not None else -1 for entity in entities], dtype=np.int64
-        )
-        end = np.searchsorted(self._keys, (known << HOUR_BITS) | before)
-        starts = {span: np.searchsorted(self._keys, (known << HOUR_BITS) | np.maximum(before - _hours(span), 0))
-                  for span in group.over}  # fmt: skip
-        found: dict[str, Floats] = {}
-        for outcome in group.mean:
-            for span, start in starts.items():
-                count = self._counts[outcome][end] - self._counts[outcome][start]
-                total = self._sums[outcome][end] - self._sums[outcome][start]
-                mean = np.divide(total, count, out=np.full(len(end), np.nan), where=count > 0)
-                found[f"{outcome}_mean_{group.name}_{span_name(span)}"] = mean
-        if group.rows:
-            counts = self._counts[group.outcomes[0]]
-            found |= {f"rows_{group.name}_{span_name(s)}": counts[end] - counts[start] for s, start in starts.items()}
-        for outcome in group.last:
-            fresh = end > starts[max(group.over)]
-            newest = self._lasts[outcome][np.maximum(end - 1, 0)] if len(self._keys) else np.full(len(end), np.nan)
-            found[f"{outcome}_last_{group.name}"] = np.where(fresh, newest, np.nan)
-        return found
+    def hour(self, time: float) -> int:
+        """The same of one event."""
+        return (int(time) - int(self.lead.total_seconds())) // 3600
 
 
 def entity(row: Mapping[str, Any], by: Sequence[str]) -> str | None:
@@ -135,7 +101,10 @@ def span_name(span: timedelta) -> str:
 
 def faults(aggregates: Aggregates, categorical: Sequence[str], outcomes: Sequence[str]) -> Iterator[str]:
     """What is wrong with the section, given a spec's columns."""
+    names = [group.name for group in aggregates.groups]
     for n, group in enumerate(aggregates.groups):
+        if names.index(group.name) < n:
+            yield f"groups.{n}.by: {', '.join(group.by)} has a group already: put all its spans and outcomes there"
         if unknown := [c for c in group.by if c not in categorical]:
             yield f"groups.{n}.by: {', '.join(unknown)}: not a categorical column"
         if unknown := [o for o in group.outcomes if o not in outcomes]:
@@ -148,7 +117,3 @@ def faults(aggregates: Aggregates, categorical: Sequence[str], outcomes: Sequenc
 
 def _hours(span: timedelta) -> int:
     return int(span / HOUR)
-
-
-def _running(values: Floats) -> Floats:
-    return np.concatenate([[0.0], np.cumsum(values)])

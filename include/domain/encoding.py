@@ -7,13 +7,17 @@ exported model scales them itself. So training and serving cannot disagree.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
+
+from include.domain.texts import as_number, as_text, shown
+from include.domain.transforms import Transform
 
 MISSING = 0
 UNKNOWN = 1
@@ -38,8 +42,8 @@ Columns = Mapping[str, Sequence[Any]]
 class Encoding:
     """Fitted on training windows alone, stored with the model as `encoding.json`.
 
-    `categorical` and `numeric` name the model's fields in order (the time parts are the last of the categorical ones);
-    `vocabulary[field][text]` is an id from 2; `knots[field]` are the field's quantiles, ascending.
+    `categorical` and `numeric` name the model's fields in order: columns, then transforms of them; the parts of the time are
+    the last of the categorical ones. `vocabulary[field][text]` is an id from 2; `knots[field]` are its quantiles, ascending.
     """
 
     time: str
@@ -49,6 +53,18 @@ class Encoding:
     numeric: tuple[str, ...]
     vocabulary: Mapping[str, Mapping[str, int]]
     knots: Mapping[str, tuple[float, ...]]
+    transforms: tuple[Transform, ...] = ()
+
+    @cached_property
+    def made(self) -> Mapping[str, Transform]:
+        """The transforms by name."""
+        return {transform.name: transform for transform in self.transforms}
+
+    def sources(self, field: str) -> tuple[str, ...]:
+        """The raw columns of which a field is made."""
+        if field in self.time_parts:
+            return (self.time,)
+        return self.made[field].of if field in self.made else (field,)
 
     @property
     def sizes(self) -> list[int]:
@@ -68,9 +84,15 @@ class Encoding:
             ids[:, i] = [MISSING if text is None else vocabulary.get(text, UNKNOWN) for text in texts]
         numbers = np.full((rows, len(self.numeric)), np.nan, dtype=np.float32)
         for i, field in enumerate(self.numeric):
-            if field in columns:
+            if field in self.made:
+                numbers[:, i] = as_numbers(field, self._transformed(field, columns, rows))
+            elif field in columns:
                 numbers[:, i] = as_numbers(field, columns[field])
         return ids, numbers
+
+    def _transformed(self, field: str, columns: Columns, rows: int) -> list[Any]:
+        transform = self.made[field]
+        return [transform(v) for v in zip(*(columns.get(c, [None] * rows) for c in transform.of), strict=True)]
 
     def _texts(self, field: str, columns: Columns, rows: int) -> Iterable[str | None]:
         if field in self.time_parts:
@@ -78,6 +100,8 @@ class Encoding:
                 return time_part(field, columns.get(self.time, [None] * rows), self.zone)
             except ValueError as fault:
                 raise ValueError(f"{self.time}: {fault}") from None
+        if field in self.made:
+            return self._transformed(field, columns, rows)
         return map(as_text, columns[field]) if field in columns else [None] * rows
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,6 +110,7 @@ class Encoding:
             "categorical": list(self.categorical), "numeric": list(self.numeric),
             "vocabulary": {f: dict(v) for f, v in self.vocabulary.items()},
             "knots": {f: list(k) for f, k in self.knots.items()},
+            "transforms": [asdict(transform) for transform in self.transforms],
         }  # fmt: skip
 
     @classmethod
@@ -94,22 +119,28 @@ class Encoding:
             time=data["time"], zone=data["zone"], time_parts=tuple(data["time_parts"]),
             categorical=tuple(data["categorical"]), numeric=tuple(data["numeric"]),
             vocabulary=data["vocabulary"], knots={f: tuple(k) for f, k in data["knots"].items()},
+            transforms=tuple(Transform(**made) for made in data.get("transforms", ())),
         )  # fmt: skip
 
 
 class RowEncoder:
     """`Encoding.encode` for one row at a time: the same values at a tenth of its cost for a single row.
 
-    A row is given as its values in the order of `fields`: the time, the categorical columns, the numeric ones.
+    A row is given as its values in the order of `fields`: the time, the categorical columns, the numeric ones, but for
+    those that somebody else finds (`looked_up`, the last of them).
     """
 
-    def __init__(self, encoding: Encoding) -> None:
-        vocabularies = encoding.vocabulary
-        named = [f for f in encoding.categorical if f not in encoding.time_parts]
-        self.fields = (encoding.time, *named, *encoding.numeric)
+    def __init__(self, encoding: Encoding, looked_up: Sequence[str] = ()) -> None:
+        vocabularies, made = encoding.vocabulary, encoding.made
+        named = [f for f in encoding.categorical if f not in encoding.time_parts and f not in made]
+        numeric = [f for f in encoding.numeric if f not in made and f not in looked_up]
+        self.fields = (encoding.time, *named, *numeric)
         self._columns = [vocabularies[f] for f in named]
-        self._parts = [(TIME_PARTS[f], vocabularies[f]) for f in encoding.categorical[len(named) :]]
-        self._time, self._zone, self._numeric = encoding.time, ZoneInfo(encoding.zone), encoding.numeric
+        self._parts = [(TIME_PARTS[f], vocabularies[f]) for f in encoding.time_parts]
+        self._time, self._zone, self._numeric = encoding.time, ZoneInfo(encoding.zone), numeric
+        placed = [(t, [self.fields.index(c) for c in t.of]) for t in encoding.transforms]
+        self._classes = [(t, places, vocabularies[t.name]) for t, places in placed if not t.is_number]
+        self._numbers = [(t, places) for t, places in placed if t.is_number]
         self._remembered: dict[str, list[int]] = {}
 
     def __call__(self, values: Sequence[Any]) -> tuple[list[int], list[float]]:
@@ -118,12 +149,18 @@ class RowEncoder:
         for vocabulary, value in zip(self._columns, values[1:], strict=False):
             text = value if type(value) is str and value else as_text(value)
             ids.append(MISSING if text is None else vocabulary.get(text, UNKNOWN))
+        for transform, places, vocabulary in self._classes:
+            text = transform([values[p] for p in places])
+            ids.append(MISSING if text is None else vocabulary.get(text, UNKNOWN))
         if self._parts:
             ids += self._time_ids(values[0])
         numbers = []
         for field, value in zip(self._numeric, values[1 + len(self._columns) :], strict=True):
-            number = value if type(value) is float else _number(field, value)
+            number = value if type(value) is float else as_number(field, value)
             numbers.append(number if -INFINITE < number < INFINITE else math.nan)
+        for transform, places in self._numbers:
+            number = transform([values[p] for p in places])
+            numbers.append(math.nan if number is None else number)
         return ids, numbers
 
     def _time_ids(self, value: Any) -> list[int]:
@@ -146,28 +183,20 @@ class RowEncoder:
 
 def fit(
     columns: Columns, *, time: str, zone: str, time_parts: Sequence[str], categorical: Sequence[str],
-    numeric: Sequence[str], min_frequency: int,
+    numeric: Sequence[str], min_frequency: int, transforms: Sequence[Transform] = (), looked_up: Sequence[str] = (),
 ) -> Encoding:  # fmt: skip
-    """The encoding of these rows: values seen `min_frequency` times or more by count, each number's quantiles."""
-    fields = (*categorical, *time_parts)
-    blank = Encoding(time, zone, tuple(time_parts), fields, tuple(numeric), {}, {})
+    """The encoding of these rows: values seen `min_frequency` times or more by count, each number's quantiles.
+
+    `looked_up` are numeric columns that a server finds by itself; they are the model's last.
+    """
+    classes, numbers = ([t.name for t in transforms if t.is_number is kind] for kind in (False, True))
+    fields, measured = (*categorical, *classes, *time_parts), (*numeric, *numbers, *looked_up)
+    blank = Encoding(time, zone, tuple(time_parts), fields, measured, {}, {}, tuple(transforms))
     rows = len(next(iter(columns.values())))
     vocabulary = {f: _vocabulary(blank._texts(f, columns, rows), min_frequency) for f in fields}
-    knots = {f: _knots(as_numbers(f, columns[f])) for f in numeric}
-    return Encoding(time, zone, tuple(time_parts), fields, tuple(numeric), vocabulary, knots)
-
-
-def as_text(value: Any) -> str | None:
-    """The one spelling of a category: `1`, `1.0` and `"1"` are the same; None, NaN and "" are missing."""
-    if value is None or value == "" or value != value:  # noqa: PLR0124 (NaN of any kind)
-        return None
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool | np.bool_):
-        return "true" if value else "false"
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    return str(value)
+    made = {f: blank._transformed(f, columns, rows) for f in numbers}
+    knots = {f: _knots(as_numbers(f, made.get(f, columns.get(f, ())))) for f in measured}
+    return replace(blank, vocabulary=vocabulary, knots=knots)
 
 
 def as_numbers(field: str, values: Sequence[Any]) -> NDArray[np.float32]:
@@ -176,9 +205,9 @@ def as_numbers(field: str, values: Sequence[Any]) -> NDArray[np.float32]:
         try:
             numbers = np.asarray(values, dtype=np.float32)
         except (TypeError, ValueError, OverflowError):
-            numbers = np.array([_number(field, v) for v in values], dtype=np.float32)
+            numbers = np.array([as_number(field, v) for v in values], dtype=np.float32)
     if numbers.ndim != 1:
-        raise ValueError(f"{field}: {_shown(values[0])} is not a number")
+        raise ValueError(f"{field}: {shown(values[0])} is not a number")
     return np.where(np.isfinite(numbers), numbers, np.float32(np.nan))
 
 
@@ -198,23 +227,8 @@ def as_time(value: Any) -> datetime:
             return datetime.fromtimestamp(value, UTC)
         at = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
     except (ValueError, OverflowError, OSError):
-        raise ValueError(f"{_shown(value)} is not an ISO time or epoch seconds") from None
+        raise ValueError(f"{shown(value)} is not an ISO time or epoch seconds") from None
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at
-
-
-def _number(field: str, value: Any) -> float:
-    if value is None or value == "":
-        return math.nan
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{field}: {_shown(value)} is not a number") from None
-
-
-def _shown(value: Any) -> str:
-    """The value for a message, cut where it is hostile."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def _vocabulary(texts: Iterable[str | None], min_frequency: int) -> dict[str, int]:

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from include.domain import statistics
-from include.domain.encoding import as_text
 from include.domain.statistics import Floats
+from include.domain.texts import as_text
 from include.domain.verdict import Check, Outcome
 
 #: A numeric column with more distinct values than this is cut at its quartiles.

@@ -14,6 +14,8 @@ import polars as pl
 
 from include import settings
 from include.domain.errors import UserMistake
+from include.domain.known import Outcome
+from include.domain.windows import label
 
 ZONE = "America/New_York"
 LATE_MINUTES = 15
@@ -23,6 +25,8 @@ STALE = timedelta(hours=3)
 WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
 #: What is known only when the flight has arrived.
 OUTCOMES = ("late", "arr_delay", "arrived")
+#: Whose past the outcomes tell of.
+ENTITIES = ("carrier", "origin", "dest", "tailnum", "flight", "dep_hour")
 #: The seed of `spoil`.
 WRONG = 13
 #: Destinations that the package's `airports.csv` leaves out.
@@ -67,6 +71,19 @@ def requests(start: date, end: date) -> list[dict[str, Any]]:
     known = recorded(data_folder()).drop(OUTCOMES)
     due = known.filter(pl.col("departure").is_between(_midnight(start), _midnight(end), closed="left"))
     return due.with_columns(pl.col("departure").dt.to_string("iso:strict")).to_dicts()
+
+
+def outcomes(start: date, end: date) -> list[Outcome]:
+    """What came of the flights of `[start, end)`, in the order in which it became known."""
+    due = recorded(data_folder()).filter(
+        pl.col("departure").is_between(_midnight(start), _midnight(end), closed="left")
+    )
+    return [
+        Outcome(row["flight_id"], label(row["window"]), int(row["arrived"].timestamp()),
+                {name: row[name] for name in ENTITIES}, {name: float(row[name]) for name in OUTCOMES[:2]})
+        for row in due.drop_nulls("arrived").sort("arrived", "flight_id")
+        .with_columns(window=pl.col("departure").dt.truncate("1d")).to_dicts()
+    ]  # fmt: skip
 
 
 def recorded(data: Path) -> pl.DataFrame:

@@ -3,14 +3,22 @@
 import asyncio
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 from zlib import crc32
 
 import aiohttp
+
+from include.domain.aggregates import Aggregates
+from include.domain.known import Outcome
+from include.online.store import OnlineStore
+
+Row = Mapping[str, Any]
 
 #: Requests under way at once: enough to keep two slots' batches filled, few enough to leave the cores to the stack.
 CONNECTIONS = 16
@@ -29,13 +37,32 @@ class Tally:
         return self.failed.total()
 
 
+class Stream:
+    """Tells the online store what became known, as a consumer of a stream of outcomes would: all that a row can see, before
+    it is sent."""
+
+    def __init__(self, store: OnlineStore, outcomes: Sequence[Outcome], aggregates: Aggregates, time: str) -> None:
+        """`outcomes` in the order in which they became known; `time` names the rows' time."""
+        self._store, self._outcomes, self._aggregates, self._time = store, outcomes, aggregates, time
+        self._told, self._hour = 0, -1
+
+    def __call__(self, row: Row) -> None:
+        hour = self._aggregates.hour(datetime.fromisoformat(row[self._time]).timestamp())
+        if hour > self._hour:
+            known = bisect_left(self._outcomes, hour * 3600, key=lambda outcome: outcome.known)
+            self._store.add(self._outcomes[self._told : known])
+            self._told, self._hour = max(self._told, known), hour
+
+
 class Replay:
     """Sends rows from a thread of its own until they or the caller's patience end; `rate` is requests a second."""
 
-    def __init__(self, url: str, rows: Iterable[Mapping[str, Any]], rate: float, key: str) -> None:
-        """`key` names the column that keeps a caller with one model."""
+    def __init__(
+        self, url: str, rows: Iterable[Mapping[str, Any]], rate: float, key: str, before: Callable[[Row], None]
+    ) -> None:
+        """`key` names the column that keeps a caller with one model; `before` is called before each row is sent."""
         self.tally = Tally()
-        self._url, self._rows, self._rate, self._key = f"{url}/predict", iter(rows), rate, key
+        self._url, self._rows, self._rate, self._key, self._before = f"{url}/predict", iter(rows), rate, key, before
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._send_all()), daemon=True, name="replay")
 
@@ -69,6 +96,7 @@ class Replay:
         for n, row in enumerate(self._rows):
             if self._stop.is_set():
                 return
+            self._before(row)
             yield begun + n / self._rate, row
 
     async def _send(self, session: aiohttp.ClientSession, row: Mapping[str, Any]) -> None:

@@ -70,6 +70,7 @@ def environment(settings: Settings) -> dict[str, str]:
     own = {f"PERENNIAL_{name.upper()}": str(value) for name, value in asdict(settings).items()}
     return {
         **given, **own,
+        "PERENNIAL_ONLINE": settings.online_store,
         "PATH": f"{BIN}{os.pathsep}{inherited().get('PATH', os.defpath)}",
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",

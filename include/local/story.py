@@ -12,9 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from include.domain.errors import Unavailable, UserMistake
 from include.local import chronicle, flights, processes, stack
-from include.local.replay import Replay
+from include.local.replay import Replay, Stream
 from include.local.rest import Airflow
 from include.settings import Settings
+from include.specs import find
 from include.stages import standing
 from include.wiring import Parts
 
@@ -88,6 +89,7 @@ class Story:
         self.settings, self.airflow, self.progress = settings, airflow, progress
         self.timed: list[chronicle.Timed] = []
         self.champion = False
+        self.stream = self.arrivals()
 
     def tell(self) -> None:
         self.airflow.await_dags({f"{MODEL}.{family}" for family in ("data", "train", "rollout", "watch")})
@@ -122,6 +124,12 @@ class Story:
         shutil.rmtree(inbox)
         self.land(WINTER[0], SPRING[1])
 
+    def arrivals(self) -> Stream:
+        """Flights that land while others are asked about: their delays reach the online store as they happen."""
+        spec = find(MODEL, self.settings.models)
+        outcomes = flights.outcomes(SPRING[0].date(), (SPRING[1] + MONTHS).date())
+        return Stream(Parts(self.settings).online(spec), outcomes, spec.features.aggregates, spec.columns.time)
+
     def land(self, start: datetime, end: datetime) -> None:
         flights.deliver(self.settings.home / "inbox" / MODEL, start.date(), end.date())
         conf = {"start": start.isoformat(), "end": end.isoformat()}
@@ -138,13 +146,14 @@ class Story:
             self.say("the challenger was not released; its reasons are in the table below")
             return
         rows = flights.requests(today.date(), (today + MONTHS).date())
-        with Replay(self.settings.gateway_url, rows, STEADY, KEY):
+        with Replay(self.settings.gateway_url, rows, STEADY, KEY, self.stream):
             self.champion = self.follow("rollout", self.await_run("rollout", known)) == "success" or self.champion
 
     def live(self, start: datetime, end: datetime) -> None:
         """Send the span's flights through the gateway, as fast as two cores answer them."""
         begun = time.monotonic()
-        with Replay(self.settings.gateway_url, flights.requests(start.date(), end.date()), FAST, KEY) as replay:
+        rows = flights.requests(start.date(), end.date())
+        with Replay(self.settings.gateway_url, rows, FAST, KEY, self.stream) as replay:
             task = self.progress.add_task("flights answered live", total=None)
             while replay.running:
                 self.progress.update(task, completed=replay.tally.sent)

@@ -5,6 +5,7 @@ import asyncio
 import logging
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
+from include.online.store import open_store
 from include.server.app import App
 from include.server.batching import Queue
 from include.server.feedback import Feedback
@@ -43,6 +45,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--grpc-port", type=int, help="speak the inference protocol over gRPC too, here (needs grpcio)")
     parser.add_argument("--log", type=Path, required=True, help="folder of the prediction log: <log>/<model>/<slot>/")
+    parser.add_argument("--store", help="the online store of aggregates: a folder or redis://host:port/number")
     parser.add_argument("--threads", type=int, default=1, help="threads of one inference")
     parser.add_argument("--max-requests", type=int, default=Bounds.requests, help="under way at once; more get 503")
     parser.add_argument("--max-queue", type=int, default=Queue.rows, help="rows that wait; with more come 503s")
@@ -70,7 +73,8 @@ async def serve(options: argparse.Namespace) -> None:
     bounds = Bounds(options.max_body, options.max_requests, options.body_seconds, options.max_rows, token)
     queue = Queue(options.max_queue, options.deadline)
     slot = Slot(options.slot, options.model, _source(options), limits=limits, queue=queue, cached=options.cache,
-                metrics=metrics, memory=folder / "serving.json")  # fmt: skip
+                metrics=metrics, memory=folder / "serving.json",
+                open_store=options.store and partial(open_store, options.store, options.model))  # fmt: skip
     log = PredictionLog(folder, options.slot, metrics)
     service = Service(slot, log, metrics, bounds)
     app = App(service, Feedback(options.log / options.model / "feedback"))

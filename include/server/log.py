@@ -1,7 +1,7 @@
 """The prediction log: one line a row, written by a thread of its own so that no request waits for a disk."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ EVERY = 0.25
 MAX_WAITING = 100_000
 #: Rows turned into text, or counted, at once; short, because the interpreter serves no request meanwhile.
 CHUNK, COUNTED = 64, 512
+
+
+_json = msgspec.json.Encoder().encode
 
 
 class Line(msgspec.Struct, gc=False):
@@ -96,8 +99,18 @@ class PredictionLog:
             key, when, row = None, None, infer.features(model, entry.encoded)
         else:
             key, when = model.rows.key(row), model.rows.time(row)
+            row = _with_aggregates(model, entry.encoded[1], row)
         return Line(entry.id, entry.at, model.version, self._slot, key, when, row, entry.score, entry.ms)
 
 
 def _chunks(entries: list[Entry], size: int) -> Iterator[list[Entry]]:
     return (entries[start : start + size] for start in range(0, len(entries), size))
+
+
+def _with_aggregates(model: Model, numbers: Sequence[float], row: Any) -> Any:
+    """A row as it was sent, and what was looked up for it: one JSON object of both."""
+    names = model.rows.looked_up
+    if not names:
+        return row
+    found = _json(dict(zip(names, numbers[-len(names) :], strict=True)))
+    return msgspec.Raw(_json(row)[:-1] + b"," + found[1:])

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,16 @@ import msgspec
 import numpy as np
 import onnxruntime as ort
 
+from include.domain.aggregates import Aggregates
 from include.domain.encoding import Encoding
 from include.domain.errors import Corrupt, Unavailable
+from include.online.store import OnlineStore
 from include.server.answers import Refused
 from include.server.rows import Rows
 
 Encoded = tuple[list[int], list[float]]
+#: Opens the online store anew; None where there is none.
+Open = Callable[[], OnlineStore] | None
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,11 @@ class Model:
         return scores
 
 
-def load(named: Named, limits: Limits) -> Model:
-    """The version, every file's digest checked and the examples scored. Raises Corrupt or Unavailable."""
+def load(named: Named, limits: Limits, open_store: Open = None) -> Model:
+    """The version, every file's digest checked and the examples scored. Raises Corrupt or Unavailable.
+
+    Its aggregates come from a store of its own, so that it has read all by the time it serves.
+    """
     begun = time.perf_counter()
     manifest, folder = _manifest(named)
     files = {name: _checked(folder, name, entry) for name, entry in manifest["files"].items()}
@@ -70,7 +78,10 @@ def load(named: Named, limits: Limits) -> Model:
         encoding = Encoding.from_dict(json.loads(files["encoding.json"]))
         examples = json.loads(files["examples.json"])
         session = _session(files[manifest.get("graph", "model.onnx")], limits.threads)
-        rows = Rows(encoding, manifest["columns"]["keys"], limits.max_rows, limits.lenient)
+        aggregates = msgspec.convert(manifest["columns"].get("aggregates", {}), Aggregates)
+        store = open_store() if open_store is not None and aggregates.groups else None
+        rows = Rows(encoding, manifest["columns"]["keys"], limits.max_rows, limits.lenient,
+                    aggregates=aggregates, store=store)  # fmt: skip
     except (KeyError, TypeError, ValueError) as fault:
         raise Corrupt(f"{named.uri}: {type(fault).__name__}: {_line(fault)}") from None
     _check_inputs(named, encoding, session)

@@ -6,14 +6,21 @@ from typing import Annotated, Any
 
 import msgspec
 
-from include.domain.encoding import Encoding, RowEncoder, as_text, as_time
+from include.domain.aggregates import Aggregates
+from include.domain.encoding import REMEMBERED, Encoding, RowEncoder, as_time
+from include.domain.texts import as_text
+from include.online.store import OnlineStore
 from include.server.answers import Refused, unreadable
+from include.server.lookups import Lookups
 
 #: Characters of one text value; a category longer than this is a mistake, and every value is logged.
 MAX_TEXT = 1024
 
 Value = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)] | int | float | bool | None
 Time = Annotated[str, msgspec.Meta(max_length=64)] | int | float | None
+
+#: A model may use no aggregate of the past.
+NONE = Aggregates()
 
 _ENVELOPE = re.compile(rb'\s*\{\s*"rows"')
 
@@ -23,14 +30,20 @@ class Rows:
 
     Every feature must be there, null where its value is not known; so must the time where the model uses its parts. The
     keys may be there. Anything else is refused, unless `lenient`, which drops it: that is for adding a feature, which
-    callers must send before the model that knows it takes over.
+    callers must send before the model that knows it takes over. Aggregates of the past are looked up, never sent.
     """
 
-    def __init__(self, encoding: Encoding, keys: Sequence[str], max_rows: int, lenient: bool = False) -> None:
-        self._encode = RowEncoder(encoding)
+    def __init__(
+        self, encoding: Encoding, keys: Sequence[str], max_rows: int, lenient: bool = False, *,
+        aggregates: Aggregates = NONE, store: OnlineStore | None = None,
+    ) -> None:  # fmt: skip
+        self._encode = RowEncoder(encoding, aggregates.features)
         self._width = len(self._encode.fields)
+        self.looked_up = aggregates.features
+        self.lookups = Lookups(store, aggregates, self._encode.fields) if aggregates.groups else None
+        self._hour = _Hours(aggregates, encoding.time)
         columns = list(dict.fromkeys((*self._encode.fields, *keys)))
-        needed = set(self._encode.fields) - (set() if encoding.time_parts else {encoding.time})
+        needed = set(self._encode.fields) - (set() if encoding.time_parts or aggregates.groups else {encoding.time})
         self._keys = [columns.index(k) for k in keys]
         fields = [
             (f"c{i}", Time if c == encoding.time else Value, _named(c, c in needed)) for i, c in enumerate(columns)
@@ -59,8 +72,12 @@ class Rows:
 
     def encode(self, row: Any) -> tuple[list[int], list[float]]:
         """Raises Refused (400), naming the field, for a number or a time that cannot be read."""
+        values = msgspec.structs.astuple(row)[: self._width]
         try:
-            return self._encode(msgspec.structs.astuple(row)[: self._width])
+            ids, numbers = self._encode(values)
+            if self.lookups is not None:
+                numbers += self.lookups.find(values, self._hour(values[0]))
+            return ids, numbers
         except ValueError as fault:
             field = str(fault).partition(":")[0]
             raise Refused(400, str(fault), field) from None
@@ -80,6 +97,27 @@ class Rows:
             return as_time(at).isoformat()
         except ValueError:
             return None
+
+
+class _Hours:
+    """The hour before which a row's past is seen; of a row without a time nothing is. Live rows share their times."""
+
+    def __init__(self, aggregates: Aggregates, time: str) -> None:
+        self._aggregates, self._time = aggregates, time
+        self._remembered: dict[Any, int] = {}
+
+    def __call__(self, value: Any) -> int:
+        """Raises ValueError naming the column."""
+        known = self._remembered.get(value)
+        if known is None:
+            try:
+                known = -1 if value is None else self._aggregates.hour(as_time(value).timestamp())
+            except (ValueError, OverflowError) as fault:
+                raise ValueError(f"{self._time}: {fault}") from None
+            if len(self._remembered) >= REMEMBERED:
+                self._remembered.clear()
+            self._remembered[value] = known
+        return known
 
 
 def _named(column: str, needed: bool) -> Any:

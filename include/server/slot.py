@@ -13,8 +13,9 @@ from typing import Any
 from include.domain.errors import Corrupt, Unavailable
 from include.server.batching import Batcher, Queue
 from include.server.cache import Cache
-from include.server.metrics import Metrics
-from include.server.model import Limits, Named, load
+from include.server.lookups import Lookups
+from include.server.metrics import Labels, Metrics
+from include.server.model import Limits, Named, Open, load
 
 #: Seconds between looks at the source, and before a version that did not load is tried again.
 EVERY = 0.5
@@ -34,12 +35,13 @@ class Slot:
 
     def __init__(
         self, name: str, model: str, source: Source, *, limits: Limits, queue: Queue, cached: int,
-        metrics: Metrics, memory: Path,
+        metrics: Metrics, memory: Path, open_store: Open = None,
     ) -> None:  # fmt: skip
         self.name, self.model = name, model
         self.serving: Batcher | None = None
         self._source, self._limits, self._metrics, self._memory = source, limits, metrics, memory
         self._queue, self._cached = queue, cached
+        self._open_store = open_store
         self._wanted: Named | None = None
         self._failed: Failure | None = None
         self._fault: str | None = "starting"
@@ -49,11 +51,16 @@ class Slot:
                       lambda: self._gauge(lambda b: b.model.load_seconds))  # fmt: skip
         metrics.gauge("perennial_model_age_seconds", "Time since the version served was loaded.",
                       lambda: self._gauge(lambda b: time.time() - b.model.loaded_at))  # fmt: skip
+        metrics.gauge("perennial_store_age_seconds", "Seconds since the online store was written.", self._age)
+        metrics.gauge("perennial_store_misses", "Rows whose entity the online store does not know, since the version "
+                      "was loaded.", self._misses, "group")  # fmt: skip
 
     async def watch(self) -> None:
         """Runs until it is cancelled."""
         while True:
             await self.look()
+            if (lookups := self.lookups) is not None:
+                await lookups.follow()
             await asyncio.sleep(EVERY)
 
     async def look(self) -> None:
@@ -76,6 +83,10 @@ class Slot:
                 await self._take(last, failed=self._failed)
 
     @property
+    def lookups(self) -> Lookups | None:
+        return None if self.serving is None else self.serving.model.rows.lookups
+
+    @property
     def ready(self) -> bool:
         return self.serving is not None and not self.draining
 
@@ -96,12 +107,13 @@ class Slot:
             "artifact": model and {"uri": model.named.uri, "digest": model.named.digest},
             "run": model and model.manifest.get("run"), "family": model and model.manifest.get("family"),
             "loaded_at": model and model.loaded_at, "load_seconds": model and model.load_seconds,
+            "store": self.lookups and self.lookups.status(),
         }  # fmt: skip
 
     async def _take(self, named: Named, failed: Failure | None = None) -> None:
         """Load it and serve it; `failed` is what this one stands in for."""
         try:
-            model = await asyncio.to_thread(load, named, self._limits)
+            model = await asyncio.to_thread(load, named, self._limits, self._open_store)
         except (Corrupt, Unavailable) as fault:
             self._failed = failed or (named, str(fault), time.monotonic())
             self._metrics.loads.add(("failed",))
@@ -127,6 +139,13 @@ class Slot:
     def _failed_lately(self, named: Named) -> bool:
         failed = self._failed
         return failed is not None and failed[0] == named and time.monotonic() - failed[2] < TRY_AGAIN
+
+    def _age(self) -> dict[Labels, float]:
+        written = self.lookups and self.lookups.written
+        return {(): time.time() - written} if written else {}
+
+    def _misses(self) -> dict[Labels, float]:
+        return {(group,): count for group, count in self.lookups.misses.items()} if self.lookups else {}
 
     def _remember(self, named: Named) -> None:
         try:

@@ -21,7 +21,7 @@ from include.stages import records
 
 FORMAT = 1
 EXAMPLES = 64
-FEATURES = "features"
+FEATURES, SUMS = "features", "sums"
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,11 @@ def assemble(spec: ModelSpec, as_of: datetime, tables: Tables, run: str, out: Pa
             (out / "examples.json").write_text(json.dumps(_examples(spec, rows)), encoding="utf-8")
     return records.write(path, {
         "format": FORMAT, "model": spec.name, "run": run, "as_of": as_of.isoformat(),
-        "table": FEATURES, "table_version": version,
+        "table": FEATURES, "table_version": version, "sums_version": tables.version(SUMS),
         "windows": {name: [label(w.start) for w in windows] for name, windows in splits.items()}, **facts,
         "columns": {**spec.columns.model_dump(mode="json", include={"time", "label", "keys", "categorical"}),
-                    "numeric": list(spec.numeric)},
+                    "numeric": list(spec.numeric),
+                    "aggregates": spec.features.model_dump(mode="json")["aggregates"]},
         "spec_digest": spec.digest, "files": {p.name: _facts(p) for p in sorted(out.iterdir()) if p.name in _files()},
     })  # fmt: skip
 
@@ -96,7 +97,8 @@ def _fitted(spec: ModelSpec, rows: pl.DataFrame) -> Encoding:
     return fit(
         values | {c: rows[c].to_numpy() for c in spec.numeric},
         time=columns.time, zone=columns.zone, time_parts=spec.features.time_parts, categorical=columns.categorical,
-        numeric=spec.numeric, min_frequency=spec.features.min_frequency,
+        numeric=columns.numeric, min_frequency=spec.features.min_frequency, transforms=spec.features.transforms,
+        looked_up=spec.features.aggregates.features,
     )  # fmt: skip
 
 
@@ -113,22 +115,24 @@ def _write(spec: ModelSpec, encoding: Encoding, rows: pl.DataFrame, out: Path, n
 def encoded(encoding: Encoding, rows: pl.DataFrame) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """`Encoding.encode` of the rows, asked once for each distinct text or hour instead of once a row."""
     ids = np.zeros((rows.height, len(encoding.categorical)), dtype=np.int32)
+    hourly = rows.with_columns(pl.col(encoding.time).dt.truncate("1h"))
     for i, field in enumerate(encoding.categorical):
-        source = rows[encoding.time].dt.truncate("1h") if field in encoding.time_parts else rows[field]
-        distinct = source.unique(maintain_order=True)
-        known, _ = encoding.encode({source.name: distinct.to_list()})
-        ranks = pl.DataFrame({"value": distinct, "id": known[:, i].astype(np.int32)})
-        ids[:, i] = pl.DataFrame({"value": source}).join(ranks, on="value", how="left", nulls_equal=True,
-                                                         maintain_order="left")["id"].to_numpy()  # fmt: skip
-    numeric: dict[str, Any] = {field: rows[field].to_numpy() for field in encoding.numeric}
-    _, numbers = encoding.encode(numeric or {"": [None] * rows.height})
+        sources = list(encoding.sources(field))
+        of = (hourly if field in encoding.time_parts else rows).select(sources)
+        distinct = of.unique(maintain_order=True)
+        known, _ = encoding.encode(distinct.to_dict(as_series=False))
+        ranks = distinct.with_columns(pl.Series("", known[:, i].astype(np.int32)))
+        ids[:, i] = of.join(ranks, on=sources, how="left", nulls_equal=True, maintain_order="left")[""].to_numpy()
+    numeric = list(dict.fromkeys(column for field in encoding.numeric for column in encoding.sources(field)))
+    columns: dict[str, Any] = {c: rows[c].to_numpy() for c in numeric}
+    _, numbers = encoding.encode(columns or {"": [None] * rows.height})
     return ids, numbers
 
 
 def _examples(spec: ModelSpec, rows: pl.DataFrame) -> list[dict[str, Any]]:
     """Raw rows as a caller sends them, spread over the split."""
     columns = spec.columns
-    names = list(dict.fromkeys([*columns.keys, columns.time, *columns.categorical, *spec.numeric]))
+    names = list(dict.fromkeys([*columns.keys, columns.time, *columns.categorical, *columns.numeric]))
     picked = rows.select(names).gather_every(max(1, rows.height // EXAMPLES)).head(EXAMPLES)
     return [{k: v.isoformat() if isinstance(v, datetime) else v for k, v in row.items()} for row in picked.to_dicts()]
 

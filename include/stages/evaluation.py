@@ -11,9 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from include.domain import gates, statistics
-from include.domain.encoding import as_text
 from include.domain.errors import Corrupt, UserMistake
 from include.domain.gates import CHALLENGER, CHAMPION, Evidence
+from include.domain.texts import as_text
 from include.domain.verdict import Check, Outcome, Verdict
 from include.domain.windows import Window, parse
 from include.ports import Reference, Scorer, Tables, Version

@@ -1,10 +1,13 @@
 """Rehearsal: the real model server is started on the challenger and answers real rows before anybody depends on it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from include.domain.known import LandedSums
+from include.domain.windows import Window
 from include.ports import Probe, Reference, Scorer, Tables
 from include.spec import ModelSpec
 from include.stages import records
@@ -18,18 +21,33 @@ def rehearse(
 ) -> dict[str, float]:
     """What the gates take as `measured`: `p99_ms` and `memory_mb` of the server, and `score_gap`.
 
-    The gap is the largest difference between the server's scores and those of the exported model, over `rows` test rows.
+    The gap is the largest difference between the server's scores and those of the exported model, over `rows` test rows;
+    the server looks their aggregates up, the exported model gets them as training would.
     """
     record = records.read(evaluation)
     challenger = Reference(**record["models"]["challenger"])
-    asked = read_test_rows(spec, records.read(Reference(**record["dataset"])), tables).slice(0, rows)
+    data = records.read(Reference(**record["dataset"]))
+    asked = read_test_rows(spec, data, tables).slice(0, rows)
     known = records.read(challenger)["columns"]
     names = [known["time"], *known["keys"], *known["categorical"], *known["numeric"]]
     asked = asked.select(list(dict.fromkeys(names)))
-    served = probe.serve(spec.name, challenger, as_rows(asked))
+    sent = [name for name in asked.column_names if name not in spec.features.aggregates.features]
+    served = probe.serve(spec.name, challenger, as_rows(asked.select(sent)), _past(spec, data, asked, tables))
     gap = np.abs(served.scores - scorer.score(challenger, raw_columns(asked, asked.column_names)))
     worst = float(gap.max()) if len(gap) else float("nan")
     return {"p99_ms": served.p99_ms, "memory_mb": served.memory_mb, "score_gap": worst}
+
+
+def _past(spec: ModelSpec, data: Mapping[str, Any], rows: pa.Table, tables: Tables) -> list[LandedSums]:
+    """What an online store holds when these rows are asked for."""
+    if not spec.features.aggregates.groups or not len(rows):
+        return []
+    from include.stages import aggregation  # Ibis takes seconds to import
+
+    times = rows[spec.columns.time]
+    first, last = times[0].as_py(), times[-1].as_py()
+    span = Window(spec.window.floor(first) - aggregation.reach(spec), spec.window.floor(last) + spec.window.length)
+    return aggregation.landed(spec, list(span.split(spec.window)), tables, data["sums_version"])
 
 
 def as_rows(table: pa.Table) -> list[dict[str, Any]]:

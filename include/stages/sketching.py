@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from include.domain.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoding, as_numbers, as_text
+from include.domain.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoding, as_numbers
 from include.domain.sketch import Sketch, Sketches, of_ids, of_numbers, total
+from include.domain.texts import as_text
 from include.domain.windows import Grain, Window, parse
 from include.ports import Tables
 
@@ -33,8 +34,9 @@ def window_of(label: str, grain: Grain) -> Window:
 
 
 def features(encoding: Encoding) -> tuple[str, ...]:
-    """What is watched: the model's columns without the parts of the time, whose season is known."""
-    return (*(f for f in encoding.categorical if f not in encoding.time_parts), *encoding.numeric)
+    """What is watched: the model's columns without the parts of the time, whose season is known, and what is made of others."""
+    left_out = {*encoding.time_parts, *encoding.made}
+    return tuple(f for f in (*encoding.categorical, *encoding.numeric) if f not in left_out)
 
 
 def names(encoding: Encoding) -> dict[str, list[str]]:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from include.domain import drift, performance, quality, retraining, simple
 from include.domain.drift import History
-from include.domain.encoding import as_numbers, as_text
+from include.domain.encoding import as_numbers
 from include.domain.performance import Scored
 from include.domain.signal import Signal, unknown
 from include.domain.sketch import of_numbers
+from include.domain.texts import as_text
 from include.domain.windows import parse
 from include.ports import Tables
 from include.spec import ModelSpec

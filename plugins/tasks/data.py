@@ -67,7 +67,9 @@ def build_features(spec: ModelSpec) -> Any:
 
         spec, parts = open_model(model)
         windows, records = windows_of_run(spec), parts.records(spec)
-        built = stage.build(spec, windows, parts.tables(spec), records, run_name())
+        built = stage.build(
+            spec, windows, parts.tables(spec), records, run_name(), engine=parts.engine(), store=parts.online(spec)
+        )
         if failed := validation.failed(windows, records):
             raise UserMistake(f"no features for {', '.join(failed)}: not validated with pass")
         return len(built)

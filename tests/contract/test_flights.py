@@ -10,12 +10,14 @@ import pyarrow as pa
 import pytest
 
 from include.adapters.delta import DeltaTables
+from include.adapters.duckdb import DuckDB
 from include.adapters.records import JsonRecords
 from include.adapters.sources import FileSource
 from include.domain.aggregates import Aggregates, Group, entity
 from include.domain.verdict import Check, Outcome, Verdict
 from include.domain.windows import Window, parse
 from include.local import flights
+from include.online.store import open_store
 from include.ports import Profile
 from include.spec import ModelSpec
 from include.specs import find
@@ -53,7 +55,7 @@ def tables(spec: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> DeltaTa
     held, records = DeltaTables(home / "tables"), JsonRecords(home / "records")
     landing.land(spec, DAYS, FileSource(spec.source, home), held, records, "run")
     validation.validate(spec, DAYS, held, PassAll(), records, "run")
-    features.build(spec, DAYS, held, records, "run")
+    features.build(spec, DAYS, held, records, "run", engine=DuckDB(), store=open_store(str(home), spec.name))
     return held
 
 
@@ -135,7 +137,7 @@ def test_one_row_by_itself_gives_what_the_table_holds(tables: DeltaTables, spec:
     for row in built.sample(40, seed=2).to_dicts():
         before = spec.features.aggregates.hours(np.array([int(row["departure"].replace(tzinfo=UTC).timestamp())]))
         for group in GROUPS:
-            found = known[group.name].as_of(group, [entity(row, group.by)], before)
+            found = known[group.name].as_of([entity(row, group.by)], before)
             for name in group.features:
                 table = np.nan if row[name] is None else row[name]
                 assert np.array_equal(found[name], [table], equal_nan=True)

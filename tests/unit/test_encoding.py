@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.domain.encoding import MISSING, UNKNOWN, Encoding, RowEncoder, as_numbers, as_text, as_time, fit, time_part
+from include.domain.encoding import MISSING, UNKNOWN, Encoding, RowEncoder, as_numbers, as_time, fit, time_part
+from include.domain.texts import as_text
 
 ROWS = {
     "at": ["2013-01-01T05:15:00Z", "2013-07-01T05:15:00Z", None],

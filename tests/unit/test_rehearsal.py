@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from include.domain.known import LandedSums
 from include.ports import Reference, Served
 from include.stages import evaluation, rehearsal
 from tests.unit.test_evaluation import SPEC, World, sharp, world
@@ -21,7 +22,9 @@ class FakeProbe:
     off: float = 0.0
     asked: list[Mapping[str, Any]] = field(default_factory=list)
 
-    def serve(self, model: str, artifact: Reference, rows: Sequence[Mapping[str, Any]]) -> Served:
+    def serve(
+        self, model: str, artifact: Reference, rows: Sequence[Mapping[str, Any]], past: Sequence[LandedSums] = ()
+    ) -> Served:
         self.asked = list(rows)
         x = [np.nan if row["x"] is None else row["x"] for row in rows]
         return Served(sharp({"x": x}) + self.off, 3.5, 80.0)

@@ -17,6 +17,8 @@ from tests.unit import test_landing as made
 from tests.unit.toy import toy
 
 DAY, START, SPEC = made.DAY, made.START, toy()
+#: The toy has no aggregates: neither is asked for anything.
+PAST: Any = {"engine": None, "store": None}
 
 
 class Judge:
@@ -73,7 +75,7 @@ def test_a_failing_window_blocks_its_own_features_and_no_other() -> None:
     verdicts = validation.validate(SPEC, windows, there.tables, Judge("2026-01-02"), there.records, "run1")
     assert [v.outcome for v in verdicts.values()] == [Outcome.PASS, Outcome.FAIL, Outcome.PASS]
     assert validation.failed(windows, there.records) == ["2026-01-02"]
-    assert features.build(SPEC, windows, there.tables, there.records, "run1") == ["2026-01-01", "2026-01-03"]
+    assert features.build(SPEC, windows, there.tables, there.records, "run1", **PAST) == ["2026-01-01", "2026-01-03"]
     assert there.tables.windows("features") == ["2026-01-01", "2026-01-03"]
 
 
@@ -97,7 +99,7 @@ def test_features_hold_no_outcome_and_are_not_written_twice() -> None:
     there, windows = world(1), [made.window(0)]
     validation.validate(SPEC, windows, there.tables, Judge(), there.records, "run1")
     for run in ("run1", "again"):
-        features.build(SPEC, windows, there.tables, there.records, run)
+        features.build(SPEC, windows, there.tables, there.records, run, **PAST)
     assert there.tables.version("features") == 0
     assert there.tables.read("features", windows).column_names == ["at", "key", "y", "c", "x", "window"]
 

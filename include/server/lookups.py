@@ -1,0 +1,102 @@
+"""The past of a row's entities, from the online store: looked up in memory, which follows what is written there."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from include.domain.aggregates import Aggregates
+from include.domain.errors import Corrupt, Unavailable
+from include.domain.known import Known
+from include.online.store import News, OnlineStore
+
+logger = logging.getLogger("perennial.server")
+
+
+class Lookups:
+    """One model's. Without a store, or before it answers, nothing is known: every aggregate is missing, and counted so."""
+
+    def __init__(self, store: OnlineStore | None, aggregates: Aggregates, fields: Sequence[str]) -> None:
+        """Reads the store whole; `fields` are the names of a row's values in their order."""
+        self._store, self._aggregates, self._fields = store, aggregates, fields
+        self._mark: tuple[int, int] | None = None
+        self._landing = False
+        self.fault: str | None = None if store else "no online store was named: --store"
+        self.written: float | None = None
+        self.known = Known(aggregates, [])
+        self._read = self.known.reader(fields)
+        if store is not None and (news := self._news(None)) is not None and (known := self._built(news)) is not None:
+            self._take(known, news)
+
+    def find(self, values: Sequence[Any], before: int) -> list[float]:
+        """Every aggregate of a row as of that hour since 1970; NaN where nothing was known."""
+        store = self._store
+        if store is not None and not self._landing and self._changed(store) and (news := self._news(self._mark)):
+            self._apply(news)
+        return self._read(values, before)
+
+    async def follow(self) -> None:
+        """Read what was written since; windows that landed are put together beside the requests, not before them."""
+        if self._store is None:
+            return
+        mark = self._mark
+        news = await asyncio.to_thread(self._news, mark)
+        if news is None or mark != self._mark:
+            return
+        self._apply(news)
+        if news.landed is not None and (known := await asyncio.to_thread(self._built, news)) is not None:
+            self._take(known, news)
+
+    @property
+    def misses(self) -> dict[str, int]:
+        return self.known.misses
+
+    def status(self) -> dict[str, Any]:
+        """`age_seconds` since the store was last written, `known_until` the newest outcome's time (epoch seconds)."""
+        age = None if self.written is None else round(time.time() - self.written, 1)
+        return {"age_seconds": age, "known_until": self.known.newest, "misses": self.misses, "fault": self.fault}
+
+    def _changed(self, store: OnlineStore) -> bool:
+        try:
+            return store.changed()
+        except Unavailable as fault:
+            self._note(fault)
+            return False
+
+    def _news(self, since: tuple[int, int] | None) -> News | None:
+        assert self._store is not None
+        try:
+            news, self.fault = self._store.read(since), None
+            return news
+        except Unavailable as fault:
+            self._note(fault)
+            return None
+
+    def _built(self, news: News) -> Known | None:
+        try:
+            known = Known(self._aggregates, news.landed or ())
+        except Corrupt as fault:
+            self._note(fault)
+            return None
+        for outcome in news.outcomes:
+            known.add(outcome)
+        return known
+
+    def _apply(self, news: News) -> None:
+        """What became known. After a landing it waits until `follow` has put the windows together."""
+        self._landing = news.landed is not None
+        if news.landed is None:
+            for outcome in news.outcomes:
+                self.known.add(outcome)
+            self._mark, self.written = news.mark, news.at
+
+    def _take(self, known: Known, news: News) -> None:
+        self._landing, self._mark, self.written = False, news.mark, news.at
+        known.misses = self.known.misses
+        self.known, self._read = known, known.reader(self._fields)
+
+    def _note(self, fault: Unavailable | Corrupt) -> None:
+        if self.fault != str(fault):
+            logger.warning("%s", fault)
+        self.fault = str(fault)
