@@ -193,6 +193,19 @@ class Launcher(Protocol):
         """Run `job.json` to its result manifest. Raises UserMistake or Unavailable with the trainer's last words."""
 
 
+class Storage(Protocol):
+    """Where runs are kept for all machines; a folder is one below Perennial's home, which has the same path on each."""
+
+    def pull(self, folder: Path) -> None:
+        """Bring what storage has of it to this machine. Raises Unavailable."""
+
+    def push(self, folder: Path) -> None:
+        """Keep what is new or changed in it. Raises Unavailable."""
+
+    def replace(self, folder: Path) -> None:
+        """As push, for its only writer: what is no longer here goes there too."""
+
+
 class Registry(Protocol):
     """Model versions and their aliases: `challenger`, `champion`, `previous`."""
 

@@ -30,6 +30,7 @@ class Settings:
     kubeconfig: str = ""  #: the file that names the cluster; a pod's own service account when empty
     namespace: str = "perennial"  #: where in the cluster everything is
     trainer_image: str = "perennial-trainer:latest"  #: of training pods
+    pull_policy: str = "IfNotPresent"  #: of that image
     slots: str = ""  #: URL of a slot's servers with `{slot}` in it, where they are not the embedded ones
     mlflow: str = ""  #: URL of the MLflow server, where it is not the embedded one
     prometheus: str = ""  #: URL of the Prometheus that scrapes the model servers of a cluster
@@ -58,6 +59,10 @@ class Settings:
     def tables(self) -> Path:
         """Delta tables: `<model>/<table>`."""
         return self.home / "tables"
+
+    def tables_of(self, model: str) -> Path | str:
+        """A model's Delta tables: a folder, or a URI where storage is a bucket."""
+        return f"{self.storage}/tables/{model}" if self.storage else self.tables / model
 
     @property
     def records(self) -> Path:

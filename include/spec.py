@@ -16,6 +16,7 @@ from include.domain.drift import Drift
 from include.domain.encoding import TIME_PARTS
 from include.domain.gates import MEASURED, Gates
 from include.domain.performance import Performance
+from include.domain.pods import Pods
 from include.domain.quality import Quality
 from include.domain.retraining import Retraining
 from include.domain.signal import NAMES
@@ -159,6 +160,7 @@ class Training(Section):
     max_auc_loss_int8: float = Field(default=0.001, ge=0)  #: the quantized graph is kept when its AUC loses less
     seed: int = 17
     timeout: timedelta = timedelta(hours=6)
+    kubernetes: Pods = Pods()
 
 
 class Approval(Section):

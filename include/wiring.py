@@ -22,6 +22,7 @@ from include.ports import (
     Signals,
     Slots,
     Source,
+    Storage,
     Tables,
     Validator,
 )
@@ -53,7 +54,12 @@ class Parts:
     def _tables(self, model: str) -> Tables:
         from include.adapters.delta import DeltaTables
 
-        return DeltaTables(self.settings.tables / model)
+        return DeltaTables(self.settings.tables_of(model))
+
+    def storage(self) -> Storage:
+        from include.adapters.mirror import Mirror, OneDisk
+
+        return Mirror(self.settings.home, self.settings.storage) if self.settings.storage else OneDisk()
 
     def engine(self) -> Engine:
         from include.adapters.duckdb import DuckDB

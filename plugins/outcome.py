@@ -6,11 +6,13 @@ from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from include.domain.errors import Conflict, Corrupt, Unavailable, UserMistake
+from include.domain.pods import NotStarted
 from include.domain.verdict import Outcome, Verdict
 
 #: A user's mistake, a corrupt artifact or a lost race fails at once: doing it again gives the same answer.
 BY_CAUSE = ExceptionRetryPolicy(rules=[
     RetryRule(exception=[UserMistake, Corrupt, Conflict], action=RetryAction.FAIL, reason="a retry cannot change this"),
+    RetryRule(exception=NotStarted, action=RetryAction.RETRY, retry_delay=timedelta(minutes=1), reason="no node or image"),
     RetryRule(exception=Unavailable, action=RetryAction.RETRY, retry_delay=timedelta(seconds=5), reason="did not answer"),
 ])  # fmt: skip
 

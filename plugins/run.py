@@ -1,6 +1,9 @@
 """What a task asks of the run it belongs to."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import get_current_context
@@ -34,6 +37,17 @@ def folder_name(run_id: str) -> str:
 def run_name() -> str:
     """This run's."""
     return folder_name(str(get_current_context()["run_id"]))
+
+
+@contextmanager
+def kept_folder(spec: ModelSpec, parts: "Parts") -> Iterator[Path]:
+    """The run's folder, as storage has it; what the task leaves in it is kept there, also when the task fails."""
+    folder, storage = parts.run_folder(spec, run_name()), parts.storage()
+    storage.pull(folder)
+    try:
+        yield folder
+    finally:
+        storage.push(folder)
 
 
 def windows_of_run(spec: ModelSpec) -> list[Window]:

@@ -38,6 +38,7 @@ class FakeKubernetes:
     objects: dict[tuple[str, str], Object] = field(default_factory=dict)
     calls: set[tuple[str, str, str]] = field(default_factory=set)  #: API group, resource, verb
     owners: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)  #: who set a field last
+    finalizers: set[str] = field(default_factory=set)  #: names of objects that a delete leaves there
     changed: Callable[[str, Object], None] = lambda plural, thing: None  #: a controller, called after each change
 
     def put(self, plural: str, thing: Object) -> None:
@@ -61,7 +62,7 @@ class FakeKubernetes:
         if key not in self.objects and not (verb == "patch" and "apply-patch" in kind):
             raise Refused(404, "NotFound", f'{plural} "{name}" not found')
         if verb == "delete":
-            return self.objects.pop(key)
+            return self.objects[key] if name in self.finalizers else self.objects.pop(key)
         if verb == "patch":
             self._patched(key, kind, body, query)
         return self._scale(key) if part == "scale" else self.objects[key]

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,28 +23,57 @@ MISTAKE, STOPPED = 2, 75
 GRACE = 25.0
 
 
+class Stopped(Unavailable):
+    """The trainer was asked to stop and saved a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One of several machines that train together: its number, how many they are, and where number 0 can be reached."""
+
+    number: int
+    of: int
+    master: str
+    port: int = 29500
+
+
+@dataclass(frozen=True)
 class Torchrun:
     """Runs `python -m include.trainer`, under torchrun where the family trains in several processes."""
 
+    node: Node | None = None
+
     def train(self, job: Path, processes: int) -> None:
-        """Run the job to its manifest, its progress lines going to the log. Raises UserMistake or Unavailable."""
-        with _started(_command(job, processes)) as trainer, _passing_on_sigterm(trainer):
+        """Run the job to its manifest, its progress lines going to the log.
+
+        Raises UserMistake, Stopped after SIGTERM, and Unavailable for any other end.
+        """
+        with _started(_command(job, processes, self.node)) as trainer, _passing_on_sigterm(trainer):
             last = _follow(trainer)
         code = trainer.returncode
         if code == MISTAKE:
             raise UserMistake(last)
         if code == STOPPED:
-            raise Unavailable(f"the trainer was stopped ({last}); the next start goes on from there")
+            raise Stopped(f"the trainer was stopped ({last}); the next start goes on from there")
         if code:
             raise Unavailable(f"the trainer ended with {_meaning(code)}: {last}")
 
 
-def _command(job: Path, processes: int) -> list[str]:
+def _command(job: Path, processes: int, node: Node | None) -> list[str]:
     family = json.loads(job.read_text(encoding="utf-8"))["family"]
-    if family == "lightgbm" or (family == "logistic" and processes == 1):  # one process of seconds needs no supervisor
+    alone = family == "lightgbm" or (family == "logistic" and processes == 1)
+    if alone and node is None:  # one process of seconds needs no supervisor
         return [sys.executable, "-m", "include.trainer", str(job)]
-    return [sys.executable, "-m", "include.trainer.elastic", "--standalone", f"--nproc-per-node={processes}",
+    return [sys.executable, "-m", "include.trainer.elastic", *_meeting(node), f"--nproc-per-node={processes}",
             "-m", "include.trainer", str(job)]  # fmt: skip
+
+
+def _meeting(node: Node | None) -> list[str]:
+    """Where the processes meet. One that fails ends its node's, and whoever started the nodes starts them again."""
+    if node is None:
+        return ["--standalone"]
+    return [f"--nnodes={node.of}", f"--node-rank={node.number}", f"--master-addr={node.master}",
+            f"--master-port={node.port}", "--max-restarts=0"]  # fmt: skip
 
 
 def _started(command: list[str]) -> subprocess.Popen[str]:

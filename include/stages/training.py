@@ -21,17 +21,32 @@ def train(
     result of another dataset or spec, Corrupt for a damaged one, and what the launcher raises.
     """
     family = family or spec.model.family
-    data = records.read(dataset)
+    begun = prepare(spec, dataset, folder, family, tracking_url=tracking_url, tags=tags)
+    if begun:
+        launcher.train(begun, spec.training.processes)
+    return result(spec, dataset, folder / family)
+
+
+def prepare(
+    spec: ModelSpec, dataset: Reference, folder: Path, family: Family, *,
+    tracking_url: str | None = None, tags: Mapping[str, str] | None = None,
+) -> Path | None:  # fmt: skip
+    """The job file in `folder`/<family>/ for a launcher; None when its result is there already."""
     out = folder / family
-    if done := finished(out, dataset, spec.digest):
-        return done
+    data = records.read(dataset)
+    if finished(out, dataset, spec.digest):
+        return None
     tracking = _tracking(spec, data["run"], family, tracking_url, tags or {})
     records.write(out / "job.json", job(spec, dataset, family, out, tracking))
-    launcher.train(out / "job.json", spec.training.processes)
-    result = finished(out, dataset, spec.digest)
-    if result is None:
+    return out / "job.json"
+
+
+def result(spec: ModelSpec, dataset: Reference, out: Path) -> Reference:
+    """The finished manifest there. Raises Corrupt when there is none."""
+    found = finished(out, dataset, spec.digest)
+    if found is None:
         raise Corrupt(f"{out}: the trainer ended well but wrote no manifest.json; see its log")
-    return result
+    return found
 
 
 def account(spec: ModelSpec, result: Reference, as_of: str, run: str, ledger: Ledger) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Param, get_current_context, task
@@ -10,10 +11,11 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from include.domain.errors import UserMistake
 from include.domain.windows import parse
+from include.settings import from_env
 from include.spec import ModelSpec
 from plugins import assets
 from plugins.outcome import settle
-from plugins.run import Ref, event_extra, open_model, run_name
+from plugins.run import Ref, event_extra, kept_folder, open_model, run_name
 
 if TYPE_CHECKING:
     from include.ports import Reference
@@ -52,12 +54,16 @@ def assemble(model: str, asked: dict[str, str]) -> Ref:
     from include.stages import assembly
 
     spec, parts = open_model(model)
-    folder = parts.run_folder(spec, run_name()) / "dataset"
-    return asdict(assembly.assemble(spec, parse(asked["as_of"]), parts.tables(spec), run_name(), folder))
+    with kept_folder(spec, parts) as folder:
+        return asdict(
+            assembly.assemble(spec, parse(asked["as_of"]), parts.tables(spec), run_name(), folder / "dataset")
+        )
 
 
 def train(spec: ModelSpec, dataset: Any) -> Any:
     """The task `train`, which may take as long as the spec says."""
+    if from_env().launcher == "kubernetes":
+        return _on_cluster(spec, dataset)
 
     @task(task_id="train", pool="training", execution_timeout=spec.training.timeout)
     def train_challenger(model: str, dataset: Ref) -> Ref:
@@ -74,6 +80,8 @@ def train(spec: ModelSpec, dataset: Any) -> Any:
 
 def train_baselines(spec: ModelSpec, dataset: Any) -> Any:
     """The task `baselines`."""
+    if from_env().launcher == "kubernetes":
+        return _on_cluster(spec, dataset, baselines=True)
 
     @task(task_id="baselines", pool="training", execution_timeout=spec.training.timeout)
     def train_each(model: str, dataset: Ref) -> dict[str, Ref]:
@@ -82,6 +90,12 @@ def train_baselines(spec: ModelSpec, dataset: Any) -> Any:
         return {family: asdict(_train(spec, parts, dataset, family)) for family in spec.gates.baselines}
 
     return train_each(spec.name, dataset)
+
+
+def _on_cluster(spec: ModelSpec, dataset: Any, *, baselines: bool = False) -> Any:
+    from plugins import pods  # takes a second, which is spent where it is needed alone
+
+    return pods.operator(spec, dataset, baselines=baselines).output
 
 
 @task(pool="data")
@@ -93,18 +107,20 @@ def evaluate(model: str, dataset: Ref, challenger: Ref, baselines: dict[str, Ref
     spec, parts = open_model(model)
     models = {"challenger": Reference(**challenger), **{f: Reference(**r) for f, r in baselines.items()}}
     champion = parts.registry().alias(model, "champion")
-    folder = parts.run_folder(spec, run_name())
-    return asdict(
-        evaluation.evaluate(
-            spec,
-            Reference(**dataset),
-            models,
-            champion,
-            tables=parts.tables(spec),
-            scorer=parts.scorer(),
-            folder=folder,
+    with kept_folder(spec, parts) as folder:
+        if champion:
+            parts.storage().pull(Path(champion.artifact.uri).parent)
+        return asdict(
+            evaluation.evaluate(
+                spec,
+                Reference(**dataset),
+                models,
+                champion,
+                tables=parts.tables(spec),
+                scorer=parts.scorer(),
+                folder=folder,
+            )
         )
-    )
 
 
 @task(pool="data")
@@ -114,14 +130,17 @@ def gate(model: str, evidence: Ref) -> Ref:
     from include.stages import card, evaluation, promotion, rehearsal
 
     spec, parts = open_model(model)
-    known = Reference(**evidence)
-    measured = rehearsal.rehearse(spec, known, tables=parts.tables(spec), scorer=parts.scorer(), probe=parts.probe())
-    judged = evaluation.judge(spec, known, measured)
-    pages = card.write(known, judged)
-    promotion.publish(model, known, judged, pages, registry=parts.registry(), ledger=parts.ledger())
-    if not spec.gates.dry_run:
-        settle(judged.verdict)
-    return asdict(judged.record)
+    with kept_folder(spec, parts):
+        known = Reference(**evidence)
+        measured = rehearsal.rehearse(
+            spec, known, tables=parts.tables(spec), scorer=parts.scorer(), probe=parts.probe()
+        )
+        judged = evaluation.judge(spec, known, measured)
+        pages = card.write(known, judged)
+        promotion.publish(model, known, judged, pages, registry=parts.registry(), ledger=parts.ledger())
+        if not spec.gates.dry_run:
+            settle(judged.verdict)
+        return asdict(judged.record)
 
 
 @task(pool="serving")
@@ -130,7 +149,8 @@ def register(model: str, evidence: Ref, verdict: Ref) -> dict[str, str | None]:
     from include.ports import Reference
     from include.stages import card, evaluation, promotion
 
-    _, parts = open_model(model)
+    spec, parts = open_model(model)
+    parts.storage().pull(parts.run_folder(spec, run_name()))
     judged = evaluation.judged(Reference(**verdict))
     version = promotion.register(model, Reference(**evidence), judged, registry=parts.registry(), ledger=parts.ledger())
     shown = {"card": str(card.markdown_of(Reference(**evidence))), "page": promotion.page(version, parts.registry())}

@@ -1,0 +1,176 @@
+"""The operators that train on a cluster, against a fake of its API: what they ask for, and what each end becomes."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG
+from kubernetes import client as kube
+
+from include.adapters import training_pods
+from include.adapters.training_pods import TRAINING
+from include.domain.errors import Unavailable, UserMistake
+from include.domain.pods import NotStarted, OutOfMemory, PodLost, TookTooLong
+from include.settings import Settings
+from plugins import pods
+from plugins.tasks import train as tasks
+from tests.kubernetes_api import FakeKubernetes, serving
+from tests.unit.toy import toy
+
+STATUSES = Path(__file__).parents[1] / "unit" / "pods"
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKubernetes]:
+    fake = FakeKubernetes()
+    with serving(fake, tmp_path / "kubeconfig"):
+        monkeypatch.setenv("PERENNIAL_KUBECONFIG", str(tmp_path / "kubeconfig"))
+        yield fake
+
+
+def one_pod(**kubernetes: Any) -> pods.TrainInPod:
+    operator = pods.operator(toy(training={"kubernetes": kubernetes}), {"uri": "u", "digest": "d"})
+    assert isinstance(operator, pods.TrainInPod)
+    return operator
+
+
+def remote(name: str) -> kube.V1Pod:
+    content = json.loads((STATUSES / f"{name}.json").read_text())
+    return pods._model({**content, "spec": {"containers": [{"name": "base", "image": "trainer"}]}}, "V1Pod")
+
+
+def test_several_nodes_are_an_indexed_job_and_baselines_need_one_pod() -> None:
+    spec = toy(training={"kubernetes": {"nodes": 2}})
+    assert isinstance(pods.operator(spec, {}), pods.TrainInJob)
+    assert isinstance(pods.operator(spec, {}, baselines=True), pods.TrainInPod)
+    assert isinstance(
+        pods.operator(toy(model={"family": "lightgbm"}, training={"kubernetes": {"nodes": 2}}), {}), pods.TrainInPod
+    )
+
+
+def test_a_setting_moves_training_to_the_cluster_and_nothing_else_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERENNIAL_LAUNCHER", "kubernetes")
+    spec = toy()
+    with DAG("toy.train"):
+        dataset = tasks.assemble(spec.name, {})
+        trained, compared = tasks.train(spec, dataset), tasks.train_baselines(spec, dataset)
+    assert isinstance(trained.operator, pods.TrainInPod)
+    assert [x.operator.task_id for x in (trained, compared)] == ["train", "baselines"]
+    assert trained.operator.upstream_task_ids == {"features"}
+
+
+def test_the_operator_takes_its_patience_and_retries_from_the_spec() -> None:
+    operator = one_pod(schedule_timeout="PT10M", grace="PT90S", retries=7)
+    assert (operator.schedule_timeout_seconds, operator.startup_timeout_seconds) == (600, 600)
+    assert (operator.termination_grace_period, operator.retries) == (90, 7)
+    assert operator.deferrable
+    assert operator.logging_interval
+    assert operator.on_finish_action.value == "delete_pod"
+    assert not operator.do_xcom_push
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [("evicted", PodLost), ("preempted", PodLost), ("node_lost", PodLost), ("stopped", PodLost),
+     ("out_of_memory", OutOfMemory), ("mistake", UserMistake), ("deadline", TookTooLong),
+     ("unschedulable", NotStarted), ("image_pull_back_off", NotStarted), ("failed", Unavailable)],
+)  # fmt: skip
+def test_each_end_of_a_pod_becomes_its_error_and_the_pod_is_removed(
+    fake: FakeKubernetes, status: str, error: type
+) -> None:
+    pod = remote(status)
+    pod.metadata.namespace = "perennial"
+    fake.put("pods", {"metadata": {"name": pod.metadata.name}})
+    with pytest.raises(error) as raised:
+        one_pod().cleanup(pod, pod)
+    assert type(raised.value) is error
+    assert not fake.objects
+
+
+def test_a_pod_that_is_gone_when_the_task_comes_back_counts_as_lost(fake: FakeKubernetes) -> None:
+    event = {"status": "error", "name": "train-toy-1", "namespace": "perennial", "message": "Not Found"}
+    with pytest.raises(PodLost, match="train-toy-1: gone"):
+        one_pod().trigger_reentry({}, event)
+
+
+def test_a_kubeconfig_of_the_environment_does_not_reach_the_trigger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/nowhere")
+    operator = one_pod()
+    operator.convert_config_file_to_dict()
+    assert operator._config_dict is None
+    assert operator.in_cluster
+
+
+def test_what_an_earlier_try_left_is_stopped_before_another_begins(fake: FakeKubernetes) -> None:
+    operator = one_pod()
+    operator.training = "mine"
+    for name, training in (("left", "mine"), ("failed-and-kept", "mine"), ("of-another", "other")):
+        fake.put("pods", {"metadata": {"name": name, "labels": {TRAINING: training}}})
+    operator.sweep()
+    assert [name for _, name in fake.objects] == ["of-another"]
+
+
+def test_a_pod_of_an_earlier_try_that_does_not_end_is_waited_for_and_named(fake: FakeKubernetes) -> None:
+    operator = one_pod(grace="PT0S")
+    operator.training, operator.slack = "mine", 0.0
+    fake.finalizers.add("stuck")
+    fake.put("pods", {"metadata": {"name": "stuck", "labels": {TRAINING: "mine"}}})
+    with pytest.raises(Unavailable, match="pod stuck of an earlier try does not end"):
+        operator.sweep()
+
+
+def a_job(fake: FakeKubernetes) -> pods.TrainInJob:
+    operator = pods.operator(toy(training={"kubernetes": {"nodes": 2}}), {})
+    assert isinstance(operator, pods.TrainInJob)
+    operator.training, operator.job_poll_interval = "mine", 0.01
+    operator.wanted = training_pods.job(
+        toy(training={"kubernetes": {"nodes": 2}}), [Path("job.json")], Settings(), "mine"
+    )
+    operator.job = operator.build_job_request_obj()
+    operator.hook.create_job(operator.job)
+    return operator
+
+
+def end(fake: FakeKubernetes, *statuses: str, condition: str, reason: str = "") -> None:
+    """As the kubelets and the Job's controller would report it."""
+    for number, status in enumerate(statuses):
+        content = json.loads((STATUSES / f"{status}.json").read_text())
+        fake.put(
+            "pods", {"metadata": {"name": f"train-{number}", "labels": {TRAINING: "mine"}}, "status": content["status"]}
+        )
+    (job,) = [thing for (plural, _), thing in fake.objects.items() if plural == "jobs"]
+    job["status"] = {"conditions": [{"type": condition, "status": "True", "reason": reason}]}
+
+
+def test_a_job_is_done_when_all_its_nodes_are(fake: FakeKubernetes) -> None:
+    operator = a_job(fake)
+    end(fake, "done", "done", condition="Complete")
+    operator._await()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "reason", "error"),
+    [(("stopped", "out_of_memory"), "PodFailurePolicy", OutOfMemory), (("failed", "failed"), "FailedIndexes", Unavailable),
+     (("done", "mistake"), "PodFailurePolicy", UserMistake), (("stopped", "stopped"), "DeadlineExceeded", TookTooLong)],
+)  # fmt: skip
+def test_a_job_fails_by_the_pod_that_no_retry_mends(fake: FakeKubernetes, statuses, reason: str, error: type) -> None:
+    operator = a_job(fake)
+    end(fake, *statuses, condition="Failed", reason=reason)
+    with pytest.raises(error) as raised:
+        operator._await()
+    assert type(raised.value) is error
+
+
+def test_a_job_that_somebody_removed_counts_as_lost(fake: FakeKubernetes) -> None:
+    operator = a_job(fake)
+    fake.objects.clear()
+    with pytest.raises(PodLost, match="no longer there"):
+        operator._await()
+
+
+def test_an_ended_or_stopped_task_leaves_no_job(fake: FakeKubernetes) -> None:
+    operator = a_job(fake)
+    operator.sweep()
+    assert not fake.objects
