@@ -1,18 +1,21 @@
 """Tables over Delta Lake: a window is a partition, a write replaces windows in one commit that names its run."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, create_table_with_add_actions
 
+from include.adapters import delta_files
 from include.domain.errors import Conflict, Unavailable, UserMistake
 from include.domain.windows import Window, label
 
-#: A first write that adds columns makes every other writer of that moment start again.
-TRIES = 5
+#: Each commit of another writer costs a try, and a try costs milliseconds: the files are written by then.
+TRIES = 100
 
 
 class DeltaTables:
@@ -23,22 +26,18 @@ class DeltaTables:
         self._opened: dict[str, DeltaTable] = {}
 
     def replace(self, table: str, content: Mapping[Window, pa.Table], run: str, *, read_at: int | None = None) -> int:
-        names = [label(window.start) for window in content]
-        rows = pa.concat_tables([_of_window(part, name) for name, part in zip(names, content.values(), strict=True)])
+        parts = {label(window.start): _without_window(rows) for window, rows in content.items()}
+        commit = CommitProperties(custom_metadata={"run": run, "windows": ", ".join(parts)}, max_commit_retries=0)
+        schema = delta_files.schema(parts.values())
         known = self._newest(table) if read_at is None else self._open(table, read_at)
-        if known is None and (known := self._created(table, names, rows, run)) is None:
-            return 0
-        before = _files(known, names)
-        for _ in range(TRIES):
-            try:
-                return self._overwrite(known, names, rows, run)
-            except CommitFailedError as fault:
-                known = self._existing(table, None)
-                if _files(known, names) != before:
-                    raise Conflict(f"{_told(names)}: another run wrote there at the same time; run it again") from fault
-        raise Unavailable(
-            f"{table}: others changed its columns {TRIES} times while {_told(names)} was written; try again"
-        )
+        before = _files(known, list(parts)) if known is not None else []
+        try:
+            files = delta_files.write(f"{self._root}/{table}", self._storage, parts)
+            if known is None and self._created(table, schema, files, commit):
+                return 0
+            return self._committed(table, before, list(parts), schema, files, commit)
+        except (OSError, DeltaError) as fault:
+            raise Unavailable(f"{self._root}/{table}: cannot write {_told(list(parts))}: {fault}") from None
 
     def append(self, table: str, rows: pa.Table, run: str, once: str) -> bool:
         known = self._newest(table)
@@ -82,33 +81,39 @@ class DeltaTables:
         known = self._newest(table)
         return known.version() if known is not None else None
 
-    def _created(self, table: str, names: list[str], rows: pa.Table, run: str) -> DeltaTable | None:
-        """None when the table began with these rows; the table of whoever was faster otherwise."""
+    def _created(self, table: str, schema: pa.Schema, files: list[AddAction], commit: CommitProperties) -> bool:
+        """Whether the table began with these files; somebody else was faster otherwise."""
         try:
-            self._write(f"{self._root}/{table}", names, rows, run, mode="error", partition_by=["window"])
-        except (Unavailable, CommitFailedError):
-            if (known := self._newest(table)) is None:
+            create_table_with_add_actions(
+                f"{self._root}/{table}", Schema.from_arrow(schema), files, mode="error", partition_by=["window"],
+                storage_options=self._storage, commit_properties=commit,
+            )  # fmt: skip
+        except DeltaError:
+            if self._newest(table) is None:
                 raise
-            return known
-        return None
+            return False
+        return True
 
-    def _overwrite(self, known: DeltaTable, names: list[str], rows: pa.Table, run: str) -> int:
-        there = [field.name for field in known.schema().fields]
-        for column in (n for n in there if n not in rows.column_names):
-            rows = rows.append_column(column, pa.nulls(len(rows), _type(known, column)))
-        merge = "merge" if set(rows.column_names) - set(there) else None
-        predicate = f"window IN ({', '.join(repr(name) for name in names)})"
-        self._write(known, names, rows, run, mode="overwrite", predicate=predicate, schema_mode=merge)
-        return known.version()
-
-    def _write(self, table: DeltaTable | str, names: list[str], rows: pa.Table, run: str, **how: Any) -> None:
-        commit = CommitProperties(custom_metadata={"run": run, "windows": ", ".join(names)})
-        try:
-            write_deltalake(table, rows, commit_properties=commit, storage_options=self._storage, **how)
-        except CommitFailedError:
-            raise
-        except (OSError, DeltaError) as fault:
-            raise Unavailable(f"{self._root}: cannot write {_told(names)}: {fault}") from None
+    def _committed(self, table: str, before: list[str], names: list[str], schema: pa.Schema, files: list[AddAction],
+                   commit: CommitProperties) -> int:  # fmt: skip
+        """Compare and set: onto the newest version, where the windows' files are still those `before`."""
+        for _ in range(TRIES):
+            newest = self._existing(table, None)
+            if _files(newest, names) != before:
+                raise Conflict(f"{_told(names)}: another run wrote there at the same time; run it again")
+            whole = _merged(table, newest, schema)
+            at = newest.version()
+            with suppress(CommitFailedError):
+                newest.create_write_transaction(
+                    [*files],
+                    "overwrite",
+                    Schema.from_arrow(whole),
+                    ["window"],
+                    [("window", "in", names)],
+                    commit_properties=commit,
+                )
+                return at + 1
+        raise Unavailable(f"{table}: others wrote {TRIES} times while {_told(names)} was committed; try again")
 
     def _existing(self, table: str, version: int | None) -> DeltaTable:
         known = self._newest(table) if version is None else self._open(table, version)
@@ -138,15 +143,19 @@ def _files(known: DeltaTable, names: list[str]) -> list[str]:
     return sorted(known.file_uris(file_pruning_predicate=[("window", "in", names)]))
 
 
+def _without_window(rows: pa.Table) -> pa.Table:
+    return rows.drop_columns(["window"]) if "window" in rows.column_names else rows
+
+
+def _merged(table: str, known: DeltaTable, schema: pa.Schema) -> pa.Schema:
+    """The table's columns and the new ones."""
+    try:
+        return pa.unify_schemas([pa.schema(known.schema().to_arrow()), schema])
+    except (pa.ArrowTypeError, pa.ArrowInvalid) as fault:
+        raise UserMistake(
+            f"{table}: a column changed its type ({fault}); give it another name at the source, or remove the table"
+        ) from None
+
+
 def _told(names: list[str]) -> str:
     return f"window {names[0]}" if len(names) == 1 else f"{len(names)} windows from {names[0]} to {names[-1]}"
-
-
-def _of_window(rows: pa.Table, name: str) -> pa.Table:
-    """The rows with the partition column."""
-    known = rows.drop_columns(["window"]) if "window" in rows.column_names else rows
-    return known.append_column("window", pa.array([name], pa.string()).take(pa.array([0] * len(rows), pa.int64())))
-
-
-def _type(known: DeltaTable, column: str) -> pa.DataType:
-    return pa.schema(known.schema().to_arrow()).field(column).type

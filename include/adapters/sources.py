@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
@@ -52,7 +53,7 @@ class FileSource:
     def read(self, file: SourceFile) -> Iterator[Batch]:
         path = self._absolute(file.name)
         try:
-            yield from (
+            yield from _ahead(
                 self._parquet(file.name, path) if self._source.format == "parquet" else self._text(file.name, path)
             )
         except FileNotFoundError:
@@ -112,6 +113,15 @@ class FileSource:
 
     def _relative(self, path: str) -> str:
         return path.removeprefix(f"{self._home}/")
+
+
+def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches; while one is used a thread reads the next."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = reader.submit(next, batches, None)
+            yield batch
 
 
 def _fixed(parts: tuple[str, ...]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import polars as pl
@@ -28,11 +30,15 @@ class Typed:
 
 @dataclass(frozen=True)
 class _Reading:
-    """How a column is read: `reason` is why it may be `bad`, in words that the value follows."""
+    """How a column is read: a value that comes out null though something was there is faulty, for the `reason` that it follows;
+    where a value is `required`, nothing there is faulty too."""
 
     value: pl.Expr
-    bad: pl.Expr
     reason: str
+    required: bool = False
+
+    def faults(self, raw: pl.Series, value: pl.Series) -> bool:
+        return value.null_count() > (0 if self.required else raw.null_count())
 
 
 def cast(columns: Columns, nulls: tuple[str, ...], batch: Batch) -> Typed:
@@ -40,23 +46,22 @@ def cast(columns: Columns, nulls: tuple[str, ...], batch: Batch) -> Typed:
     check_columns(columns, batch.file, batch.rows.column_names)
     names = wanted(columns)
     raw = pl.DataFrame(pl.from_arrow(batch.rows.select(names)))
-    raw = raw.with_columns(pl.when(~pl.col(pl.String).is_in(nulls)).then(pl.col(pl.String)).name.keep())
+    raw = raw.with_columns(
+        pl.when(~pl.col(pl.String).is_in(nulls)).then(pl.col(pl.String)).name.keep(),
+        pl.col(pl.Float32, pl.Float64).fill_nan(None),
+    )
     times = {
         n: as_timestamps(raw[n], columns.zone, columns.time_format) for n in names if n in (columns.time, columns.known)
     }
     readings = {name: _reading(columns, raw.schema, times, name) for name in names}
-    bad = pl.any_horizontal(r.bad for r in readings.values())
-    place = [
-        pl.lit(batch.file).alias("file"),
-        pl.lit(pl.Series(batch.lines, dtype=pl.Int64)).alias("line"),
-        bad.alias("_bad"),
-    ]
-    rows = raw.select(*(r.value.alias(name) for name, r in readings.items()), *place)
-    typed = Typed(rows.drop("_bad"), _unreadable(batch))
-    if not rows["_bad"].any():
-        return typed
-    explained = _explained(raw, rows, readings).with_columns(time=pl.col(columns.time))
-    return Typed(typed.rows.filter(~rows["_bad"]), pl.concat([typed.rejects, explained.select(*REJECTS, "time")]))
+    values = raw.select(r.value.alias(name) for name, r in readings.items())
+    faulty = {name: r for name, r in readings.items() if r.faults(raw[name], values[name])}
+    rows = values.with_columns(file=pl.lit(batch.file), line=pl.lit(pl.Series(batch.lines, dtype=pl.Int64)))
+    rejects = _unreadable(batch)
+    if faulty:
+        bad, explained = _explained(raw, rows, faulty)
+        rows, rejects = rows.filter(~bad), pl.concat([rejects, explained.select(*REJECTS, time=columns.time)])
+    return Typed(rows.with_columns(pl.col(pl.Float64).fill_nan(None)), rejects)
 
 
 def wanted(columns: Columns) -> list[str]:
@@ -93,16 +98,20 @@ def _unreadable(batch: Batch) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={**REJECTS, "time": TIMESTAMP}, orient="row")
 
 
-def _explained(raw: pl.DataFrame, rows: pl.DataFrame, readings: Mapping[str, _Reading]) -> pl.DataFrame:
-    """For each faulty row its first fault and the row itself as JSON, beside its typed values."""
+def _explained(raw: pl.DataFrame, rows: pl.DataFrame, faulty: Mapping[str, _Reading]) -> tuple[pl.Series, pl.DataFrame]:
+    """Which rows are faulty; for each of them its first fault and the row itself as JSON, beside its typed values."""
+    bad = {name: rows[name].is_null() & (True if r.required else raw[name].is_not_null()) for name, r in faulty.items()}
+    any_bad = reduce(or_, bad.values())
     column, reason = pl.lit(None, pl.String), pl.lit(None, pl.String)
-    for name, reading in reversed(list(readings.items())):
+    for name, reading in reversed(list(faulty.items())):
         text = pl.col(name).cast(pl.String, strict=False).fill_null("(missing)").str.slice(0, SHOWN)
-        column = pl.when(reading.bad).then(pl.lit(name)).otherwise(column)
-        reason = pl.when(reading.bad).then(pl.format(f"{reading.reason}: {{}}", text)).otherwise(reason)
+        own = pl.lit(bad[name].filter(any_bad))
+        column = pl.when(own).then(pl.lit(name)).otherwise(column)
+        reason = pl.when(own).then(pl.format(f"{reading.reason}: {{}}", text)).otherwise(reason)
     short = pl.all().cast(pl.String, strict=False).str.slice(0, RAW_LENGTH)
-    why = raw.select(column=column, reason=reason, raw=pl.struct(short).struct.json_encode().str.slice(0, RAW_LENGTH))
-    return pl.concat([rows, why], how="horizontal").filter("_bad")
+    whole = pl.struct(short).struct.json_encode().str.slice(0, RAW_LENGTH)
+    why = raw.filter(any_bad).select(column=column, reason=reason, raw=whole)
+    return any_bad, pl.concat([rows.filter(any_bad), why], how="horizontal")
 
 
 def _reading(columns: Columns, types: pl.Schema, times: Mapping[str, pl.Series], name: str) -> _Reading:
@@ -110,24 +119,21 @@ def _reading(columns: Columns, types: pl.Schema, times: Mapping[str, pl.Series],
     if kind.is_nested() or kind == pl.Object:
         raise UserMistake(f"column {name} holds {kind}; a feature is a number or a text: flatten it at the source")
     if name in times:
-        value = pl.lit(times[name])
-        bad = value.is_null() if name == columns.time else value.is_null() & raw.is_not_null()
-        return _Reading(value, bad, f"not a time in {columns.zone}")
+        return _Reading(pl.lit(times[name]), f"not a time in {columns.zone}", required=name == columns.time)
     if name == columns.label:
         value = _text(raw, kind).str.to_lowercase().replace_strict(LABELS, default=None, return_dtype=pl.Int8)
-        return _Reading(value, value.is_null() & _text(raw, kind).is_not_null(), "neither of 0 and 1")
+        return _Reading(value, "neither of 0 and 1")
     if name in columns.keys:
-        return _Reading(_text(raw, kind), _text(raw, kind).is_null(), "no key")
+        return _Reading(_text(raw, kind), "no key", required=True)
     if name in columns.categorical:
-        return _Reading(_text(raw, kind), pl.lit(value=False), "")
-    return _number(raw, kind)
+        return _Reading(_text(raw, kind), "no text")
+    return _Reading(_number(raw, kind), "not a finite number")
 
 
-def _number(raw: pl.Expr, kind: pl.DataType) -> _Reading:
+def _number(raw: pl.Expr, kind: pl.DataType) -> pl.Expr:
     """Float64; NaN is missing, as in a row that asks for a prediction; an infinite number is a fault of the source."""
     value = (raw.str.strip_chars() if kind == pl.String else raw).cast(pl.Float64, strict=False)
-    bad = (value.is_null() & raw.is_not_null()) | value.is_infinite().fill_null(value=False)
-    return _Reading(value.fill_nan(None), bad, "not a finite number")
+    return pl.when(value.is_infinite()).then(None).otherwise(value)
 
 
 def _text(raw: pl.Expr, kind: pl.DataType) -> pl.Expr:
@@ -135,5 +141,4 @@ def _text(raw: pl.Expr, kind: pl.DataType) -> pl.Expr:
     if not kind.is_float():
         return raw.cast(pl.String, strict=False)
     whole = (raw == raw.floor()) & (raw.abs() < 2**63)
-    texts = pl.when(whole).then(raw.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(raw.cast(pl.String))
-    return pl.when(raw.is_not_nan()).then(texts)
+    return pl.when(whole).then(raw.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(raw.cast(pl.String))

@@ -2,56 +2,71 @@
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 
 def content_digest(rows: pa.Table) -> str:
-    """SHA-256 over each column's name, type, missing places and values, in row order.
+    """SHA-256 over each column's own: of its name, type, missing places and values, in row order.
 
     Raises TypeError for a column that is neither text nor of a fixed width.
     """
-    sha = hashlib.sha256()
-    for name, column in zip(rows.column_names, rows.columns, strict=True):
-        values = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-        sha.update(f"{name}:{'text' if _is_text(values.type) else values.type}:{len(values)}".encode())
-        sha.update(np.packbits(pc.is_null(values).to_numpy(zero_copy_only=False)).tobytes())
-        sha.update(_text(values.cast(pa.large_string())) if _is_text(values.type) else _fixed(values))
-    return sha.hexdigest()
+    with ThreadPoolExecutor() as threads:  # arrow and hashlib let go of the interpreter
+        columns = threads.map(_column_digest, rows.column_names, rows.columns)
+        return hashlib.sha256(b"".join(columns)).hexdigest()
 
 
 def by_window(rows: pa.Table, order: Sequence[str]) -> dict[str, pa.Table]:
     """The windows' rows by label, each in that order, without the column `window`."""
-    ranked = rows.sort_by([("window", "ascending"), *((name, "ascending") for name in order)])
-    plain = ranked.drop_columns(["window"])
-    counts = pc.value_counts(ranked["window"].combine_chunks())
-    parts, start = {}, 0
-    for count in counts.to_pylist():
-        parts[str(count["values"])] = plain.slice(start, count["counts"])
-        start += count["counts"]
+    places = pl.DataFrame(pl.from_arrow(rows.select(["window", *order]))).with_row_index("_at").sort("window", *order)
+    if not places["_at"].is_sorted():
+        whole = pl.DataFrame(pl.from_arrow(rows))[places["_at"]]
+        rows = whole.to_arrow(compat_level=pl.CompatLevel.oldest())
+    plain, parts, start = rows.drop_columns(["window"]), {}, 0
+    for window, count in places.group_by("window", maintain_order=True).len().iter_rows():
+        parts[str(window)] = plain.slice(start, count)
+        start += count
     return parts
+
+
+def _column_digest(name: str, column: pa.ChunkedArray) -> bytes:
+    values = column.combine_chunks()
+    text = _is_text(values.type)
+    sha = hashlib.sha256(f"{name}:{'text' if text else values.type}:{len(values)}".encode())
+    sha.update(_bytes(np.packbits(pc.is_null(values).to_numpy(zero_copy_only=False))))
+    for part in _text(values.cast(pa.large_string())) if text else [_fixed(values)]:
+        sha.update(part)
+    return sha.digest()
 
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _text(values: pa.LargeStringArray) -> bytes:
+def _text(values: pa.LargeStringArray) -> list[memoryview | bytes]:
     """Lengths and characters; what lies under a missing value does not count."""
-    filled = pc.fill_null(values, "")
+    filled = pc.fill_null(values, "") if values.null_count else values
     _, offsets, characters = filled.buffers()
     bounds = np.frombuffer(offsets, dtype=np.int64)[filled.offset : filled.offset + len(filled) + 1]
     shown = memoryview(characters)[bounds[0] : bounds[-1]] if characters is not None and len(filled) else b""
-    return np.diff(bounds).tobytes() + bytes(shown)
+    return [_bytes(np.diff(bounds)), shown]
 
 
-def _fixed(values: pa.Array) -> bytes:
+def _fixed(values: pa.Array) -> memoryview:
     width = values.type.bit_width
     if width % 8:
         raise TypeError(f"no digest of {values.type}")
     zero = (
         pa.scalar(0, pa.int64()).cast(values.type) if pa.types.is_timestamp(values.type) else pa.scalar(0, values.type)
     )
-    return bytes(pc.fill_null(values, zero).to_numpy(zero_copy_only=False).tobytes())
+    return _bytes(np.ascontiguousarray(pc.fill_null(values, zero).to_numpy(zero_copy_only=False)))
+
+
+def _bytes(values: NDArray[Any]) -> memoryview:
+    return values.view(np.uint8).data

@@ -138,9 +138,12 @@ class Writer:
 
     def _once_each(self, rows: pl.DataFrame) -> pl.DataFrame:
         """One row a key, the one delivered last (by file name, then place), in order of time and key."""
-        keys = list(self._spec.columns.keys)
-        last = rows.sort("file", "line").unique(keys, keep="last", maintain_order=True)
-        return last.sort(self._spec.columns.time, *keys)
+        time, keys = self._spec.columns.time, list(self._spec.columns.keys)
+        places = rows.select("file", "line", time, *(k for k in keys if k != time)).with_row_index("_at")
+        if places.select(pl.struct(keys).n_unique()).item() < rows.height:
+            places = places.sort("file", "line").unique(keys, keep="last", maintain_order=True)
+        order = places.sort(time, *keys)["_at"]
+        return rows if len(order) == rows.height and order.is_sorted() else rows[order]
 
     def _replace(self, table: str, content: Mapping[Window, pl.DataFrame], read_at: int | None) -> int | None:
         if not content:

@@ -43,7 +43,9 @@ def _from_text(raw: pl.Series, zone: str, time_format: str | None) -> pl.Series:
         raw.str.strip_chars().str.replace(r"^(\d{4}[-/]\d\d[-/]\d\d|\d{8}) +", "${1}T").str.replace(r"[zZ]$", "+00:00")
     )
     found = pl.Series(raw.name, [None], TIMESTAMP).new_from_index(0, len(raw)) if len(raw) else raw.cast(TIMESTAMP)
-    for form in (*NAIVE[:1], *AWARE, *NAIVE[1:]):
+    forms = (*NAIVE[:1], *AWARE, *NAIVE[1:])
+    first = text.drop_nulls().head(1)
+    for form in sorted(forms, key=lambda form: _parsed(first, form).null_count()):  # most sources keep to one form
         left = found.is_null() & text.is_not_null()
         if not left.any():
             return found

@@ -99,6 +99,13 @@ def test_a_commit_names_its_run_and_window(tmp_path: Path) -> None:
     assert told == [("second", "2026-01-02, 2026-01-03"), ("first", "2026-01-01")]
 
 
+def test_a_column_that_changed_its_type_is_named(tmp_path: Path) -> None:
+    tables = DeltaTables(tmp_path)
+    tables.replace("t", {DAYS[0]: rows(1)}, "a")
+    with pytest.raises(UserMistake, match=r"t: a column changed its type .*x"):
+        tables.replace("t", {DAYS[1]: pa.table({"x": ["text"]})}, "b")
+
+
 def test_two_writers_creating_and_filling_a_table_at_once_lose_nothing(tmp_path: Path) -> None:
     windows = list(Window(parse("2026-01-01"), parse("2026-01-21")).split(Grain.DAY))
     faults: list[BaseException] = []
