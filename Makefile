@@ -7,7 +7,7 @@ PY := cd "$(ROOT)" && PYTHONPATH="$(ROOT)" "$(VENV)/bin/python"
 # uv reads variables of its own; where pip was told of wheels on a disk, uv is told the same.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: help setup demo up down status logs champion why rollback test lint lock schema
+.PHONY: help setup demo up down status logs champion why rollback reproduce test lint lock schema
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' "$(ROOT)Makefile" | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -39,12 +39,14 @@ why: setup ## make why MODEL=flights [AT=2026-11-01T14:00]: why a training was, 
 	@$(PY) -m include.local why $(MODEL) $(AT)
 rollback: setup ## make rollback MODEL=flights: all traffic back to the champion, in a second
 	@$(PY) -m include.local rollback $(MODEL)
+reproduce: setup ## make reproduce RUN=<mlflow run id>: the training once more from its record alone, compared bit by bit
+	@$(PY) -m include.local reproduce $(RUN)
 
 test: setup ## all tests
 	@$(PY) -m pytest
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy && cd "$(ROOT)" && "$(VENV)/bin/lint-imports" --no-cache
-bench-%: setup ## bench-judgement, -features, -serve, -watch, -rollout: measured claims, last line JSON
+bench-%: setup ## bench-judgement, -features, -serve, -train, -watch, -rollout: measured claims, last line JSON
 	@$(PY) -m benchmarks.$*
 schema: setup ## the spec's JSON Schema, written to docs/
 	@$(PY) -m include.local schema > "$(ROOT)docs/spec.schema.json"

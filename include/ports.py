@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from include.domain.known import LandedSums
 from include.domain.verdict import Verdict
 from include.domain.windows import Window
+from include.spec import Search
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,15 @@ class Probe(Protocol):
         """
 
 
+class Searcher(Protocol):
+    """Suggests settings to train with."""
+
+    def ask(
+        self, space: Search, told: Sequence[tuple[Mapping[str, float], float]], count: int, seed: int
+    ) -> list[dict[str, float]]:
+        """So many settings (`learning_rate`, `cross_rank`, `dropout`) after what was told: settings and their loss."""
+
+
 class Launcher(Protocol):
     """Starts the trainer program somewhere and waits."""
 
@@ -226,6 +236,11 @@ class Registry(Protocol):
 
     def describe(self, run_id: str, tags: Mapping[str, str], text: str) -> None:
         """Say of the tracking run what came of it: tags to search by, and a Markdown `text` for people."""
+
+    def record(self, run_id: str, folder: Path) -> Mapping[str, str]:
+        """What the run was made of: its tags, and in the folder `dataset.json`, `job.json` and `manifest.json`.
+
+        Raises UserMistake for a run that is not there or whose record is not whole."""
 
     def page(self, run_id: str) -> str:
         """The URL at which a person sees the tracking run and what is attached to it."""

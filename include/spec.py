@@ -130,6 +130,19 @@ class Model(Section):
     serve: Literal["fp32", "int8"] = "fp32"  #: int8: the quantized graph, where it loses less than its bound
 
 
+class Search(Section):
+    """A few trainings with other settings, and the best of them by logloss on the validate windows as the challenger.
+
+    The first takes the spec's own settings. Pairs are bounds, `cross_rank` lists the ranks to try.
+    """
+
+    rounds: int = Field(default=3, ge=1)  #: each learns from those before
+    trainings: int = Field(default=3, ge=1)  #: of a round, side by side
+    learning_rate: tuple[float, float] = (5e-4, 5e-3)
+    cross_rank: tuple[int, ...] = (16, 32, 64)
+    dropout: tuple[float, float] = (0.0, 0.5)
+
+
 class Training(Section):
     """Window counts are counted back from the newest labelled window: `test`, before it `validate`, before it the rest."""
 
@@ -157,6 +170,8 @@ class Training(Section):
     )  #: of arithmetic in each process; 0 is half the cores, shared by the processes
     checkpoint_steps: int = Field(default=500, ge=1)
     checkpoint_minutes: float = Field(default=10, gt=0)  #: whichever comes first
+    warm_start: bool = False  #: go on from the champion's weights, category by category, instead of from nothing
+    search: Search | None = None
     max_auc_loss_int8: float = Field(default=0.001, ge=0)  #: the quantized graph is kept when its AUC loses less
     seed: int = 17
     timeout: timedelta = timedelta(hours=6)
@@ -254,6 +269,14 @@ class ModelSpec(Section):
         taken = (*columns.categorical, *self.features.time_parts)
         if found := list(faults_of_transforms(self.features.transforms, columns.numeric, taken)):
             raise ValueError("; ".join(f"features.transforms.{fault}" for fault in found))
+        return self
+
+    @model_validator(mode="after")
+    def _search_of_what_it_has(self) -> Self:
+        if self.training.search and self.model.family not in {"dcn", "blend"}:
+            raise ValueError(
+                f"training.search: a {self.model.family} model has none of its settings; dcn and blend have"
+            )
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from include.ports import (
     Registry,
     Router,
     Scorer,
+    Searcher,
     Signals,
     Slots,
     Source,
@@ -78,6 +79,11 @@ class Parts:
         from include.adapters.torchrun import Torchrun
 
         return Torchrun()
+
+    def searcher(self) -> Searcher:
+        from include.adapters.optuna import TreeParzen
+
+        return TreeParzen()
 
     def scorer(self) -> Scorer:
         from include.adapters.onnx import OnnxScorer

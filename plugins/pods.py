@@ -28,7 +28,7 @@ from include.settings import from_env
 from include.spec import Family, ModelSpec
 from include.stages import training
 from plugins.pod_logs import PodLogs
-from plugins.run import kept_folder, open_model, run_name
+from plugins.run import kept_folder, open_model, run_name, start_of
 
 #: Seconds between looks at a Job, its pods and their logs.
 LOOK = 3.0
@@ -91,6 +91,7 @@ class _Trains(KubernetesPodOperator):
         with kept_folder(spec, parts) as folder:
             begun = [
                 training.prepare(spec, Reference(**self.dataset), folder, family,
+                                 start=None if self.baselines else start_of(spec, parts),
                                  tracking_url=parts.settings.mlflow_url, tags={"cause": cause})
                 for family in self.families(spec)
             ]  # fmt: skip
@@ -106,7 +107,7 @@ class _Trains(KubernetesPodOperator):
         if self.baselines:
             return context["ti"].xcom_push("return_value", {f: asdict(result) for f, result in found.items()})
         as_of = context["ti"].xcom_pull(task_ids="validate")["as_of"]
-        training.account(spec, found[spec.model.family], as_of, run_name(), parts.ledger())
+        training.account(spec, [found[spec.model.family]], as_of, run_name(), parts.ledger())
         return context["ti"].xcom_push("return_value", asdict(found[spec.model.family]))
 
     def left(self) -> list[kube.V1Pod]:

@@ -14,6 +14,7 @@ from include.spec import ModelSpec
 from include.specs import find
 
 if TYPE_CHECKING:
+    from include.ports import Reference
     from include.wiring import Parts
 
 #: Where the pages of plugins/pages.py are.
@@ -48,6 +49,14 @@ def kept_folder(spec: ModelSpec, parts: "Parts") -> Iterator[Path]:
         yield folder
     finally:
         storage.push(folder)
+
+
+def start_of(spec: ModelSpec, parts: "Parts") -> "Reference | None":
+    """What the challenger goes on from: the champion where the spec wants that and there is one."""
+    champion = parts.registry().alias(spec.name, "champion") if spec.training.warm_start else None
+    if champion:
+        parts.storage().pull(Path(champion.artifact.uri).parent)
+    return champion.artifact if champion else None
 
 
 def windows_of_run(spec: ModelSpec) -> list[Window]:

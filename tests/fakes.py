@@ -214,7 +214,8 @@ def write_manifest(out: Path, family: str, dataset: Mapping[str, str], spec_dige
     facts = {"bytes": len(model), "sha256": hashlib.sha256(model).hexdigest()}
     manifest = {
         "format": 1, "model": "toy", "family": family, "run": "r1", "mlflow_run_id": "m1", "dataset": dict(dataset),
-        "spec_digest": spec_digest, "git_commit": "abc", "seed": 17,
+        "spec_digest": spec_digest, "git_commit": "abc", "seed": 17, "curves": {"loss": [[1, 0.7], [2, 0.6]]},
+        "metrics": {"validate": {"logloss": 0.45}},
         "columns": {"time": "at", "keys": ["key"], "categorical": ["c"], "numeric": ["x"]}, "files": {"model.onnx": facts},
     }  # fmt: skip
     (out / "manifest.json").write_text(json.dumps(manifest))

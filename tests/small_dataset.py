@@ -50,16 +50,16 @@ def write_dataset(folder: Path, *, train: int = 1000, later: int = 300, classes:
 
 
 def write_job(dataset: Path, out: Path, family: str = "dcn", **changes: Any) -> Path:
-    """`job.json` in `out`; `changes` go to its sections `model` and `training`, `tracking` stands for itself."""
+    """`job.json` in `out`; `changes` go to its sections `model` and `training`, `tracking` and `start` stand for themselves."""
     out.mkdir(parents=True, exist_ok=True)
-    tracking = changes.pop("tracking", None)
+    tracking, start = changes.pop("tracking", None), changes.pop("start", None)
     shape = (*MODEL, "structure", "experts", "serve")
     content = {
         "dataset": {"uri": str(dataset), "digest": str(_facts(dataset)["sha256"])},
         "family": family,
         "model": {**MODEL, **{k: v for k, v in changes.items() if k in shape}},
         "training": {**TRAINING, **{k: v for k, v in changes.items() if k not in shape}},
-        "seed": 17, "spec_digest": "5" * 64, "out": str(out), "tracking": tracking,
+        "seed": 17, "spec_digest": "5" * 64, "out": str(out), "tracking": tracking, "start": start,
     }  # fmt: skip
     (out / "job.json").write_text(json.dumps(content))
     return out / "job.json"

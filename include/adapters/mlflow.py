@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 TAG_LENGTH = 5000
 #: The tag that MLflow's pages show as a run's description.
 DESCRIPTION = "mlflow.note.content"
+#: The artifacts of a run from which it can be rebuilt, and what came of it.
+RECORD = ("record/dataset.json", "record/job.json", "model/manifest.json")
 OUR_FAULT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST"}
 
 
@@ -78,6 +80,21 @@ class MLflow:
         with self._client() as client:
             for name, value in _cut({**tags, DESCRIPTION: text}).items():
                 client.set_tag(run_id, name, value)
+
+    def record(self, run_id: str, folder: Path) -> dict[str, str]:
+        """What the trainer left with the run: its tags; its record's files go to the folder."""
+        from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
+
+        MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)  # type: ignore[no-untyped-call]
+        folder.mkdir(parents=True, exist_ok=True)
+        with self._client() as client:
+            tags = dict(client.get_run(run_id).data.tags)
+            for path in RECORD:
+                there = {file.path for file in client.list_artifacts(run_id, path.rpartition("/")[0])}
+                if path not in there:
+                    raise UserMistake(f"run {run_id} has no {path}: it did not finish, or was not sent to MLflow whole")
+                Path(client.download_artifacts(run_id, path, str(folder))).rename(folder / Path(path).name)
+        return tags
 
     def page(self, run_id: str) -> str:
         with self._client() as client:

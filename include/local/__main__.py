@@ -1,11 +1,13 @@
-"""What the Makefile calls: `python -m include.local up | down | status | logs | demo | champion | why | rollback | schema`."""
+"""What the Makefile calls: `python -m include.local <command>`; `--help` lists them."""
 
 import argparse
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -91,6 +93,28 @@ def why(settings: Settings, model: str, at: datetime | None) -> None:
     )
 
 
+def reproduce(settings: Settings, run: str) -> None:
+    from include.local import reproduce as again
+    from include.wiring import Parts
+
+    with tempfile.TemporaryDirectory(prefix="reproduce-", dir=settings.home) as folder:
+        found = again.reproduce(run, Parts(settings), Path(folder), lambda text: console.print(f"[dim]{text} …"))
+    table = Table("", "recorded", "rebuilt", "", box=None)
+    for row in found:
+        table.add_row(row.name, str(row.recorded)[:18], str(row.rebuilt)[:18], "same" if row.same else "[red]differs")
+    console.print(table)
+    differing = [row.name for row in found if not row.same]
+    console.print(f"run {run}: " + (f"{', '.join(differing)} differ" if differing else "rebuilt to the last bit"))
+    sys.exit(1 if differing else 0)
+
+
+def rebuild(settings: Settings, folder: Path, threads: int) -> None:
+    from include.local import reproduce as again
+    from include.wiring import Parts
+
+    again.rebuild(folder, threads, Parts(settings))
+
+
 def schema(_: Settings) -> None:
     sys.stdout.write(json.dumps(ModelSpec.model_json_schema(), indent=2) + "\n")
 
@@ -123,6 +147,13 @@ def main() -> int:
     back = commands.add_parser("rollback")
     back.add_argument("model")
     back.set_defaults(command=rollback)
+    again = commands.add_parser("reproduce")
+    again.add_argument("run", help="the MLflow run's id")
+    again.set_defaults(command=reproduce)
+    half = commands.add_parser("rebuild", help="the half of `reproduce` that the run's own commit does")
+    half.add_argument("folder", type=Path)
+    half.add_argument("threads", type=int)
+    half.set_defaults(command=rebuild)
     arguments = vars(parser.parse_args())
     command = arguments.pop("command")
     try:

@@ -66,15 +66,16 @@ class Day:
 
 
 class Clicks:
-    """The stream: `seed` and `schedule` decide everything, whatever days are asked for and in what order."""
+    """The stream: `seed`, `schedule` and the fields' `sizes` decide everything, whatever days are asked for and in what
+    order."""
 
-    def __init__(self, seed: int = 17, schedule: Sequence[Drift] = SCHEDULE) -> None:
-        self._seed, self._schedule = seed, tuple(schedule)
+    def __init__(self, seed: int = 17, schedule: Sequence[Drift] = SCHEDULE, sizes: Sequence[int] = SIZES) -> None:
+        self._seed, self._schedule, self._sizes = seed, tuple(schedule), tuple(sizes)
         world = np.random.default_rng(seed)
         self._weights = [world.normal(0, EFFECT, size=2) for _ in NUMBERS]
         self._turned = [world.normal(0, EFFECT, size=2) for _ in NUMBERS]
-        self._effects = [world.normal(0, EFFECT, size=n) for n in SIZES]
-        self._other = [world.normal(0, EFFECT, size=n) for n in SIZES]
+        self._effects = [world.normal(0, EFFECT, size=n) for n in self._sizes]
+        self._other = [world.normal(0, EFFECT, size=n) for n in self._sizes]
 
     def day(self, day: date, rows: int) -> Day:
         """`rows` impressions of that UTC day in order of time, and the best AUC."""
@@ -98,6 +99,11 @@ class Clicks:
         })  # fmt: skip
         return Day(frame, area(truth, click))
 
+    def names(self) -> Iterator[tuple[str, list[str]]]:
+        """Every category with all its values, most frequent first."""
+        for n, name in enumerate(CATEGORIES):
+            yield name, _names(n, self._sizes[n])
+
     def _shift(self, field: str, day: date) -> float:
         return sum(d.strength(day) for d in self._schedule if d.kind == "shift" and d.field in (None, field))
 
@@ -116,14 +122,20 @@ class Clicks:
         self, n: int, random: np.random.Generator, rows: int, shift: float, concept: float
     ) -> tuple[pl.Series, Floats]:
         """Zipf's law over the values; a shift makes rare values common."""
-        size = SIZES[n]
+        size = self._sizes[n]
         weights = 1 / np.arange(1, size + 1)
         weights = (1 - min(shift, 1)) * weights + min(shift, 1) * weights[::-1]
         drawn = np.searchsorted(np.cumsum(weights / weights.sum()), random.random(rows)).clip(max=size - 1)
         effects = (1 - concept) * self._effects[n] + concept * self._other[n]
         missing = random.random(rows) < MISSING[n % len(MISSING)] / 2
-        names = pl.Series([f"{(value * 2654435761 + n * 97) & 0xFFFFFFFF:08x}" for value in range(size)])
-        return names.gather(drawn).set(pl.Series(missing), None), np.where(missing, 0.0, effects[drawn])
+        return pl.Series(_names(n, size)).gather(drawn).set(pl.Series(missing), None), np.where(
+            missing, 0.0, effects[drawn]
+        )
+
+
+def _names(n: int, size: int) -> list[str]:
+    """The texts of the n-th category's values, most frequent first."""
+    return [f"{(value * 2654435761 + n * 97) & 0xFFFFFFFF:08x}" for value in range(size)]
 
 
 def area(scores: Floats, labels: NDArray[np.int8]) -> float:

@@ -41,7 +41,9 @@ def train(options: argparse.Namespace, storage: Storage) -> None:
     for job in options.jobs:
         signal.signal(signal.SIGTERM, _stop)
         storage.pull(job.parent)
-        storage.pull(Path(json.loads(job.read_text(encoding="utf-8"))["dataset"]["uri"]).parent)
+        asked = json.loads(job.read_text(encoding="utf-8"))
+        for needed in filter(None, (asked["dataset"], asked.get("start"))):
+            storage.pull(Path(needed["uri"]).parent)
         signal.signal(signal.SIGTERM, _go_on)
         with _kept(storage, job.parent, writes=options.node == 0):
             Torchrun(node).train(job, options.processes)

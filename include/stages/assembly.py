@@ -65,7 +65,8 @@ def assemble(spec: ModelSpec, as_of: datetime, tables: Tables, run: str, out: Pa
         "columns": {**spec.columns.model_dump(mode="json", include={"time", "label", "keys", "categorical"}),
                     "numeric": list(spec.numeric),
                     "aggregates": spec.features.model_dump(mode="json")["aggregates"]},
-        "spec_digest": spec.digest, "files": {p.name: _facts(p) for p in sorted(out.iterdir()) if p.name in _files()},
+        "spec": spec.model_dump(mode="json"), "spec_digest": spec.digest,
+        "files": {p.name: _facts(p) for p in sorted(out.iterdir()) if p.name in _files()},
     })  # fmt: skip
 
 

@@ -28,7 +28,7 @@ def write(evaluation: Reference, judged: Judged) -> list[Path]:
     record, verdict = records.read(evaluation), records.read(judged.record)
     folder = records.path_of(evaluation.uri).parent
     artifact = records.read(Reference(**record["models"][CHALLENGER]))
-    drawn = pictures(record, verdict, folder / "scores.npz")
+    drawn = {**pictures(record, verdict, folder / "scores.npz"), **_learning(artifact.get("curves", {}))}
     pages = {
         "card.md": "\n".join(_markdown(record, verdict, judged, artifact)),
         "card.html": _html(record, judged, artifact, list(drawn.values())),
@@ -64,6 +64,13 @@ def _roc(labels: NDArray[np.float64], candidates: Scores) -> str:
         if hits[-1] and alarms[-1]:
             lines.append(Line(name, np.r_[0, alarms / alarms[-1]], np.r_[0, hits / hits[-1]]))
     return plots.chart("ROC", ("false positive rate", "true positive rate"), lines, diagonal=True)
+
+
+def _learning(curves: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, str]:
+    """The loss of the batches and of the validate windows over the steps, where there were several."""
+    named = {"batches": curves.get("loss", ()), "validate windows": curves.get("validate_logloss", ())}
+    lines = [Line(name, *zip(*points, strict=True)) for name, points in named.items() if len(points) > 1]
+    return {"loss.svg": plots.chart("Loss", ("step", "logloss"), lines)} if lines else {}
 
 
 def _calibration(labels: NDArray[np.float64], candidates: Scores) -> str:

@@ -1,7 +1,7 @@
 """Training: a spec and a dataset become a job for the trainer program, and its manifest the result."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +13,33 @@ from include.stages import records
 
 def train(
     spec: ModelSpec, dataset: Reference, folder: Path, launcher: Launcher, *,
-    family: Family | None = None, tracking_url: str | None = None, tags: Mapping[str, str] | None = None,
+    family: Family | None = None, name: str | None = None, start: Reference | None = None,
+    tracking_url: str | None = None, tags: Mapping[str, str] | None = None,
 ) -> Reference:  # fmt: skip
-    """The manifest of a model of that family (the spec's own when left out), trained into `folder`/<family>/.
+    """The manifest of a model of that family (the spec's own when left out), trained into `folder`/<name or family>/.
 
-    A finished manifest for the same dataset and spec is returned at once. Raises UserMistake when the folder holds the
-    result of another dataset or spec, Corrupt for a damaged one, and what the launcher raises.
+    `start` is the artifact whose weights it goes on from. A finished manifest for the same dataset and spec is returned
+    at once. Raises UserMistake when the folder holds the result of another dataset or spec, Corrupt for a damaged one,
+    and what the launcher raises.
     """
     family = family or spec.model.family
-    begun = prepare(spec, dataset, folder, family, tracking_url=tracking_url, tags=tags)
+    begun = prepare(spec, dataset, folder, family, name=name, start=start, tracking_url=tracking_url, tags=tags)
     if begun:
         launcher.train(begun, spec.training.processes)
-    return result(spec, dataset, folder / family)
+    return result(spec, dataset, folder / (name or family))
 
 
 def prepare(
-    spec: ModelSpec, dataset: Reference, folder: Path, family: Family, *,
-    tracking_url: str | None = None, tags: Mapping[str, str] | None = None,
+    spec: ModelSpec, dataset: Reference, folder: Path, family: Family, *, name: str | None = None,
+    start: Reference | None = None, tracking_url: str | None = None, tags: Mapping[str, str] | None = None,
 ) -> Path | None:  # fmt: skip
-    """The job file in `folder`/<family>/ for a launcher; None when its result is there already."""
-    out = folder / family
+    """The job file in `folder`/<name or family>/ for a launcher; None when its result is there already."""
+    out = folder / (name or family)
     data = records.read(dataset)
     if finished(out, dataset, spec.digest):
         return None
     tracking = _tracking(spec, data["run"], family, tracking_url, tags or {})
-    records.write(out / "job.json", job(spec, dataset, family, out, tracking))
+    records.write(out / "job.json", job(spec, dataset, family, out, tracking, start))
     return out / "job.json"
 
 
@@ -49,10 +51,11 @@ def result(spec: ModelSpec, dataset: Reference, out: Path) -> Reference:
     return found
 
 
-def account(spec: ModelSpec, result: Reference, as_of: str, run: str, ledger: Ledger) -> None:
-    """Note the training's hours, times its processes, once a run, for the watch's monthly budget."""
+def account(spec: ModelSpec, results: Iterable[Reference], as_of: str, run: str, ledger: Ledger) -> None:
+    """Note the trainings' hours, times their processes, once a run, for the watch's monthly budget."""
     if all(row["run"] != run for row in ledger.read(spec.name, "training")):
-        hours = records.read(result)["seconds"] / 3600 * spec.training.processes
+        seconds = sum(records.read(each)["seconds"] for each in results)
+        hours = seconds / 3600 * spec.training.processes
         ledger.append(spec.name, "training", run=run, as_of=as_of, hours=hours)
 
 
@@ -70,7 +73,10 @@ def finished(out: Path, dataset: Reference, spec_digest: str) -> Reference | Non
     return records.reference(path)
 
 
-def job(spec: ModelSpec, dataset: Reference, family: str, out: Path, tracking: dict[str, Any] | None) -> dict[str, Any]:
+def job(
+    spec: ModelSpec, dataset: Reference, family: str, out: Path, tracking: dict[str, Any] | None,
+    start: Reference | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """What the trainer program reads."""
     return {
         "dataset": {"uri": dataset.uri, "digest": dataset.digest},
@@ -82,6 +88,7 @@ def job(spec: ModelSpec, dataset: Reference, family: str, out: Path, tracking: d
         "spec_digest": spec.digest,
         "out": str(out),
         "tracking": tracking,
+        "start": {"uri": start.uri, "digest": start.digest} if start else None,
     }
 
 

@@ -5,6 +5,7 @@ The manifest's `graph` names the one to serve.
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from include.trainer.files import facts, write_atomically
 from include.trainer.fitted import Fitted
 from include.trainer.job import Job
 from include.trainer.quantization import quantized
+from include.trainer.tracking import Tracker
 
 MANIFEST, GRAPH, INT8 = "manifest.json", "model.onnx", "model.int8.onnx"
 TOLERANCE = 1e-5
@@ -37,7 +39,7 @@ def finished(job: Job) -> bool:
         return False
 
 
-def publish(job: Job, data: Dataset, fitted: Fitted, run_id: str | None) -> dict[str, Any]:
+def publish(job: Job, data: Dataset, fitted: Fitted, tracker: Tracker) -> dict[str, Any]:
     """Check the graph, measure it, write all files and last the manifest, which is returned.
 
     Raises Corrupt when a score of the test windows differs from the trained model's by more than 1e-5.
@@ -61,13 +63,14 @@ def publish(job: Job, data: Dataset, fitted: Fitted, run_id: str | None) -> dict
         write_atomically(job.out / name, content)
     manifest = {
         **_origin(job, data),
-        "mlflow_run_id": run_id,
+        "mlflow_run_id": tracker.run_id,
         "files": {name: facts(job.out / name) for name in contents},
         "graph": graph,
         "int8": int8,
         "onnx_difference": difference,
         "signature": signature(len(data.encoding.categorical), len(data.encoding.numeric)),
         "metrics": {name: metrics.summary(split.labels, scores[name]) for name, split in splits.items()},
+        "curves": tracker.curves,
         "seconds": round(fitted.seconds, 3),
         "samples_per_second": round(fitted.samples_per_second),
     }
@@ -90,7 +93,7 @@ def _origin(job: Job, data: Dataset) -> dict[str, Any]:
         "seed": job.seed,
         "spec_digest": job.spec_digest,
         "job": job.identity,
-        "git_commit": git_commit(),
+        "git_commit": git_state()[0] or None,
     }
 
 
@@ -112,10 +115,14 @@ def signature(categorical: int, numeric: int) -> dict[str, Any]:
     }
 
 
-def git_commit() -> str | None:
-    """The commit of the working folder; None outside a repository."""
-    found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() if found.returncode == 0 else None
+def git_state() -> tuple[str, str]:
+    """The commit of this code, and the changed files that it lacks; both empty outside a repository."""
+
+    def said(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    return said("rev-parse", "HEAD"), " ".join(said("diff", "--name-only", "HEAD").split())
 
 
 def _run(graph: bytes, split: Split) -> NDArray[np.float64]:

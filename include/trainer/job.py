@@ -62,6 +62,14 @@ class Tracking:
 
 
 @dataclass(frozen=True)
+class Start:
+    """The artifact whose weights a training goes on from."""
+
+    manifest: Path
+    digest: str  #: SHA-256 of its bytes
+
+
+@dataclass(frozen=True)
 class Job:
     dataset: Path  #: `dataset.json`
     dataset_digest: str  #: SHA-256 of its bytes
@@ -75,6 +83,7 @@ class Job:
     serving: Mapping[str, Any] = field(
         default_factory=dict
     )  #: for the model servers; it goes into the manifest as it is
+    start: Start | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -83,8 +92,20 @@ class Job:
     @property
     def identity(self) -> str:
         """SHA-256 of all that decides the weights: two jobs with the same one train the same model."""
-        parts = (self.dataset_digest, self.family, asdict(self.model), asdict(self.training), self.seed)
+        own = [self.dataset_digest, self.family, asdict(self.model), asdict(self.training), self.seed]
+        parts = [*own, self.start.digest] if self.start else own
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The job file's content; `read` gives the same job back."""
+        return {
+            "dataset": {"uri": str(self.dataset), "digest": self.dataset_digest}, "family": self.family,
+            "model": asdict(self.model), "training": asdict(self.training), "seed": self.seed,
+            "spec_digest": self.spec_digest, "out": str(self.out),
+            "tracking": asdict(self.tracking) if self.tracking else None,
+            "start": {"uri": str(self.start.manifest), "digest": self.start.digest} if self.start else None,
+            "serving": dict(self.serving),
+        }  # fmt: skip
 
     @property
     def params(self) -> dict[str, str]:
@@ -111,9 +132,9 @@ def read(path: Path) -> Job:
 
 
 def _job(data: Mapping[str, Any]) -> Job:
-    tracking = data.get("tracking")
+    tracking, start = data.get("tracking"), data.get("start")
     return Job(
-        dataset=Path(str(data["dataset"]["uri"]).removeprefix("file://")),
+        dataset=_path(data["dataset"]["uri"]),
         dataset_digest=data["dataset"]["digest"],
         family=data["family"],
         model=_pick(Model, {**data["model"], "hidden": tuple(data["model"]["hidden"])}),
@@ -123,7 +144,12 @@ def _job(data: Mapping[str, Any]) -> Job:
         out=Path(data["out"]),
         tracking=_pick(Tracking, tracking) if tracking else None,
         serving=data.get("serving", {}),
+        start=Start(_path(start["uri"]), start["digest"]) if start else None,
     )
+
+
+def _path(uri: str) -> Path:
+    return Path(uri.removeprefix("file://"))
 
 
 def _pick(section: type[T], data: Mapping[str, Any]) -> T:

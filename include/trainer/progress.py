@@ -6,17 +6,30 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
+from include.trainer.batches import Batch
+from include.trainer.gpu import Gpu
 from include.trainer.tracking import Tracker
 
 SECONDS = 2.0  #: between lines
 
 
 class Progress:
-    def __init__(self, tracker: Tracker, epochs: int, per_epoch: int, batch_size: int, done: int) -> None:
+    def __init__(
+        self, tracker: Tracker, epochs: int, per_epoch: int, batch_size: int, done: int, gpu: Gpu | None
+    ) -> None:
         self.tracker, self.epochs, self.per_epoch, self.batch_size = tracker, epochs, per_epoch, batch_size
         self.done = self.step = done
-        self.measured_for = 0.0
+        self.gpu = gpu
+        self.measured_for = self.waited = 0.0
         self.began = self.told = time.monotonic()
+
+    def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; the time in which none was ready is noted."""
+        asked = time.monotonic()
+        for batch in batches:
+            self.waited += time.monotonic() - asked
+            yield batch
+            asked = time.monotonic()
 
     def after(self, step: int, loss: Tensor) -> None:
         """Say so every two seconds and at the end of an epoch."""
@@ -26,7 +39,9 @@ class Progress:
         self.told = time.monotonic()
         value, speed, total = loss.item(), self.samples_per_second, self.epochs * self.per_epoch
         self.tracker.say(f"{self._epoch} step {step}/{total} loss {value:.4f} samples/s {speed:,.0f}")
-        self.tracker.metrics({"loss": value, "samples_per_second": speed}, step)
+        self.tracker.metrics(
+            {"loss": value, "samples_per_second": speed, **(self.gpu.look() if self.gpu else {})}, step
+        )
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
@@ -39,6 +54,11 @@ class Progress:
         """The validate windows' metrics after an epoch."""
         self.tracker.say(f"{self._epoch} validate {' '.join(f'{k} {v:.4f}' for k, v in values.items())}")
         self.tracker.metrics({f"validate_{k}": v for k, v in values.items()}, self.step)
+
+    def ended(self) -> None:
+        """Say what the GPU's use leaves to wish for."""
+        for warning in self.gpu.warnings(self.waited / max(self.seconds, 1e-9)) if self.gpu else ():
+            self.tracker.say(warning)
 
     @property
     def seconds(self) -> float:

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 from include.domain.errors import Conflict
 from include.trainer import artifact, dataset
 from include.trainer.dataset import Dataset
+from include.trainer.files import write_atomically
 from include.trainer.fitted import Fitted
 from include.trainer.job import Job
 from include.trainer.signals import Stop, Stopped
-from include.trainer.tracking import Silent, Tracker
+from include.trainer.threads import threads
+from include.trainer.tracking import Silent, Tracker, send_left
 
 LOCK = Path(__file__).parents[2] / "requirements.lock"
 
@@ -69,25 +72,37 @@ def _tracked(job: Job, data: Dataset, tracker: Tracker) -> Iterator[Tracker]:
         raise
     finally:
         tracker.close(status)
+        if tracker.run_id:  # MLflow answers: it may take what other runs of the model could not send
+            send_left(job.out.parents[1])
 
 
 def _describe(job: Job, data: Dataset, tracker: Tracker) -> None:
-    lock = hashlib.sha256(LOCK.read_bytes()).hexdigest() if LOCK.is_file() else ""
+    """All that `make reproduce` needs: code, lock, spec, tables and windows, the job, and how many threads it has."""
+    record, lock = data.record, hashlib.sha256(LOCK.read_bytes()).hexdigest() if LOCK.is_file() else ""
+    commit, changed = artifact.git_state()
     tracker.params(job.params)
-    tracker.dataset(f"{data.record['table']}@{data.record['table_version']}", job.dataset_digest, str(job.dataset))
+    for split, context in (("train", "training"), ("validate", "validation"), ("test", "testing")):
+        windows, rows = record["windows"][split], len(getattr(data, split))
+        name = f"{record['model']}.{record['table']}@{record['table_version']} {split}"
+        tracker.dataset(name, f"{job.dataset_digest[:28]}{split}", str(job.dataset), context,
+                        {"windows": f"{windows[0]} to {windows[-1]}", "count": len(windows), "rows": rows})  # fmt: skip
     tracker.tags({
-        "run": data.record["run"], "family": job.family, "spec_digest": job.spec_digest, "lock_digest": lock,
+        "run": record["run"], "family": job.family, "spec_digest": job.spec_digest, "lock_digest": lock,
         "dataset_digest": job.dataset_digest, "dataset_uri": str(job.dataset),
-        "mlflow.source.git.commit": artifact.git_commit() or "",
-        "windows": " | ".join(f"{name} {w[0]} to {w[-1]}" for name, w in data.record["windows"].items()),
+        "mlflow.source.git.commit": commit, "uncommitted": changed, "threads": str(threads(job.training)),
+        "windows": " | ".join(f"{name} {w[0]} to {w[-1]}" for name, w in record["windows"].items()),
     })  # fmt: skip
+    write_atomically(job.out / "job.json", json.dumps(job.to_dict(), indent=1).encode())
+    tracker.files("record", [job.dataset, job.out / "job.json"])
 
 
 def _publish(job: Job, data: Dataset, fitted: Fitted, tracker: Tracker) -> None:
-    manifest = artifact.publish(job, data, fitted, tracker.run_id)
+    manifest = artifact.publish(job, data, fitted, tracker)
+    last = int(max((curve[-1][0] for curve in tracker.curves.values()), default=0))
     for split, values in manifest["metrics"].items():
-        tracker.metrics({f"{split}_{name}": value for name, value in values.items()}, step=0)
+        tracker.metrics({f"{split}_{name}": value for name, value in values.items()}, last)
         tracker.say(f"{split} " + " ".join(f"{name} {value:.4f}" for name, value in values.items()))
-    tracker.metrics({"seconds": fitted.seconds, "samples_per_second": fitted.samples_per_second}, step=0)
+    tracker.metrics({"seconds": fitted.seconds, "samples_per_second": fitted.samples_per_second}, last)
     tracker.tags({"artifact_uri": str(job.out / artifact.MANIFEST)})
+    tracker.files("model", [job.out / name for name in (*fitted.weights, artifact.MANIFEST)])
     tracker.say(f"wrote {job.out / artifact.MANIFEST}")

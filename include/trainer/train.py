@@ -7,7 +7,7 @@ from safetensors.torch import save
 from torch import nn
 
 from include.domain import metrics
-from include.trainer import export, model, parallel
+from include.trainer import export, gpu, model, parallel, warm
 from include.trainer.batches import batches, prefetched, tensors
 from include.trainer.checkpoint import Checkpoints, of_tensor
 from include.trainer.dataset import Dataset, Split, steps
@@ -49,6 +49,8 @@ def trained(job: Job, data: Dataset, world: World, tracker: Tracker, stop: Stop)
     schedule = Schedule.of(job, total)
     table = Embedding(data.encoding.sizes, model.width(job.family, job.model), schedule, job, world)
     tower = new_tower(job, data).to(world.device)
+    if job.start:
+        warm.begin(job.start, data.encoding, tower, table.rows, tracker)
     if plan.compile:
         tower.compile()
     shared = parallel.spread(tower, plan, world)
@@ -59,9 +61,9 @@ def trained(job: Job, data: Dataset, world: World, tracker: Tracker, stop: Stop)
     if done:
         tracker.say(f"going on after step {done} of {total}")
     gradients = Gradients(shared, job, world, scale, MicroBatch(job, world))
-    progress = Progress(tracker, plan.epochs, per_epoch, plan.batch_size, done)
+    progress = Progress(tracker, plan.epochs, per_epoch, plan.batch_size, done, gpu.of(world.device))
 
-    for batch in prefetched(batches(data.train, job, world, done)):
+    for batch in progress.waiting(prefetched(batches(data.train, job, world, done))):
         found = table.find(batch.ids)
         loss, gradient = gradients.of(batch, found.vectors)
         optimizer.step(schedule.pace(batch.step))
@@ -79,6 +81,7 @@ def trained(job: Job, data: Dataset, world: World, tracker: Tracker, stop: Stop)
                 scores = score_together(shared, table, data.validate, world)
             progress.measured(metrics.summary(data.validate.labels, scores))
 
+    progress.ended()
     kept = new_tower(job, data)
     kept.load_state_dict(optimizer.kept(), strict=False)
     return Net(Table(data.encoding.sizes, table.averaged().cpu()), kept), progress

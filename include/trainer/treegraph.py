@@ -109,5 +109,6 @@ def graph(dump: Mapping[str, Any], categorical: int, numeric: int) -> bytes:
 
 def float32_at_most(threshold: float) -> float:
     """The largest float32 not above it: `x <= threshold` then holds for the same float32 x as before."""
-    nearest = np.float32(threshold)
+    with np.errstate(over="ignore"):  # LightGBM writes 1.8e308 for a split that parts known from missing
+        nearest = np.float32(threshold)
     return float(nearest if float(nearest) <= threshold else np.nextafter(nearest, np.float32(-np.inf)))

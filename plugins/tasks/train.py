@@ -15,7 +15,7 @@ from include.settings import from_env
 from include.spec import ModelSpec
 from plugins import assets
 from plugins.outcome import settle
-from plugins.run import Ref, event_extra, kept_folder, open_model, run_name
+from plugins.run import Ref, event_extra, kept_folder, open_model, run_name, start_of
 
 if TYPE_CHECKING:
     from include.ports import Reference
@@ -61,7 +61,11 @@ def assemble(model: str, asked: dict[str, str]) -> Ref:
 
 
 def train(spec: ModelSpec, dataset: Any) -> Any:
-    """The task `train`, which may take as long as the spec says."""
+    """The task `train`, which may take as long as the spec says; with the search's tasks before it where it asks for one."""
+    if spec.training.search:
+        from plugins.tasks import search
+
+        return search.train(spec, dataset)
     if from_env().launcher == "kubernetes":
         return _on_cluster(spec, dataset)
 
@@ -71,8 +75,8 @@ def train(spec: ModelSpec, dataset: Any) -> Any:
         from include.stages import training
 
         spec, parts = open_model(model)
-        result = _train(spec, parts, dataset, spec.model.family)
-        training.account(spec, result, _checked()["as_of"], run_name(), parts.ledger())
+        result = _train(spec, parts, dataset, spec.model.family, start=start_of(spec, parts))
+        training.account(spec, [result], checked()["as_of"], run_name(), parts.ledger())
         return asdict(result)
 
     return train_challenger(spec.name, dataset)
@@ -199,15 +203,17 @@ def _single(parts: "Parts", model: str, request: str) -> None:
         ledger.append(model, "requested", request=request, run=run_name())
 
 
-def _train(spec: ModelSpec, parts: "Parts", dataset: Ref, family: Any) -> "Reference":
+def _train(
+    spec: ModelSpec, parts: "Parts", dataset: Ref, family: Any, start: "Reference | None" = None
+) -> "Reference":  # fmt: skip
     from include.ports import Reference
     from include.stages import training
 
     return training.train(
         spec, Reference(**dataset), parts.run_folder(spec, run_name()), parts.launcher(),
-        family=family, tracking_url=parts.settings.mlflow_url, tags={"cause": _checked()["cause"]})  # fmt: skip
+        family=family, start=start, tracking_url=parts.settings.mlflow_url, tags={"cause": checked()["cause"]})  # fmt: skip
 
 
-def _checked() -> dict[str, str]:
+def checked() -> dict[str, str]:
     """What the run's first task found: `cause` and `as_of`."""
     return dict(get_current_context()["ti"].xcom_pull(task_ids="validate"))

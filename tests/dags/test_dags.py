@@ -54,6 +54,11 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("tree")
     for folder in ("dags", "plugins", "include"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    flights = (root / "include/models/flights.yaml").read_text()
+    searching = flights.replace("name: flights", "name: searching").replace(
+        "training:\n", "training:\n  search: {rounds: 2}\n"
+    )
+    (root / "include/models/searching.yaml").write_text(searching)
     yield root
 
 
@@ -64,7 +69,9 @@ def bag(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_every_spec_gets_its_dags(bag: dict[str, Any]) -> None:
     assert not bag["errors"]
-    assert set(bag["dags"]) == {f"{model}.{family}" for model in ("flights", "clicks") for family in GRAPHS}
+    assert set(bag["dags"]) == {
+        f"{model}.{family}" for model in ("flights", "clicks", "searching") for family in GRAPHS
+    }
 
 
 def test_parsing_imports_nothing_heavy(bag: dict[str, Any]) -> None:
@@ -75,6 +82,16 @@ def test_parsing_imports_nothing_heavy(bag: dict[str, Any]) -> None:
 def test_the_graph_reads_in_the_order_of_the_loop(bag: dict[str, Any], family: str) -> None:
     tasks = [t["id"] for t in bag["dags"][f"flights.{family}"]["tasks"]]
     assert [t for t in tasks if t in GRAPHS[family]] == GRAPHS[family]
+
+
+def test_a_search_stands_in_the_graph_only_where_a_spec_asks_for_one(bag: dict[str, Any]) -> None:
+    downstream = {t["id"]: t["down"] for t in bag["dags"]["searching.train"]["tasks"]}
+    assert "suggest_1" in downstream["features"]
+    assert downstream["suggest_1"] == ["attempt_1"]
+    assert {"suggest_2", "train"} <= set(downstream["attempt_1"])
+    assert downstream["attempt_2"] == ["train"]
+    assert "evaluate" in downstream["train"]
+    assert not any(t["id"].startswith(("suggest", "attempt")) for t in bag["dags"]["flights.train"]["tasks"])
 
 
 def test_every_dag_says_what_it_does_and_whose_it_is(bag: dict[str, Any]) -> None:

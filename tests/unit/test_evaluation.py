@@ -234,14 +234,14 @@ def test_the_card_is_one_page_with_its_plots_inside(world: World) -> None:
     reference = world.evaluate(spec, champion=world.champion)
     judged = evaluation.judge(spec, reference, {})
     pages = {page.name: page.read_text() for page in card.write(reference, judged)}
-    assert set(pages) == {"card.md", "card.html", "roc.svg", "calibration.svg", "slices.svg"}
-    assert pages["card.html"].count("<svg") == 3
+    assert set(pages) == {"card.md", "card.html", "roc.svg", "calibration.svg", "loss.svg", "slices.svg"}
+    assert pages["card.html"].count("<svg") == 4
     assert "Is y &lt;really&gt; true?" in pages["card.html"]
     assert "http" not in pages["card.html"].replace("http://www.w3.org/2000/svg", ""), "loads nothing from elsewhere"
     for said in ("champion (version 1)", "2026-01-02", "Limits:", "against logistic", "| c=a | "):
         assert said in pages["card.md"]
     assert card.markdown_of(reference).read_text() == pages["card.md"]
-    for name in ("roc.svg", "calibration.svg", "slices.svg"):
+    for name in ("roc.svg", "calibration.svg", "loss.svg", "slices.svg"):
         ElementTree.fromstring(pages[name])
 
 

@@ -14,8 +14,9 @@ from include.domain.errors import Corrupt
 from include.trainer import artifact, dataset
 from include.trainer.dataset import Dataset
 from include.trainer.fitted import Fitted
-from include.trainer.job import Job
+from include.trainer.job import Job, read
 from include.trainer.run import run
+from include.trainer.tracking import Tracker
 from tests.small_dataset import job, write_dataset
 
 
@@ -106,5 +107,13 @@ def test_a_graph_that_scores_otherwise_is_never_published(finished, tmp_path):
     graph = (finished["dcn"].out / "model.onnx").read_bytes()
     wrong = Fitted({}, graph, lambda ids, numbers: scores(finished["dcn"]) + 2e-5, 1.0, 1.0)
     with pytest.raises(Corrupt, match=r"dcn model is off by 2e-05 on the test windows"):
-        artifact.publish(given, loaded(given), wrong, None)
+        artifact.publish(given, loaded(given), wrong, Tracker(tmp_path, None))
     assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_job_is_recorded_whole(data_file, tmp_path):
+    tracking = {"uri": "http://127.0.0.1:9", "experiment": "toy", "run_name": "r", "tags": {"run": "r"}}
+    given = job(data_file, tmp_path, start={"uri": str(data_file), "digest": "5" * 64}, tracking=tracking)
+    given = replace(given, serving={"threads": 2})
+    (tmp_path / "again.json").write_text(json.dumps(given.to_dict()))
+    assert read(tmp_path / "again.json") == given

@@ -48,3 +48,4 @@ def test_thresholds_are_rounded_down_to_float32():
     between = 30.78999996185303  # float32(30.79) is above it
     assert float32_at_most(between) < between < float(np.float32(30.79))
     assert float32_at_most(0.5) == 0.5
+    assert float32_at_most(1.7e308) == float(np.finfo(np.float32).max)

@@ -1,0 +1,162 @@
+"""Training speed on the CPU: our DCN-v2 against FuxiCTR's and DeepCTR-Torch's on the same rows of the same machine.
+
+`make bench-train`, or `python -m benchmarks.train --section flights --quick` (one epoch, fewer rows). All train at batch
+4096 on two threads: embedding 16, three full-rank cross layers, MLP 256-128. The peers get an environment of their own
+under Perennial's home. The last line is one JSON object with the figures, the bounds and `holds`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+
+from benchmarks import train_data
+from include import settings
+from include.domain import metrics
+from include.ports import Reference
+from include.spec import ModelSpec
+from include.specs import find
+from include.stages import training
+
+ROOT = Path(__file__).resolve().parents[1]
+PEERS = ("torch==2.13.0", "fuxictr==2.3.10", "numpy==2.4.6", "pandas==3.1.1", "catboost==1.2.10")
+#: Its own requirements ask for TensorFlow, which it does not import.
+BARE = ("deepctr-torch==0.3.0",)
+SHAPE = {"embedding": 16, "cross_layers": 3, "cross_rank": 0, "hidden": (256, 128)}
+THREADS, TABLE = 2, 5_000_000
+BOUNDS = {"flights_ratio": 4.0, "flights_share_of_fp32_peak": 0.75, "clicks_ratio": 6.0, "memory_tables": 5.0}
+
+
+def environment() -> Path:
+    """The peers' Python, made once."""
+    folder = settings.from_env().home / "peers"
+    python, done = folder / "bin" / "python", folder / "installed"
+    wanted = "\n".join([*PEERS, *BARE])
+    if not done.exists() or done.read_text() != wanted:
+        uv = [sys.executable, "-m", "uv"]
+        subprocess.run([*uv, "venv", "-q", "--clear", "--python", sys.executable, str(folder)], check=True)
+        for packages, extra in ((PEERS, ()), (BARE, ("--no-deps",))):
+            subprocess.run([*uv, "pip", "install", "-q", "--python", str(python), *packages, *extra], check=True)
+        done.write_text(wanted)
+    return python
+
+
+def ours(spec: ModelSpec, dataset: Reference, out: Path, epochs: int, precision: str) -> dict[str, Any]:
+    """The trainer program, whole: samples/s of its steps, test AUC, its peak memory, and the matrix work it did."""
+    changed = spec.model_copy(update={
+        "model": spec.model.model_copy(update=SHAPE),
+        "training": spec.training.model_copy(update={
+            "batch_size": 4096, "threads": THREADS, "epochs": epochs, "precision": precision}),
+    })  # fmt: skip
+    out.mkdir()
+    (out / "job.json").write_text(json.dumps(training.job(changed, dataset, "dcn", out, None)))
+    command = [sys.executable, "-m", "include.trainer", str(out / "job.json")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, env=_environ()) as program:
+        _, code, used = os.wait4(program.pid, 0)
+        program.returncode = os.waitstatus_to_exitcode(code)
+    if program.returncode:
+        raise SystemExit(f"the trainer ended with {program.returncode}")
+    manifest = json.loads((out / "manifest.json").read_text())
+    speed = manifest["samples_per_second"]
+    return {"samples_per_second": speed, "auc": manifest["metrics"]["test"]["auc"], "peak_gb": used.ru_maxrss / 2**20,
+            "gflops": speed * _flops(out / "model.safetensors") / 1e9}  # fmt: skip
+
+
+def _flops(weights: Path) -> int:
+    """Of a sample's matrix products forward and backward: two a weight, thrice (the product and its two gradients)."""
+    with safe_open(weights, "np") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    return 6 * sum(int(np.prod(s)) for n, s in shapes.items() if n.endswith(".weight") and not n.startswith("table."))
+
+
+def peer(name: str, dataset: Reference, work: Path, epochs: int) -> dict[str, Any]:
+    work.mkdir(exist_ok=True)
+    folder = Path(dataset.uri.removeprefix("file://")).parent
+    command = [str(environment()), "benchmarks/train_peers.py", name, str(folder), str(work), str(epochs)]
+    said = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=_environ())
+    found = json.loads(said.stdout.splitlines()[-1])
+    auc = metrics.auc(np.load(folder / "test.labels.npy"), np.load(work / f"{name}.npy"))
+    return {"samples_per_second": found["samples_per_second"], "auc": auc}
+
+
+def _environ() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": str(THREADS), "PYTHONPATH": str(ROOT)}
+
+
+def fp32_peak(size: int = 2048, seconds: float = 2.0) -> float:
+    """GFLOP/s of square fp32 matrix products on as many threads; the best of a few."""
+    torch.set_num_threads(THREADS)
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        began = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best / 1e9
+
+
+def compared(dataset: Reference, spec: ModelSpec, at: Path, epochs: int, peers: list[str]) -> dict[str, Any]:
+    """Ours in its own precision and in fp32, and the peers, one after the other."""
+    found: dict[str, Any] = {f"ours_{p}": ours(spec, dataset, at / p, epochs, p) for p in ("auto", "fp32")}
+    found |= {name: peer(name, dataset, at / "peers", epochs) for name in peers}
+    for name, values in found.items():
+        print(f"{spec.name:>8} {name:<10}", {k: round(v, 4) for k, v in values.items()}, file=sys.stderr, flush=True)
+    if peers:
+        fastest = max(found[name]["samples_per_second"] for name in peers)
+        found["ratio"] = found["ours_auto"]["samples_per_second"] / fastest
+        found["auc_gain"] = found["ours_auto"]["auc"] - found[peers[0]]["auc"]
+    return found
+
+
+def flights_section(at: Path, quick: bool, peers: list[str]) -> dict[str, Any]:
+    spec = find("flights")
+    found = compared(train_data.flights_year(spec, at / "data"), spec, at, 1 if quick else 3, peers)
+    found["fp32_peak_gflops"] = fp32_peak()
+    found["share_of_fp32_peak"] = found["ours_fp32"]["gflops"] / found["fp32_peak_gflops"]
+    return found
+
+
+def clicks_section(at: Path, quick: bool, peers: list[str]) -> dict[str, Any]:
+    spec, rows = find("clicks"), 100_000 if quick else 600_000
+    dataset, best = train_data.clicks_stream(spec, at / "data", table=TABLE, rows=rows)
+    found = compared(dataset, spec, at, 1, peers)
+    table = TABLE * SHAPE["embedding"] * 4 / 2**30  # type: ignore[operator]
+    return {**found, "best_auc": best, "memory_tables": found["ours_fp32"]["peak_gb"] / table}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    sections = {"flights": flights_section, "clicks": clicks_section}
+    parser.add_argument("--section", choices=sections, action="append")
+    parser.add_argument("--quick", action="store_true", help="one epoch, fewer rows")
+    parser.add_argument("--peer", choices=("fuxictr", "deepctr", "none"), action="append")
+    given = parser.parse_args()
+    peers = [p for p in given.peer or ["fuxictr", "deepctr"] if p != "none"]
+    figures: dict[str, Any] = {"bf16_instructions": bool(torch.cpu.get_capabilities().get("avx512_bf16"))}
+    for name in given.section or sections:
+        with tempfile.TemporaryDirectory() as folder:
+            figures[name] = sections[name](Path(folder), given.quick, peers)
+    flat = {f"{s}_{k}": v for s, found in figures.items() if isinstance(found, dict) for k, v in found.items()}
+    flat["memory_tables"] = flat.pop("clicks_memory_tables", 0.0)
+    holds = {name: flat[name] <= bound if name == "memory_tables" else flat[name] >= bound
+             for name, bound in BOUNDS.items() if name in flat}  # fmt: skip
+    holds |= {name: value >= 0 for name, value in flat.items() if name.endswith("auc_gain")}
+    print(
+        json.dumps(
+            {"bench": "train", "figures": figures, "bounds": BOUNDS, "checks": holds, "holds": all(holds.values())}
+        )
+    )
+    return 0 if all(holds.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""How good the models are on flights: three rolling splits, three seeds, the same rows and features for all.
+
+`python -m benchmarks.train_quality [--seeds 3] [--keep FOLDER]`: train to May, July, September; validate on the month after;
+test on July, September, November and December. Ours (DCN-v2, and its mean with LightGBM, which is the family `blend`)
+against LightGBM, CatBoost (in the peers' environment) and logistic regression. Differences carry intervals over days. The
+last line is one JSON object with the figures, the bounds and `holds`.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import ibis
+import numpy as np
+import onnxruntime
+import polars as pl
+from numpy.typing import NDArray
+
+from benchmarks.train import ROOT, environment
+from benchmarks.train_data import Rows, by_window, clicks_stream
+from include import settings
+from include.domain import metrics
+from include.domain.windows import Window, parse
+from include.local import flights
+from include.ports import Reference
+from include.spec import ModelSpec
+from include.specs import find
+from include.stages import aggregation, assembly, records, training
+
+OURS, PEERS = ("dcn", "blend"), ("lightgbm", "catboost", "logistic")
+DRAWS, DAY = 2000, 86_400
+BOUNDS = {"worse_than_the_best_peer": 0.0, "auc_below_the_best_possible": 0.005}
+Scores = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Period:
+    """`test` is what lies between the end of the month that validates and `end`."""
+
+    name: str
+    end: datetime
+    validate: int
+    test: int
+
+
+PERIODS = (
+    Period("July", datetime(2013, 8, 1, tzinfo=UTC), 30, 31),
+    Period("September", datetime(2013, 10, 1, tzinfo=UTC), 31, 30),
+    Period("November-December", datetime(2014, 1, 1, tzinfo=UTC), 31, 61),
+)
+
+
+def year(spec: ModelSpec) -> Rows:
+    """All flights with the spec's aggregates, each as of the moment at which its prediction is asked for."""
+    rows = by_window(flights.recorded(flights.data_folder()), spec.columns.time)
+    if spec.features.aggregates.groups:
+        sums = aggregation.hourly_sums(spec, ibis.memtable(rows.to_arrow())).to_pyarrow()
+        first, last = (
+            Window(day, day + spec.window.length) for day in map(parse, (rows["window"][0], rows["window"][-1]))
+        )
+        known = aggregation.history(spec, Rows({"sums": pl.DataFrame(pl.from_arrow(sums))}), first, last)  # type: ignore[arg-type]
+        rows = aggregation.with_aggregates(spec, rows, known)
+    return Rows({"features": rows})
+
+
+def dataset(spec: ModelSpec, tables: Rows, period: Period, out: Path) -> Reference:
+    held = spec.training.model_copy(update={"validate_windows": period.validate, "test_windows": period.test})
+    asked = spec.model_copy(update={"training": held})
+    return assembly.assemble(asked, period.end + spec.label_delay, tables, "bench", out)  # type: ignore[arg-type]
+
+
+def trained(spec: ModelSpec, data: Reference, family: str, seed: int, out: Path) -> Scores:
+    """The trainer program; what its graph says of the validate and the test rows."""
+    asked = spec.model_copy(update={"training": spec.training.model_copy(update={"seed": seed})})
+    records.write(out / "job.json", training.job(asked, data, family, out, None))
+    subprocess.run([sys.executable, "-m", "include.trainer", str(out / "job.json")], cwd=ROOT, check=True,
+                   stdout=subprocess.DEVNULL)  # fmt: skip
+    session = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
+    folder, found = records.path_of(data.uri).parent, {}
+    for split in ("validate", "test"):
+        ids, numbers = (np.load(folder / f"{split}.{part}.npy") for part in ("ids", "numbers"))
+        found[split] = session.run(["score"], {"ids": ids.astype(np.int64), "numbers": numbers})[0].astype(np.float64)
+    return found
+
+
+def catboost(data: Reference, seed: int, out: Path) -> Scores:
+    out.mkdir(parents=True, exist_ok=True)
+    folder = records.path_of(data.uri).parent
+    command = [str(environment()), "benchmarks/train_peers.py", "catboost", str(folder), str(out), str(seed)]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return {split: np.load(out / f"catboost.{split}.npy") for split in ("validate", "test")}
+
+
+def scores_of(spec: ModelSpec, data: Reference, name: str, seed: int, out: Path) -> Scores:
+    """Kept in the folder, so that a bench that was stopped goes on where it was."""
+    kept = out / f"{name}-{seed}.npz"
+    if not kept.exists():
+        found = (
+            catboost(data, seed, out / name)
+            if name == "catboost"
+            else trained(spec, data, name, seed, out / f"{name}-{seed}")
+        )
+        np.savez(kept, **found)  # type: ignore[arg-type]
+    with np.load(kept) as held:
+        return dict(held)
+
+
+def periods(spec: ModelSpec, seeds: range, keep: Path) -> dict[str, Any]:
+    tables, losses, days, validated, aucs = year(spec), {}, {}, {}, {}
+    data = {p.name: dataset(spec, tables, p, keep / p.name / "data") for p in PERIODS}
+    for name, reference in data.items():
+        folder = records.path_of(reference.uri).parent
+        labels = {split: np.load(folder / f"{split}.labels.npy") for split in ("validate", "test")}
+        days[name] = np.load(folder / "test.times.npy") // DAY
+        found: dict[str, list[Scores]] = {}
+        for seed in seeds:
+            for model in ("lightgbm", "dcn", "logistic", "catboost"):
+                found.setdefault(model, []).append(scores_of(spec, reference, model, seed, keep / name))
+                print(
+                    name,
+                    seed,
+                    model,
+                    metrics.summary(labels["test"], found[model][-1]["test"]),
+                    file=sys.stderr,
+                    flush=True,
+                )
+        found["blend"] = [
+            {s: (a[s] + b[s]) / 2 for s in a} for a, b in zip(found["dcn"], found["lightgbm"], strict=True)
+        ]
+        for model, each in found.items():
+            losses[model, name] = np.mean([metrics.losses(labels["test"], one["test"]) for one in each], axis=0)
+            validated[model, name] = float(
+                np.mean([metrics.logloss(labels["validate"], one["validate"]) for one in each])
+            )
+            aucs[model, name] = float(np.mean([metrics.auc(labels["test"], one["test"]) for one in each]))
+    return summary(losses, days, validated, aucs)
+
+
+def summary(losses: Any, days: Any, validated: Any, aucs: Any) -> dict[str, Any]:
+    """Means over the periods; ours is what the validation months chose, and is compared with the best peer."""
+    models = (*OURS, *PEERS)
+    table = {
+        model: {
+            "logloss": _mean(losses[model, p.name].mean() for p in PERIODS),
+            "validate_logloss": _mean(validated[model, p.name] for p in PERIODS),
+            "auc": _mean(aucs[model, p.name] for p in PERIODS),
+            "by_period": {p.name: float(losses[model, p.name].mean()) for p in PERIODS},
+        }
+        for model in models
+    }
+    chosen = min(OURS, key=lambda m: table[m]["validate_logloss"])
+    best = min(PEERS, key=lambda m: table[m]["logloss"])
+    differences = {f"{one} - {other}": difference(losses, days, one, other) for one in OURS for other in PEERS}
+    return {"models": table, "differences": differences, "chosen": chosen, "best_peer": best,
+            "worse_than_the_best_peer": table[chosen]["logloss"] - table[best]["logloss"]}  # fmt: skip
+
+
+def difference(losses: Any, days: Any, one: str, other: str) -> dict[str, float]:
+    """Mean logloss of one less the other's, with the 95 % interval of a bootstrap that draws whole days of each period."""
+    random, drawn, value = np.random.default_rng(17), np.zeros(DRAWS), 0.0
+    for period in PERIODS:
+        gap = losses[one, period.name] - losses[other, period.name]
+        _, of = np.unique(days[period.name], return_inverse=True)
+        total, rows = np.bincount(of, gap), np.bincount(of)
+        picked = random.integers(0, len(rows), (DRAWS, len(rows)))
+        drawn += total[picked].sum(1) / rows[picked].sum(1) / len(PERIODS)
+        value += gap.mean() / len(PERIODS)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return {"value": value, "low": float(low), "high": float(high)}
+
+
+def clicks(keep: Path, rows: int) -> dict[str, float]:
+    """Our DCN-v2 on the click stream against the best AUC that its truth allows."""
+    spec = find("clicks")
+    data, best = clicks_stream(spec, keep / "data", table=120_000, rows=rows)
+    found = trained(spec, data, "dcn", spec.training.seed, keep / "dcn")
+    auc = metrics.auc(np.load(keep / "data" / "test.labels.npy"), found["test"])
+    return {"rows": rows, "auc": auc, "best_auc": best, "auc_below_the_best_possible": best - auc}
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean(list(values)))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--clicks", type=int, default=2_000_000, help="rows to train on; 0 leaves them out")
+    parser.add_argument("--keep", type=Path, help="a folder for what was trained; a temporary one when left out")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        keep = given.keep or Path(folder)
+        figures = {"flights": periods(find("flights", settings.from_env().models), range(given.seeds), keep)}
+        if given.clicks:
+            figures["clicks"] = clicks(Path(folder) / "clicks", given.clicks)
+    checks = {n: found[n] <= bound for found in figures.values() for n, bound in BOUNDS.items() if n in found}
+    print(json.dumps({"bench": "train_quality", "figures": figures, "bounds": BOUNDS, "checks": checks,
+                      "holds": all(checks.values())}))  # fmt: skip
+    return 0 if all(checks.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""`make reproduce RUN=<mlflow run id>`: a training once more, from its record alone, and how far it is the same.
+
+The record names the commit, the lock file, the spec, the table's version and windows, the seed and the threads. The commit
+is cloned into a clean folder and its own code builds the dataset and trains; what it writes is compared with the record.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from include.domain.errors import UserMistake
+from include.domain.windows import Window, parse
+from include.ports import Tables
+from include.settings import ROOT, inherited
+from include.spec import ModelSpec
+from include.stages import assembly, records
+from include.wiring import Parts
+
+LOCK = "requirements.lock"
+
+
+@dataclass(frozen=True)
+class Compared:
+    name: str
+    recorded: Any
+    rebuilt: Any
+
+    @property
+    def same(self) -> bool:
+        return bool(self.recorded == self.rebuilt)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The tables as the run met them: their versions, and the windows it used."""
+
+    tables: Tables
+    versions: Mapping[str, int | None]
+    used: list[str]
+
+    def version(self, table: str) -> int | None:
+        return self.versions[table]
+
+    def windows(self, _table: str) -> list[str]:
+        return self.used
+
+    def read(self, table: str, windows: Sequence[Window], *, version: int | None = None) -> pa.Table:
+        return self.tables.read(table, windows, version=version)
+
+
+def reproduce(run_id: str, parts: Parts, folder: Path, say: Callable[[str], None]) -> list[Compared]:
+    """Rebuild the run in the folder, which must be new. Raises UserMistake where the record or its code is incomplete."""
+    tags = parts.registry().record(run_id, folder)
+    if changed := tags.get("uncommitted"):
+        say(f"the run used uncommitted changes of {changed}, which no record holds: they may make a difference")
+    code, commit = folder / "code", tags["mlflow.source.git.commit"]
+    say(f"cloning commit {commit[:12]}")
+    _git("clone", "-q", "--no-checkout", str(ROOT), str(code))
+    _git("-C", str(code), "checkout", "-q", commit)
+    python = _python(code, tags["lock_digest"], folder / "environment", say)
+    say("building the dataset and training")
+    environment = {**inherited(), "PYTHONPATH": str(code), "PERENNIAL_HOME": str(parts.settings.home)}
+    command = [python, "-m", "include.local", "rebuild", str(folder), tags["threads"]]
+    done = subprocess.run(command, cwd=code, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserMistake(
+            f"commit {commit[:12]} did not rebuild the run: {(done.stderr or done.stdout).strip()[-500:]}"
+        )
+    return list(_compared(_json(folder / "manifest.json"), _json(folder / "rebuilt" / "manifest.json")))
+
+
+def rebuild(folder: Path, threads: int, parts: Parts) -> None:
+    """The half that the run's own commit does: dataset and training from `dataset.json` and `job.json` in the folder."""
+    record, job = _json(folder / "dataset.json"), _json(folder / "job.json")
+    spec = ModelSpec.model_validate(record["spec"])
+    used = [window for part in record["windows"].values() for window in part]
+    versions = {assembly.FEATURES: record["table_version"], assembly.SUMS: record["sums_version"]}
+    tables: Any = Recorded(parts.tables(spec), versions, used)
+    dataset = assembly.assemble(spec, parse(record["as_of"]), tables, record["run"], folder / "dataset")
+    job |= {"dataset": {"uri": dataset.uri, "digest": dataset.digest}, "out": str(folder / "rebuilt"), "tracking": None}
+    job["training"] |= {"threads": threads}
+    records.write(folder / "rebuilt" / "job.json", job)
+    parts.launcher().train(folder / "rebuilt" / "job.json", spec.training.processes)
+
+
+def _compared(recorded: Mapping[str, Any], rebuilt: Mapping[str, Any]) -> Iterator[Compared]:
+    yield Compared("dataset", recorded["dataset"]["digest"], rebuilt["dataset"]["digest"])
+    for name, facts in recorded["files"].items():
+        yield Compared(name, facts["sha256"], rebuilt["files"].get(name, {}).get("sha256"))
+    for split, values in recorded["metrics"].items():
+        for name, value in values.items():
+            yield Compared(f"{split} {name}", value, rebuilt["metrics"][split][name])
+
+
+def _python(code: Path, lock_digest: str, environment: Path, say: Callable[[str], None]) -> str:
+    """An interpreter with what the lock names: this one, or one made for it."""
+    if _digest(code / LOCK) != lock_digest:
+        raise UserMistake(f"the run's {LOCK} is not the one of its commit: its environment cannot be made again")
+    if _digest(ROOT / LOCK) == lock_digest:
+        return sys.executable
+    say("installing the requirements that the run had")
+    python = environment / "bin" / "python"
+    for command in (["venv", "-q", str(environment)], ["pip", "sync", "-q", "--python", str(python), str(code / LOCK)]):
+        subprocess.run([sys.executable, "-m", "uv", *command], check=True)
+    return str(python)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _git(*arguments: str) -> None:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserMistake(f"git {' '.join(arguments)}: {done.stderr.strip()}; is the run's commit in this repository?")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
