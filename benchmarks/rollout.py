@@ -140,7 +140,7 @@ def prepare(home: Path) -> Settings:
     models = home / "models"
     models.mkdir(parents=True)
     spec = yaml.safe_load((ROOT / "include" / "models" / "flights.yaml").read_text())
-    spec |= {"rollout": PLAN, "training": {**spec["training"], "epochs": 1}}
+    spec |= {"rollout": PLAN}
     (models / "flights.yaml").write_text(yaml.safe_dump(spec))
     ports = {"airflow_port": 18080, "mlflow_port": 15000, "gateway_port": 18088, "gateway_admin_port": 18089,
              "stable_port": 19011, "canary_port": 19012}  # fmt: skip
