@@ -33,6 +33,8 @@ class Settings:
     pull_policy: str = "IfNotPresent"  #: of that image
     slots: str = ""  #: URL of a slot's servers with `{slot}` in it, where they are not the embedded ones
     mlflow: str = ""  #: URL of the MLflow server, where it is not the embedded one
+    spark: str = "local[*]"  #: Spark's master; `submitted` is the session of the spark-submit that runs this
+    spark_image: str = "perennial-spark:latest"  #: of Spark's driver and executors on a cluster
     prometheus: str = ""  #: URL of the Prometheus that scrapes the model servers of a cluster
 
     @property

@@ -85,6 +85,7 @@ class Features(Section):
     time_parts: tuple[str, ...] = ()
     min_frequency: int = Field(default=20, ge=1)
     transforms: tuple[Transform, ...] = ()
+    engine: Literal["duckdb", "spark"] = "duckdb"  #: what adds up the aggregates' sums
     aggregates: Aggregates = Aggregates()
 
     @field_validator("time_parts")

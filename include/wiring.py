@@ -62,8 +62,12 @@ class Parts:
 
         return Mirror(self.settings.home, self.settings.storage) if self.settings.storage else OneDisk()
 
-    def engine(self) -> Engine:
+    def engine(self, spec: ModelSpec) -> Engine:
         from include.adapters.duckdb import DuckDB
+        from include.adapters.spark import SUBMITTED, Spark
+
+        if spec.features.engine == "spark":
+            return Spark(None if self.settings.spark == SUBMITTED else self.settings.spark)
 
         return DuckDB()
 

@@ -6,6 +6,7 @@ from airflow.sdk import Param, task
 
 from include.domain.errors import UserMistake
 from include.domain.verdict import merge
+from include.settings import from_env
 from include.spec import ModelSpec
 from plugins import assets
 from plugins.outcome import settle
@@ -58,6 +59,11 @@ def compact(model: str) -> dict[str, int]:
 
 def build_features(spec: ModelSpec) -> Any:
     """The task `features`; its asset tells whoever waits for new windows."""
+    settings = from_env()
+    if spec.features.engine == "spark" and settings.launcher == "kubernetes":
+        from plugins import spark  # the provider takes seconds to import
+
+        return spark.features(spec, settings)
 
     @task(pool="data", trigger_rule="all_done", outlets=[assets.features(spec.name)])
     def features(model: str) -> int:
@@ -68,7 +74,7 @@ def build_features(spec: ModelSpec) -> Any:
         spec, parts = open_model(model)
         windows, records = windows_of_run(spec), parts.records(spec)
         built = stage.build(
-            spec, windows, parts.tables(spec), records, run_name(), engine=parts.engine(), store=parts.online(spec)
+            spec, windows, parts.tables(spec), records, run_name(), engine=parts.engine(spec), store=parts.online(spec)
         )
         if failed := validation.failed(windows, records):
             raise UserMistake(f"no features for {', '.join(failed)}: not validated with pass")

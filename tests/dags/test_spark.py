@@ -1,0 +1,45 @@
+"""On a cluster the task `features` is a SparkApplication that runs the project's own program over the run's windows."""
+
+from pathlib import Path
+
+import pytest
+from airflow.sdk import DAG
+
+from include import jobs
+from include.domain.errors import UserMistake
+from include.settings import Settings
+from include.specs import find
+from plugins import spark
+
+SPEC = find("flights")
+SETTINGS = Settings(storage="s3://bucket/p", online="redis://cache:6379/0", namespace="ml", spark_image="spark:1")
+
+
+def test_the_application_runs_the_features_job_with_the_clusters_own_places() -> None:
+    made = spark.application(SPEC, SETTINGS)["spec"]
+    assert made["image"] == "spark:1"
+    program = Path(made["mainApplicationFile"].removeprefix(f"local://{spark.ROOT}/"))
+    assert (Path(__file__).parents[2] / program).is_file()
+    assert made["arguments"] == ["features", "flights", *spark.WINDOWS, spark.RUN]
+    for part in ("driver", "executor"):
+        given = {v["name"]: v["value"] for v in made[part]["env"]}
+        assert given == {"PERENNIAL_SPARK": "submitted", "PERENNIAL_STORAGE": "s3://bucket/p",
+                         "PERENNIAL_ONLINE": "redis://cache:6379/0"}  # fmt: skip
+
+
+def test_the_operator_submits_it_and_fills_in_the_runs_windows() -> None:
+    with DAG("flights.data"):
+        task = spark.features(SPEC, SETTINGS)
+    assert task.namespace == "ml"
+    assert task.trigger_rule == "all_done"
+    task.render_template_fields({
+        "params": {"start": "2013-01-01", "end": "2013-02-01"}, "run_id": "manual__2026-01-01T00:00:00+00:00",
+    })  # fmt: skip
+    arguments = task.template_spec["spark"]["spec"]["arguments"]
+    assert arguments == ["features", "flights", "2013-01-01", "2013-02-01", "manual__2026-01-01T00-00-00-00-00"]
+
+
+def test_the_program_refuses_windows_that_did_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERENNIAL_HOME", str(tmp_path))
+    with pytest.raises(UserMistake, match="no features for 2013-01-01: not validated"):
+        jobs.build("flights", "2013-01-01", "2013-01-02", "run")
