@@ -15,22 +15,26 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import date
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import polars as pl
 import psutil
 import torch
 
 from include import spec, specs
+from include.adapters.delta import DeltaTables
+from include.adapters.duckdb import DuckDB
 from include.adapters.traefik import for_settings, lay_out
 from include.domain.encoding import Encoding, fit
+from include.domain.windows import Window, label, parse
 from include.local import flights
+from include.online.store import open_store
 from include.ports import Routes
 from include.settings import ROOT, Settings
+from include.stages import aggregation
 from include.trainer.artifact import signature
 from include.trainer.export import Probability, graph
 from include.trainer.job import Model
@@ -42,30 +46,48 @@ ROWS = 5000
 
 
 def prepare(home: Path) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """The artifact and the callers' bodies under `home`; the rows and the scores torch gives them."""
+    """The artifact, the online store and the callers' bodies under `home`; the rows and the scores torch gives them."""
     found = specs.find("flights")
-    columns, past = found.columns, list(flights.requests(date(2013, 1, 1), date(2013, 4, 1)))
-    rows = list(islice(flights.requests(date(2013, 4, 1), date(2013, 4, 10)), ROWS))
+    columns, aggregates = found.columns, found.features.aggregates.features
+    past, asked = _with_aggregates(found, home)
+    rows = asked.drop(aggregates).with_columns(pl.col(columns.time).dt.to_string("iso:strict")).to_dicts()
     encoding = fit(
-        _columns(past), time=columns.time, zone=columns.zone, time_parts=found.features.time_parts,
+        past.to_dict(as_series=False), time=columns.time, zone=columns.zone, time_parts=found.features.time_parts,
         categorical=columns.categorical, numeric=columns.numeric, min_frequency=found.features.min_frequency,
+        looked_up=aggregates,
     )  # fmt: skip
     torch.manual_seed(found.training.seed)
     shape = {k: v for k, v in found.model.model_dump().items() if k in Model.__dataclass_fields__}
-    model = Probability(build("dcn", Model(**shape), encoding, encoding.encode(_columns(past))[1])).eval()
-    ids, numbers = encoding.encode(_columns(rows))
+    model = Probability(
+        build("dcn", Model(**shape), encoding, encoding.encode(past.to_dict(as_series=False))[1])
+    ).eval()
+    ids, numbers = encoding.encode(asked.to_dict(as_series=False))
     with torch.no_grad():
         scores = model(torch.from_numpy(ids), torch.from_numpy(numbers)).numpy()
-    _write_artifact(home / "artifact", encoding, graph(model.model, encoding), rows[:64], columns)
+    _write_artifact(home / "artifact", encoding, graph(model.model, encoding), rows[:64], found)
     (home / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     return rows, scores
 
 
-def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    return {name: [row[name] for row in rows] for name in rows[0]}
+def _with_aggregates(found: spec.ModelSpec, home: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The flights of the winter, and those that callers ask about; what was known of them lies in the online store."""
+    rows = flights.recorded(flights.data_folder()).filter(
+        pl.col("departure") < pl.datetime(2013, 4, 10, time_zone="UTC")
+    )
+    windows = list(Window(parse("2013-01-01"), parse("2013-04-10")).split(found.window))
+    tables, days = DeltaTables(home / "tables"), rows["departure"].dt.date().cast(pl.String)
+    content = {w: rows.filter(days == label(w.start)).to_arrow(compat_level=pl.CompatLevel.oldest()) for w in windows}
+    tables.replace("landed", content, "bench")
+    aggregation.land_sums(found, windows, tables, DuckDB(), "bench")
+    version = tables.version(aggregation.SUMS) or 0
+    open_store(str(home / "online"), found.name).land(aggregation.landed(found, windows[80:], tables, version), "")
+    known = aggregation.history(found, tables, windows[0], windows[-1])
+    whole = aggregation.with_aggregates(found, rows.drop(flights.OUTCOMES), known)
+    asked = pl.col("departure") >= pl.datetime(2013, 4, 1, time_zone="UTC")
+    return whole.filter(~asked), whole.filter(asked).head(ROWS)
 
 
-def _write_artifact(folder: Path, encoding: Encoding, onnx: bytes, examples: list[Any], columns: spec.Columns) -> None:
+def _write_artifact(folder: Path, encoding: Encoding, onnx: bytes, examples: list[Any], found: spec.ModelSpec) -> None:
     folder.mkdir()
     files = {
         "model.onnx": onnx,
@@ -78,7 +100,8 @@ def _write_artifact(folder: Path, encoding: Encoding, onnx: bytes, examples: lis
         "format": 1, "model": "flights", "family": "dcn", "run": "bench",
         "files": {n: {"bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for n, d in files.items()},
         "signature": signature(len(encoding.categorical), len(encoding.numeric)),
-        "columns": columns.model_dump(mode="json"),
+        "columns": {**found.columns.model_dump(mode="json"),
+                    "aggregates": found.features.model_dump(mode="json")["aggregates"]},
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
@@ -102,6 +125,7 @@ def stack(settings: Settings) -> Iterator[dict[str, psutil.Process]]:
             started[slot] = running.enter_context(program(
                 sys.executable, "-m", "include.server", "--slot", slot, "--model", "flights",
                 "--artifact", str(settings.home / "artifact" / "manifest.json"), "--drain", "0",
+                "--store", str(settings.home / "online"),
                 "--port", settings.slot_url(slot).rsplit(":", 1)[1], "--log", str(settings.predictions),
             ))  # fmt: skip
             _await(f"{settings.slot_url(slot)}/v2/health/ready")

@@ -96,6 +96,13 @@ def test_the_watch_starts_the_second_training_and_says_why(told: Told) -> None:
     assert reason == yes[0]["sentence"]
 
 
+def test_the_servers_used_the_features_that_training_computes(told: Told) -> None:
+    """Aggregates of the past among them, which the servers looked up while the flights' delays became known."""
+    decision = next(row for row in told.ledger("decision") if row["start"])
+    skew = next(signal for signal in decision["signals"] if signal["name"] == "skew")
+    assert (skew["state"], skew["value"]) == ("ok", 0), skew["sentence"]
+
+
 def test_the_second_model_goes_through_shadow_and_canary_or_is_held_back_with_reasons(told: Told) -> None:
     states = told.states("train", told.runs("train")[1])
     if states["gate"] == "failed":
