@@ -112,34 +112,36 @@ def scores_of(spec: ModelSpec, data: Reference, name: str, seed: int, out: Path)
 
 
 def periods(spec: ModelSpec, seeds: range, keep: Path) -> dict[str, Any]:
-    tables, losses, days, validated, aucs = year(spec), {}, {}, {}, {}
+    """CatBoost last, since it takes as long as all others together."""
+    tables = year(spec)
     data = {p.name: dataset(spec, tables, p, keep / p.name / "data") for p in PERIODS}
-    for name, reference in data.items():
-        folder = records.path_of(reference.uri).parent
-        labels = {split: np.load(folder / f"{split}.labels.npy") for split in ("validate", "test")}
-        days[name] = np.load(folder / "test.times.npy") // DAY
-        found: dict[str, list[Scores]] = {}
+    labels = {
+        name: {s: _array(reference, s, "labels") for s in ("validate", "test")} for name, reference in data.items()
+    }
+    found: dict[tuple[str, str], list[Scores]] = {}
+    for model in ("lightgbm", "dcn", "logistic", "catboost"):
         for seed in seeds:
-            for model in ("lightgbm", "dcn", "logistic", "catboost"):
-                found.setdefault(model, []).append(scores_of(spec, reference, model, seed, keep / name))
+            for name, reference in data.items():
+                scores = scores_of(spec, reference, model, seed, keep / name)
+                found.setdefault((model, name), []).append(scores)
                 print(
                     name,
                     seed,
                     model,
-                    metrics.summary(labels["test"], found[model][-1]["test"]),
+                    metrics.summary(labels[name]["test"], scores["test"]),
                     file=sys.stderr,
                     flush=True,
                 )
-        found["blend"] = [
-            {s: (a[s] + b[s]) / 2 for s in a} for a, b in zip(found["dcn"], found["lightgbm"], strict=True)
-        ]
-        for model, each in found.items():
-            losses[model, name] = np.mean([metrics.losses(labels["test"], one["test"]) for one in each], axis=0)
-            validated[model, name] = float(
-                np.mean([metrics.logloss(labels["validate"], one["validate"]) for one in each])
-            )
-            aucs[model, name] = float(np.mean([metrics.auc(labels["test"], one["test"]) for one in each]))
-    return summary(losses, days, validated, aucs)
+    for name in data:
+        pairs = zip(found["dcn", name], found["lightgbm", name], strict=True)
+        found["blend", name] = [{s: (a[s] + b[s]) / 2 for s in a} for a, b in pairs]
+
+    def mean(measure: Any, split: str) -> dict[tuple[str, str], Any]:
+        return {key: np.mean([measure(labels[key[1]][split], one[split]) for one in each], axis=0)
+                for key, each in found.items()}  # fmt: skip
+
+    days = {name: _array(reference, "test", "times") // DAY for name, reference in data.items()}
+    return summary(mean(metrics.losses, "test"), days, mean(metrics.logloss, "validate"), mean(metrics.auc, "test"))
 
 
 def summary(losses: Any, days: Any, validated: Any, aucs: Any) -> dict[str, Any]:
@@ -182,6 +184,10 @@ def clicks(keep: Path, rows: int) -> dict[str, float]:
     found = trained(spec, data, "dcn", spec.training.seed, keep / "dcn")
     auc = metrics.auc(np.load(keep / "data" / "test.labels.npy"), found["test"])
     return {"rows": rows, "auc": auc, "best_auc": best, "auc_below_the_best_possible": best - auc}
+
+
+def _array(data: Reference, split: str, part: str) -> NDArray[Any]:
+    return np.load(records.path_of(data.uri).with_name(f"{split}.{part}.npy"))
 
 
 def _mean(values: Any) -> float:
