@@ -1,6 +1,6 @@
 """The tasks of a search in `<model>.train`, only where the spec asks for one: rounds of mapped trainings, then the best."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -28,7 +28,7 @@ def train(spec: ModelSpec, dataset: Any) -> Any:
 
 
 @task(pool="data")
-def suggest(model: str, told: list[Iterable[Told]]) -> list[dict[str, float]]:
+def suggest(model: str, told: list[Sequence[Told]]) -> list[dict[str, float]]:
     """What to try next, after what the rounds before have shown."""
     from include.stages import search
 
@@ -56,7 +56,7 @@ def attempt(model: str, dataset: Ref, settings: dict[str, float]) -> dict[str, A
 
 
 @task(task_id="train", pool="training")
-def choose(model: str, told: list[Iterable[Told]]) -> Ref:
+def choose(model: str, told: list[Sequence[Told]]) -> Ref:
     """The training that did best on the validate windows."""
     from include.stages import search, training
 
@@ -67,7 +67,7 @@ def choose(model: str, told: list[Iterable[Told]]) -> Ref:
     return asdict(search.best(attempts))
 
 
-def _attempts(told: list[Iterable[Told]]) -> list[Any]:
+def _attempts(told: list[Sequence[Told]]) -> list[Any]:
     from include.stages.search import Attempt
 
-    return [Attempt.of(one) for rounds in told for one in rounds]
+    return [Attempt.of(one) for done in told for one in done[:]]  # a slice is one request
