@@ -5,12 +5,15 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
 import pytest
+import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from schemathesis import checks
 
 from tests.serving import ROW, Server, await_, rows, write_artifact
 
@@ -25,6 +28,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     assert server.stop() == 0
 
 
+#: Of schemathesis' checks, those about answers; what a schema cannot say of a body (a text that is a number, a label that
+#: names a row once) it takes for valid.
+CHECKS = [
+    checks.not_a_server_error, checks.status_code_conformance, checks.content_type_conformance,
+    checks.response_schema_conformance,
+]  # fmt: skip
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -53,14 +62,38 @@ BODIES = st.one_of(
 PATHS = st.sampled_from(["/predict", "/v2/models/flights/infer", "/feedback"])
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(PATHS, BODIES, st.none() | st.integers(-5, 300).map(str))
-def test_made_up_bodies_get_an_answer_that_says_why(server: Server, path: str, body: bytes, length: str | None) -> None:
-    headers = {} if length is None else {"inference-header-content-length": length}
-    answer = server.http.post(path, content=body, headers=headers)
-    assert answer.status_code in (200, 400, 413, 503), (answer.status_code, answer.text, body)
-    if answer.status_code != 200:
-        assert answer.json()["error"]
+LENGTHS = st.none() | st.integers(-5, 300).map(str)
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(PATHS, BODIES, LENGTHS), min_size=20, max_size=20))
+def test_ten_thousand_made_up_bodies_get_an_answer_that_says_why(
+    server: Server, sent: list[tuple[str, bytes, str | None]]
+) -> None:
+    caller = HTTPConnection("127.0.0.1", server.port, timeout=20)
+    for path, body, length in sent:
+        caller.request("POST", path, body, {} if length is None else {"inference-header-content-length": length})
+        answer = caller.getresponse()
+        said = answer.read()
+        assert answer.status in (200, 400, 413), (answer.status, said, body)
+        assert answer.status == 200 or json.loads(said)["error"]
+    caller.close()
+
+
+def test_every_route_answers_as_its_openapi_description_says(server: Server) -> None:
+    described = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    paths = []
+    for found in described.get_all_operations():
+        operation = found.ok()
+        paths.append(operation.path)
+
+        @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(operation.as_strategy())
+        def check(case: schemathesis.Case) -> None:
+            case.call_and_validate(checks=CHECKS)
+
+        check()
+    assert {"/predict", "/feedback", "/v2/models/flights/infer", "/metrics"} <= set(paths)
 
 
 @pytest.mark.parametrize(
