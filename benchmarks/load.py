@@ -87,7 +87,7 @@ class Load:
         errors = self.sent - self.statuses[b"200"] + len(self.due)
         failing = {second: [count, self.seconds[second]] for second, count in sorted(self.failures.items()) if count}
         return {
-            "requests": self.sent, "errors": errors, "rps": round(len(ordered) / taken), "connections": connections,
+            "generator": "load.py", "requests": self.sent, "errors": errors, "rps": round(len(ordered) / taken), "connections": connections,
             "rate": self.rate or None, **{f"p{p:g}_ms": _percentile(ordered, p) for p in (50, 90, 99, 99.9)},
             "max_ms": round(ordered[-1] * 1000, 2), "statuses": {s.decode(): n for s, n in self.statuses.items()},
             "began": self.clock, "failing_seconds": failing,
@@ -130,14 +130,14 @@ def _percentile(ordered: list[float], percent: float) -> float:
     return round(ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] * 1000, 2)
 
 
-def _requests(path: Path) -> list[bytes]:
-    head = "POST /predict HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+def _requests(path: Path, route: str) -> list[bytes]:
+    head = f"POST {route} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     bodies = path.read_bytes().splitlines()
     return [(head % len(body)).encode() + body for body in bodies]
 
 
 async def run(options: argparse.Namespace) -> dict[str, Any]:
-    load = Load(_requests(options.bodies), options.seconds, options.rate)
+    load = Load(_requests(options.bodies, options.path), options.seconds, options.rate)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, load.stop)
     callers = [asyncio.create_task(load.connect(options.port)) for _ in range(options.connections)]
     for _ in callers:
@@ -162,6 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--bodies", type=Path, required=True, help="one JSON body a line")
+    parser.add_argument("--path", default="/predict")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--rate", type=float, default=0, help="requests a second; 0 is a closed loop")

@@ -87,7 +87,7 @@ def test_every_route_answers_as_its_openapi_description_says(server: Server) -> 
         operation = found.ok()
         paths.append(operation.path)
 
-        @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
         @given(operation.as_strategy())
         def check(case: schemathesis.Case) -> None:
             case.call_and_validate(checks=CHECKS)

@@ -1,0 +1,16 @@
+"""The bench's ONNX model as each peer runs it: one session, one thread, as Perennial's server does."""
+
+import numpy as np
+import onnxruntime as ort
+
+
+class Session:
+    def __init__(self, path: str) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def score(self, ids: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """ids `[n, categorical]`, numbers `[n, numeric]` → float32 `[n]`."""
+        feed = {"ids": np.asarray(ids, np.int64), "numbers": np.asarray(numbers, np.float32)}
+        return self._session.run(["score"], feed)[0].reshape(-1)
