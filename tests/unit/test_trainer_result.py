@@ -1,11 +1,13 @@
 """The graphs of a result: a blend is the mean of its parts, int8 is offered only where it costs little, a wrong one never."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -117,3 +119,24 @@ def test_a_job_is_recorded_whole(data_file, tmp_path):
     given = replace(given, serving={"threads": 2})
     (tmp_path / "again.json").write_text(json.dumps(given.to_dict()))
     assert read(tmp_path / "again.json") == given
+
+
+@pytest.mark.parametrize("family", ["dcn", "lightgbm", "blend"])
+def test_graph_takes_any_number_of_rows_in_opset_17_or_later(finished, family):
+    given = finished[family]
+    opsets = {opset.domain: opset.version for opset in onnx.load(given.out / "model.onnx").opset_import}
+    assert opsets[""] >= 17
+    session = onnxruntime.InferenceSession(str(given.out / "model.onnx"), providers=["CPUExecutionProvider"])
+    test, whole = loaded(given).test, scores(given)
+    for rows in (1, 7):
+        feed = {"ids": test.ids[:rows].astype(np.int64), "numbers": np.array(test.numbers[:rows])}
+        assert np.abs(session.run(["score"], feed)[0] - whole[:rows]).max() < 1e-6
+
+
+@pytest.mark.parametrize("family", ["dcn", "lightgbm", "blend"])
+def test_manifest_names_size_and_digest_of_every_file_of_the_result(finished, family):
+    out, files = finished[family].out, manifest_of(finished[family])["files"]
+    assert {"model.onnx", "encoding.json", "examples.json"} < set(files)
+    for name, facts in files.items():
+        content = (out / name).read_bytes()
+        assert facts == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
