@@ -22,6 +22,7 @@ import httpx
 from include.trainer.job import Tracking
 
 PATIENCE = 5.0  #: seconds an answer may take
+LONGEST = 5000  #: characters of a value that MLflow takes; a longer one it refuses, and all after it would wait
 PAUSE = 30.0  #: seconds between tries while the server is away
 #: How a run's artifacts are named where its server stores them itself; others go to a store that only MLflow can reach.
 PROXIED = "mlflow-artifacts:/"
@@ -50,10 +51,10 @@ class Tracker:
         print(line, flush=True)  # noqa: T201 - the launcher reads these lines
 
     def params(self, values: Mapping[str, str]) -> None:
-        self._record("runs/log-batch", {"params": [{"key": k, "value": v[:6000]} for k, v in values.items()]})
+        self._record("runs/log-batch", {"params": [{"key": k, "value": v[:LONGEST]} for k, v in values.items()]})
 
     def tags(self, values: Mapping[str, str]) -> None:
-        self._record("runs/log-batch", {"tags": [{"key": k, "value": v} for k, v in values.items()]})
+        self._record("runs/log-batch", {"tags": [{"key": k, "value": v[:LONGEST]} for k, v in values.items()]})
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         at = _now()

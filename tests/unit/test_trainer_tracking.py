@@ -108,3 +108,11 @@ def test_no_server_at_all_is_said_and_survived(tmp_path, capsys):
 def test_numbers_that_are_none_are_left_out(tmp_path, mlflow):
     Tracker(tmp_path, target(mlflow.uri)).metrics({"auc": float("nan"), "loss": 1.0}, 1)
     assert mlflow.logged() == [("loss", 1.0)]
+
+
+def test_a_value_longer_than_mlflow_takes_is_cut(tmp_path, mlflow):
+    tracker = Tracker(tmp_path, target(mlflow.uri))
+    tracker.tags({"uncommitted": "x" * 9000})
+    tracker.params({"training.search": "y" * 9000})
+    sent = [entry["value"] for _, body in mlflow.calls for part in ("tags", "params") for entry in body.get(part, ())]
+    assert [len(value) for value in sent if len(value) > 100] == [5000, 5000]
