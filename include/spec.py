@@ -151,6 +151,7 @@ class Training(Section):
     validate_windows: int = Field(default=7, ge=1)
     test_windows: int = Field(default=14, ge=1)
     processes: int = Field(default=1, ge=1)
+    restarts: int = Field(default=3, ge=0)  #: of several processes after one is lost, each from the last checkpoint
     epochs: int = Field(default=3, ge=1)
     batch_size: int = Field(default=1024, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0)

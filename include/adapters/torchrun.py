@@ -60,18 +60,19 @@ class Torchrun:
 
 
 def _command(job: Path, processes: int, node: Node | None) -> list[str]:
-    family = json.loads(job.read_text(encoding="utf-8"))["family"]
-    alone = family == "lightgbm" or (family == "logistic" and processes == 1)
+    asked = json.loads(job.read_text(encoding="utf-8"))
+    alone = asked["family"] == "lightgbm" or (asked["family"] == "logistic" and processes == 1)
     if alone and node is None:  # one process of seconds needs no supervisor
         return [sys.executable, "-m", "include.trainer", str(job)]
-    return [sys.executable, "-m", "include.trainer.elastic", *_meeting(node), f"--nproc-per-node={processes}",
+    restarts = asked["training"].get("restarts", 0) if processes > 1 else 0
+    return [sys.executable, "-m", "include.trainer.elastic", *_meeting(node, restarts), f"--nproc-per-node={processes}",
             "-m", "include.trainer", str(job)]  # fmt: skip
 
 
-def _meeting(node: Node | None) -> list[str]:
-    """Where the processes meet. One that fails ends its node's, and whoever started the nodes starts them again."""
+def _meeting(node: Node | None, restarts: int) -> list[str]:
+    """Where the processes meet. When one is lost, all start again; of several nodes whoever started them does that."""
     if node is None:
-        return ["--standalone"]
+        return ["--standalone", f"--max-restarts={restarts}"]
     return [f"--nnodes={node.of}", f"--node-rank={node.number}", f"--master-addr={node.master}",
             f"--master-port={node.port}", "--max-restarts=0"]  # fmt: skip
 

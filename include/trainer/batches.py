@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from include.trainer.dataset import Split, order
+from include.trainer.dataset import Split
 from include.trainer.job import Job
+from include.trainer.order import order
 from include.trainer.world import World
 
 #: Batches that are ready before they are asked for.

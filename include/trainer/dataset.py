@@ -1,8 +1,7 @@
-"""The dataset on disk as memory-mapped arrays, checked against its record, and the order in which training reads it."""
+"""The dataset on disk as memory-mapped arrays, checked against its record."""
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,6 @@ from include.domain.errors import Corrupt, UserMistake
 
 SPLITS = ("train", "validate", "test")
 PARTS = ("ids", "numbers", "labels", "times")
-#: Rows read in one piece from disk; so many blocks are shuffled together in memory.
-BLOCK = 8192
-BLOCKS_TOGETHER = 32
 
 
 @dataclass(frozen=True)
@@ -58,30 +54,6 @@ def load(path: Path, digest: str) -> Dataset:
     for name, split in splits.items():
         _refuse_useless(name, split, record["windows"][name])
     return Dataset(record, folder, encoding, **splits)
-
-
-def order(rows: int, batch_size: int, seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:
-    """The rows of each batch of an epoch, in an order that seed and epoch alone decide, for any number of processes.
-
-    Blocks are read in random order and the rows of a few of them shuffled together, so that the disk is read in long
-    pieces while neighbours in a batch are strangers.
-    """
-    random = np.random.default_rng([seed, epoch])
-    blocks = random.permutation(-(-rows // BLOCK))
-    left = np.empty(0, dtype=np.int64)
-    for start in range(0, len(blocks), BLOCKS_TOGETHER):
-        together = [np.arange(b * BLOCK, min((b + 1) * BLOCK, rows)) for b in blocks[start : start + BLOCKS_TOGETHER]]
-        mixed = np.concatenate([left, random.permutation(np.concatenate(together))])
-        whole = len(mixed) // batch_size * batch_size
-        yield from mixed[:whole].reshape(-1, batch_size)
-        left = mixed[whole:]
-    if len(left):
-        yield left
-
-
-def steps(rows: int, batch_size: int) -> int:
-    """Batches in an epoch."""
-    return -(-rows // batch_size)
 
 
 def _split(folder: Path, name: str) -> Split:

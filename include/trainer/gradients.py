@@ -11,6 +11,7 @@ from include.trainer.batches import Batch
 from include.trainer.guard import finite, refusal
 from include.trainer.job import Job
 from include.trainer.memory import MicroBatch, is_out_of_memory
+from include.trainer.order import seed
 from include.trainer.parallel import accumulating, local
 from include.trainer.precision import LossScale, precision
 from include.trainer.world import World
@@ -27,7 +28,7 @@ class Gradients:
     micro: MicroBatch
 
     def of(self, batch: Batch, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of this process's share and the gradient of its vectors `[rows, C, width]`.
+        """The batch's loss and the gradient of the vectors `[rows, C, width]`.
 
         Where memory runs out, or fp16 overflows, the batch is tried again, in smaller parts or scaled less. Raises
         NonFiniteLoss, in all processes alike, where nothing helps.
@@ -42,7 +43,7 @@ class Gradients:
                 self.micro.halve(len(batch.labels), batch.step)
                 continue
             found = self._found(gradient)
-            (lost,) = self.world.any(not finite(found))
+            loss, lost = self.world.sum(torch.stack([loss / self.world.size, (~finite(found)).float()]))
             if not lost:
                 self.scale.after_step()
                 return loss, gradient
@@ -51,7 +52,7 @@ class Gradients:
             self.tower.zero_grad()
 
     def _attempt(self, batch: Batch, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        torch.manual_seed(hash((self.job.seed, batch.step, self.world.rank)))  # dropout; a resumed run draws the same
+        torch.manual_seed(seed(self.job.seed, batch.step, self.world.rank))  # dropout; a resumed run draws the same
         parts = self.micro.parts(-(-batch.size // self.world.size))
         weights = batch.weights.tensor_split(parts) if batch.weights is not None else (None,) * parts
         cut = zip(*(t.tensor_split(parts) for t in (vectors, batch.numbers, batch.labels)), weights, strict=True)

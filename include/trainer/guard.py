@@ -14,9 +14,9 @@ class NonFiniteLoss(PerennialError):
     """The loss or a gradient became NaN or infinite; the weights are those before the step."""
 
 
-def finite(gradients: Mapping[str, Tensor]) -> bool:
-    """Whether every number of them is."""
-    return bool(torch.isfinite(nn.utils.get_total_norm(gradients.values())))
+def finite(gradients: Mapping[str, Tensor]) -> Tensor:
+    """Whether every number of them is, `[]`."""
+    return torch.isfinite(nn.utils.get_total_norm(gradients.values()))
 
 
 def refusal(loss: Tensor, gradients: Mapping[str, Tensor], step: int, times: NDArray[np.int64]) -> NonFiniteLoss:

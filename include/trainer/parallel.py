@@ -33,7 +33,7 @@ def spread(tower: nn.Module, plan: Training, world: World) -> nn.Module:
         return DistributedDataParallel(tower)
     mesh = init_device_mesh(world.device.type, (world.size,))
     for layer in (*getattr(tower, "crosses", ()), tower):
-        fully_shard(layer, mesh=mesh)
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True)  # else what measures leaves its weights behind
     return tower
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from include.trainer import order
 from include.trainer.schedule import BETAS, EPSILON, Schedule
 
 #: Rows worked on together where all are.
@@ -95,7 +96,7 @@ class Rows:
         self.last = torch.zeros(own, dtype=torch.int32, device=device)  #: steps that a row has behind it
         self.idle = Idle(schedule)
         for chunk, start in enumerate(range(0, count, CHUNK)):
-            source = torch.Generator().manual_seed(seed * 1_000_003 + chunk)
+            source = torch.Generator().manual_seed(order.seed(seed, chunk))
             drawn = torch.randn(min(CHUNK, count - start), width, generator=source) * SPREAD
             at, drawn = -(-(start - row) // stride), drawn[(row - start) % stride :: stride]
             self.weight[at : at + len(drawn)] = drawn.to(device)

@@ -10,7 +10,7 @@ from include.domain import metrics
 from include.trainer import export, gpu, model, parallel, warm
 from include.trainer.batches import batches, prefetched, tensors
 from include.trainer.checkpoint import Checkpoints, of_tensor
-from include.trainer.dataset import Dataset, Split, steps
+from include.trainer.dataset import Dataset, Split
 from include.trainer.embedding import Embedding
 from include.trainer.fitted import Fitted
 from include.trainer.gradients import Gradients
@@ -18,6 +18,7 @@ from include.trainer.job import Job
 from include.trainer.memory import MicroBatch
 from include.trainer.model import Net, Table, Tower
 from include.trainer.optimizer import Optimizer
+from include.trainer.order import steps
 from include.trainer.precision import LossScale
 from include.trainer.progress import Progress
 from include.trainer.schedule import Schedule
@@ -93,7 +94,7 @@ def new_tower(job: Job, data: Dataset) -> Tower:
     return model.build(job.family, job.model, data.encoding, data.train.numbers)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def score_together(tower: nn.Module, table: Embedding, split: Split, world: World) -> NDArray[np.float64]:
     """Probabilities `[n]` in float32 arithmetic by the means of the weights; each process scores its part of the rows."""
     tower.eval()

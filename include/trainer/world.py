@@ -9,8 +9,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from include.domain.errors import UserMistake
+from include.domain.errors import Unavailable, UserMistake
 from include.trainer.job import Training
+
+#: What gloo's and nccl's errors say when the other side is gone.
+LOST = ("gloo", "Gloo", "NCCL")
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class World:
 def join(plan: Training, environ: Mapping[str, str] = os.environ) -> Iterator[World]:
     """Meet the other processes (gloo on CPU, nccl on GPUs) and part from them at the end.
 
-    Raises UserMistake where GPUs are asked for and there are none or too few.
+    Raises UserMistake where GPUs are asked for and there are none or too few, Unavailable where a process is lost.
     """
     size, local = int(environ.get("WORLD_SIZE", "1")), int(environ.get("LOCAL_RANK", "0"))
     world = World(int(environ.get("RANK", "0")), size, _device(plan, environ, local))
@@ -69,6 +72,12 @@ def join(plan: Training, environ: Mapping[str, str] = os.environ) -> Iterator[Wo
     dist.init_process_group(usual if plan.backend == "auto" else plan.backend)
     try:
         yield world
+    except RuntimeError as fault:
+        if not any(sign in str(fault) for sign in LOST):
+            raise
+        raise Unavailable(
+            f"process {world.rank} lost another one; the next start goes on from the last checkpoint"
+        ) from None
     finally:
         dist.destroy_process_group()
 

@@ -3,19 +3,23 @@
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from safetensors.numpy import load_file
 
 from include.adapters.torchrun import Torchrun
 from include.domain.errors import Unavailable, UserMistake
+from tests.serving import free_port
 from tests.small_dataset import write_dataset, write_job
 
 LONG = {"epochs": 400, "checkpoint_steps": 50}  #: long enough to be interrupted wherever a test likes
@@ -70,12 +74,92 @@ def test_any_other_end_is_worth_another_try(dataset, tmp_path):
         Torchrun().train(job, 1)
 
 
-def test_two_processes_learn_what_one_does(dataset, tmp_path):
-    for processes in (1, 2):
-        Torchrun().train(write_job(dataset, tmp_path / str(processes), dropout=0.0, precision="fp32"), processes)
-    one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
-    for name, values in one.items():
-        assert two[name] == pytest.approx(values, abs=2e-4), name
+CURVE = {"epochs": 12, "batch_size": 1000, "dropout": 0.0, "precision": "fp32"}  #: a step an epoch, each said
+
+
+def curve(dataset: Path, out: Path, caplog: pytest.LogCaptureFixture, processes: int, **changes: Any) -> list[float]:
+    """The loss of each step."""
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "include.adapters.torchrun"):
+        Torchrun().train(write_job(dataset, out, **CURVE, **changes), processes)
+    return [float(line.split()[5]) for line in caplog.messages if " loss " in line]
+
+
+@pytest.fixture(scope="module")
+def alone(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("alone")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"strategy": "ddp", "micro_batch": 150}, {"strategy": "sharded"}, {"strategy": "fsdp"}]
+)
+def test_two_processes_have_the_loss_curve_of_one(dataset, alone, tmp_path, caplog, changes):
+    if not (alone / "curve.json").exists():
+        (alone / "curve.json").write_text(json.dumps(curve(dataset, alone, caplog, 1)))
+    expected = json.loads((alone / "curve.json").read_text())
+    assert len(expected) == 12
+    assert expected[-1] < expected[0] - 0.01
+    assert curve(dataset, tmp_path, caplog, 2, **changes) == pytest.approx(expected, abs=2e-4)
+    for name, values in weights(alone).items():
+        assert weights(tmp_path)[name] == pytest.approx(values, abs=1e-3), name
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_lost_process_starts_all_again_from_the_last_checkpoint_to_the_same_bits(dataset, tmp_path, strategy):
+    plan = {"epochs": 30, "checkpoint_steps": 40, "strategy": strategy}
+    Torchrun().train(write_job(dataset, tmp_path / "whole", **plan), 2)
+    job = write_job(dataset, tmp_path / "hit", **plan)
+    program = [
+        "include.trainer.elastic",
+        "--standalone",
+        "--nproc-per-node=2",
+        "--max-restarts=1",
+        "-m",
+        "include.trainer",
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", *program, str(job)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as agent:
+        await_checkpoint(job)
+        psutil.Process(agent.pid).children()[-1].kill()
+        said = agent.communicate()[0]
+    assert agent.returncode == 0, said
+    assert re.search(r"going on after step \d+ of 480", said)
+    assert digest(tmp_path / "whole") == digest(tmp_path / "hit")
+
+
+def test_machines_meet_at_a_rendezvous_and_train_as_the_processes_of_one(dataset, tmp_path):
+    Torchrun().train(write_job(dataset, tmp_path / "one"), 2)
+    job = write_job(dataset, tmp_path / "two")
+    meeting = ["--nnodes=1:2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=t"]
+    command = [sys.executable, "-m", "include.trainer.elastic", *meeting, "-m", "include.trainer", str(job)]
+    nodes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [node.wait() for node in nodes] == [0, 0]
+    assert digest(tmp_path / "one") == digest(tmp_path / "two")
+
+
+def test_memory_that_runs_out_halves_the_micro_batch_and_training_goes_on(tmp_path):
+    """A real limit on the address space, which a whole batch does not fit."""
+    dataset = write_dataset(tmp_path / "dataset", train=60_000)
+    changes = {"epochs": 1, "batch_size": 60_000, "hidden": [1024], "precision": "fp32", "embedding": 16}
+    job = write_job(dataset, tmp_path / "out", **changes)
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(job)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"step 1: out of memory with 60000 rows at once; going on with 30000, their gradients", done.stdout
+    )
+    assert (tmp_path / "out" / "manifest.json").exists()
+
+
+LIMITED = """
+import resource, sys
+from include.trainer import __main__ as program, train, world  # libraries and their threads take their share first
+import onnxruntime, torch
+torch.nn.Linear(8, 8)(torch.zeros(9000, 8)).sum().backward()
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 900 * 2**20, resource.RLIM_INFINITY))
+sys.exit(program.main(sys.argv[1:]))
+"""
 
 
 def test_killed_trainer_resumes_to_the_same_bits(dataset, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from include.domain.errors import Corrupt, UserMistake
-from include.trainer import dataset
+from include.trainer import dataset, order
 from tests.small_dataset import write_dataset
 
 
@@ -35,15 +35,15 @@ def test_one_class_is_one_line(tmp_path):
 
 @pytest.mark.parametrize("rows", [1, 63, 64, 20_000, 300_000])
 def test_an_epoch_holds_every_row_once(rows):
-    batches = list(dataset.order(rows, 64, seed=1, epoch=0))
-    assert len(batches) == dataset.steps(rows, 64)
+    batches = list(order.order(rows, 64, seed=1, epoch=0))
+    assert len(batches) == order.steps(rows, 64)
     assert sorted(np.concatenate(batches)) == list(range(rows))
     assert all(len(batch) == 64 for batch in batches[:-1])
 
 
 def test_order_depends_on_seed_and_epoch_alone():
     def first(seed: int, epoch: int) -> list[int]:
-        return next(iter(dataset.order(1000, 100, seed, epoch))).tolist()
+        return next(iter(order.order(1000, 100, seed, epoch))).tolist()
 
     assert first(1, 0) == first(1, 0)
     assert first(1, 0) != first(1, 1)
