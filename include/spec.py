@@ -62,6 +62,7 @@ class Columns(Section):
     keys: tuple[str, ...] = Field(min_length=1)
     numeric: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
+    weight: str | None = None  #: what a row counts for in training, at least 0; 1 where it is missing
     ignored: tuple[str, ...] = ()
 
     @property
@@ -70,7 +71,13 @@ class Columns(Section):
 
     @model_validator(mode="after")
     def _once_each(self) -> Self:
-        fields = [self.label, *self.features, *self.outcomes, *self.ignored, *([self.known] if self.known else [])]
+        fields = [
+            self.label,
+            *self.features,
+            *self.outcomes,
+            *self.ignored,
+            *(c for c in (self.known, self.weight) if c),
+        ]
         twice = sorted({f for f in fields if fields.count(f) > 1})
         if twice:
             raise ValueError(f"named more than once: {', '.join(twice)}")
@@ -84,6 +91,9 @@ class Columns(Section):
 class Features(Section):
     time_parts: tuple[str, ...] = ()
     min_frequency: int = Field(default=20, ge=1)
+    max_ids: int | None = Field(
+        default=None, ge=1
+    )  #: of all categories together the most frequent; the rest is unknown
     transforms: tuple[Transform, ...] = ()
     engine: Literal["duckdb", "spark"] = "duckdb"  #: what adds up the aggregates' sums
     aggregates: Aggregates = Aggregates()

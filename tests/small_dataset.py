@@ -19,8 +19,14 @@ MODEL = {"embedding": 4, "cross_layers": 2, "cross_rank": 4, "hidden": [16, 8], 
 TRAINING = {"epochs": 2, "batch_size": 64, "learning_rate": 1e-2, "embedding_decay": 1.0, "ema": 0.9, "threads": 1}
 
 
-def write_dataset(folder: Path, *, train: int = 1000, later: int = 300, classes: int = 2) -> Path:
-    """`dataset.json` of so many rows; `shop` and `price` decide the label, `age` is missing at times, `part` is noise."""
+def write_dataset(
+    folder: Path, *, train: int = 1000, later: int = 300, classes: int = 2, one_class_in: str = "",
+    weigh: bool = False, turned: bool = False,
+) -> Path:  # fmt: skip
+    """`dataset.json` of so many rows; `shop` and `price` decide the label, `age` is missing at times, `part` is noise.
+
+    `weigh` gives every other train row the weight 0; `turned` turns the labels of these over.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(5)
     raw = {name: _raw(random, rows) for name, rows in (("train", train), ("validate", later), ("test", later))}
@@ -33,7 +39,10 @@ def write_dataset(folder: Path, *, train: int = 1000, later: int = 300, classes:
         ids, numbers = fitted.encode(columns) if len(labels) else (np.zeros((0, 3)), np.zeros((0, 2)))
         times = START + 20 * DAY * (day > 0) + DAY * day + np.arange(len(labels), dtype=np.int64)
         parts = {"ids": ids.astype(np.int32), "numbers": numbers.astype(np.float32), "times": times,
-                 "labels": labels if classes == 2 else np.zeros_like(labels)}  # fmt: skip
+                 "labels": np.zeros_like(labels) if classes == 1 or name == one_class_in else labels}  # fmt: skip
+        if weigh and name == "train":
+            parts["weights"] = np.arange(len(labels), dtype=np.float32) % 2 * 2
+            parts["labels"] = np.where(parts["weights"] == 0, 1 - labels, labels) if turned else labels
         for part, array in parts.items():
             np.save(folder / f"{name}.{part}.npy", array)
             files[f"{name}.{part}.npy"] = _facts(folder / f"{name}.{part}.npy")
@@ -53,7 +62,7 @@ def write_job(dataset: Path, out: Path, family: str = "dcn", **changes: Any) -> 
     """`job.json` in `out`; `changes` go to its sections `model` and `training`, `tracking` and `start` stand for themselves."""
     out.mkdir(parents=True, exist_ok=True)
     tracking, start = changes.pop("tracking", None), changes.pop("start", None)
-    shape = (*MODEL, "structure", "experts", "serve")
+    shape = (*MODEL, "structure", "experts", "numbers", "serve")
     content = {
         "dataset": {"uri": str(dataset), "digest": str(_facts(dataset)["sha256"])},
         "family": family,

@@ -184,16 +184,20 @@ class RowEncoder:
 def fit(
     columns: Columns, *, time: str, zone: str, time_parts: Sequence[str], categorical: Sequence[str],
     numeric: Sequence[str], min_frequency: int, transforms: Sequence[Transform] = (), looked_up: Sequence[str] = (),
+    max_ids: int | None = None,
 ) -> Encoding:  # fmt: skip
     """The encoding of these rows: values seen `min_frequency` times or more by count, each number's quantiles.
 
-    `looked_up` are numeric columns that a server finds by itself; they are the model's last.
+    `looked_up` are numeric columns that a server finds by itself; they are the model's last. Of all fields' values together
+    the `max_ids` most frequent are kept; the others are unknown.
     """
     classes, numbers = ([t.name for t in transforms if t.is_number is kind] for kind in (False, True))
     fields, measured = (*categorical, *classes, *time_parts), (*numeric, *numbers, *looked_up)
     blank = Encoding(time, zone, tuple(time_parts), fields, measured, {}, {}, tuple(transforms))
     rows = len(next(iter(columns.values())))
-    vocabulary = {f: _vocabulary(blank._texts(f, columns, rows), min_frequency) for f in fields}
+    counts = {f: _frequent(blank._texts(f, columns, rows), min_frequency) for f in fields}
+    kept = _capped(counts, max_ids)
+    vocabulary = {f: {text: i for i, text in enumerate(kept[f], FIRST_KNOWN)} for f in fields}
     made = {f: blank._transformed(f, columns, rows) for f in numbers}
     knots = {f: _knots(as_numbers(f, made.get(f, columns.get(f, ())))) for f in measured}
     return replace(blank, vocabulary=vocabulary, knots=knots)
@@ -231,10 +235,19 @@ def as_time(value: Any) -> datetime:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
-def _vocabulary(texts: Iterable[str | None], min_frequency: int) -> dict[str, int]:
+def _frequent(texts: Iterable[str | None], min_frequency: int) -> list[tuple[int, str]]:
+    """How often, and what: the most frequent first."""
     counts = Counter(text for text in texts if text is not None)
-    kept = sorted((t for t, n in counts.items() if n >= min_frequency), key=lambda t: (-counts[t], t))
-    return {text: i for i, text in enumerate(kept, FIRST_KNOWN)}
+    return sorted(((n, t) for t, n in counts.items() if n >= min_frequency), key=lambda seen: (-seen[0], seen[1]))
+
+
+def _capped(counts: Mapping[str, list[tuple[int, str]]], most: int | None) -> dict[str, list[str]]:
+    """Each field's values, of all fields together no more than `most`."""
+    ranked = sorted(((-n, field, text) for field, seen in counts.items() for n, text in seen), key=lambda rank: rank[0])
+    kept: dict[str, list[str]] = {field: [] for field in counts}
+    for _, field, text in ranked[:most]:
+        kept[field].append(text)
+    return kept
 
 
 def _knots(numbers: NDArray[np.float32]) -> tuple[float, ...]:

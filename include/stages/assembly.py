@@ -1,7 +1,7 @@
 """Assembly: labelled windows into the arrays that the trainer maps: split by time, encoded as the train windows teach."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +16,7 @@ from include.domain.encoding import Encoding, fit
 from include.domain.errors import Corrupt, UserMistake
 from include.domain.windows import Window, label, parse
 from include.ports import Reference, Tables
-from include.spec import ModelSpec
+from include.spec import Features, ModelSpec
 from include.stages import records
 
 FORMAT = 1
@@ -52,16 +52,18 @@ def assemble(spec: ModelSpec, as_of: datetime, tables: Tables, run: str, out: Pa
     encoding = _fitted(spec, train)
     (out / "encoding.json").write_text(json.dumps(encoding.to_dict()), encoding="utf-8")
     facts: dict[str, dict[str, int]] = {"rows": {}, "positives": {}}
+    notes = list(constant(encoding))
     for name, windows in splits.items():
         rows = train if name == "train" else _labelled(spec, tables, windows, version)
         labels = _write(spec, encoding, rows, out, name)
+        notes += absent(spec, encoding, rows)
         facts["rows"][name], facts["positives"][name] = len(labels), int(labels.sum())
         if name == "validate":
             (out / "examples.json").write_text(json.dumps(_examples(spec, rows)), encoding="utf-8")
     return records.write(path, {
         "format": FORMAT, "model": spec.name, "run": run, "as_of": as_of.isoformat(),
         "table": FEATURES, "table_version": version, "sums_version": tables.version(SUMS),
-        "windows": {name: [label(w.start) for w in windows] for name, windows in splits.items()}, **facts,
+        "windows": {name: [label(w.start) for w in windows] for name, windows in splits.items()}, **facts, "notes": notes,
         "columns": {**spec.columns.model_dump(mode="json", include={"time", "label", "keys", "categorical"}),
                     "numeric": list(spec.numeric),
                     "aggregates": spec.features.model_dump(mode="json")["aggregates"]},
@@ -93,14 +95,24 @@ def _labelled(spec: ModelSpec, tables: Tables, windows: Sequence[Window], versio
 
 
 def _fitted(spec: ModelSpec, rows: pl.DataFrame) -> Encoding:
-    columns = spec.columns
-    values: dict[str, Any] = {c: rows[c].to_list() for c in (columns.time, *columns.categorical)}
+    columns, asked = spec.columns, spec.features
+    known = {c: rows[c] if asked.transforms else _frequent(rows[c], asked) for c in columns.categorical}
+    values: dict[str, Any] = {c: v.to_list() for c, v in ({columns.time: rows[columns.time]} | known).items()}
     return fit(
         values | {c: rows[c].to_numpy() for c in spec.numeric},
-        time=columns.time, zone=columns.zone, time_parts=spec.features.time_parts, categorical=columns.categorical,
-        numeric=columns.numeric, min_frequency=spec.features.min_frequency, transforms=spec.features.transforms,
-        looked_up=spec.features.aggregates.features,
+        time=columns.time, zone=columns.zone, time_parts=asked.time_parts, categorical=columns.categorical,
+        numeric=columns.numeric, min_frequency=asked.min_frequency, transforms=asked.transforms,
+        looked_up=asked.aggregates.features, max_ids=asked.max_ids,
     )  # fmt: skip
+
+
+def _frequent(values: pl.Series, asked: Features) -> pl.Series:
+    """Without those too rare to become ids: of millions of them none shall become an object of Python."""
+    counts = values.drop_nulls().value_counts(name="times").filter(pl.col("times") >= asked.min_frequency)
+    if asked.max_ids is not None and counts.height > asked.max_ids:
+        counts = counts.filter(pl.col("times") >= counts["times"].top_k(asked.max_ids).min())
+    kept = values.is_in(counts[values.name].implode())
+    return pl.select(pl.when(kept).then(values)).to_series().alias(values.name)
 
 
 def _write(spec: ModelSpec, encoding: Encoding, rows: pl.DataFrame, out: Path, name: str) -> NDArray[np.float32]:
@@ -108,9 +120,39 @@ def _write(spec: ModelSpec, encoding: Encoding, rows: pl.DataFrame, out: Path, n
     labels = rows[spec.columns.label].cast(pl.Float32).to_numpy()
     times = rows[spec.columns.time].dt.epoch("s").to_numpy()
     parts = {"ids": ids, "numbers": numbers, "labels": labels, "times": times.astype(np.int64)}
+    if spec.columns.weight and name == "train":
+        parts["weights"] = _weights(spec.columns.weight, rows)
     for part, values in parts.items():
         np.save(out / f"{name}.{part}.npy", np.ascontiguousarray(values), allow_pickle=False)
     return labels
+
+
+def _weights(column: str, rows: pl.DataFrame) -> NDArray[np.float32]:
+    """What each row counts for, with mean 1, so that they leave the learning rate alone."""
+    given = rows[column].cast(pl.Float64).fill_null(1.0).to_numpy()
+    if not given.sum() > 0:
+        raise UserMistake(f"columns.weight: {column} is 0 in all train rows; nothing would be learnt")
+    return np.asarray(given / given.mean(), dtype=np.float32)
+
+
+def constant(encoding: Encoding) -> Iterator[str]:
+    """A note on each categorical field that cannot tell one row from another."""
+    for field in encoding.categorical:
+        known = len(encoding.vocabulary[field])
+        if known < 2:
+            yield f"{field} has {known} value(s) that train rows hold often enough; it teaches nothing: leave it out"
+
+
+def absent(spec: ModelSpec, encoding: Encoding, rows: pl.DataFrame) -> Iterator[str]:
+    """A note on each feature that is missing in every row of a window."""
+    per_window = rows.group_by(pl.col(spec.columns.time).dt.truncate("1h" if spec.window == "hour" else "1d"))
+    named = [f for f in (*encoding.categorical, *encoding.numeric) if f in rows.columns]
+    missing = per_window.agg(pl.col(named).null_count() == pl.len()).sort(spec.columns.time)
+    for field in named:
+        windows = missing.filter(pl.col(field))[spec.columns.time].to_list()
+        if windows:
+            more = f" and {len(windows) - 1} more windows" if len(windows) > 1 else ""
+            yield f"{field} is missing in every row of {label(windows[0])}{more}; was it delivered?"
 
 
 def encoded(encoding: Encoding, rows: pl.DataFrame) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -140,7 +182,7 @@ def _examples(spec: ModelSpec, rows: pl.DataFrame) -> list[dict[str, Any]]:
 
 def _files() -> set[str]:
     arrays = {f"{s}.{p}.npy" for s in ("train", "validate", "test") for p in ("ids", "numbers", "labels", "times")}
-    return arrays | {"encoding.json", "examples.json"}
+    return arrays | {"train.weights.npy", "encoding.json", "examples.json"}
 
 
 def _facts(path: Path) -> dict[str, Any]:

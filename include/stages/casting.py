@@ -67,7 +67,7 @@ def cast(columns: Columns, nulls: tuple[str, ...], batch: Batch) -> Typed:
 def wanted(columns: Columns) -> list[str]:
     """The source's columns that land, each once, in the spec's order."""
     names = [columns.time, *columns.keys, columns.label, *columns.outcomes, *columns.features]
-    return list(dict.fromkeys([*names, columns.known] if columns.known else names))
+    return list(dict.fromkeys([*names, *(c for c in (columns.known, columns.weight) if c)]))
 
 
 def schema(columns: Columns) -> dict[str, Any]:
@@ -127,7 +127,10 @@ def _reading(columns: Columns, types: pl.Schema, times: Mapping[str, pl.Series],
         return _Reading(_text(raw, kind), "no key", required=True)
     if name in columns.categorical:
         return _Reading(_text(raw, kind), "no text")
-    return _Reading(_number(raw, kind), "not a finite number")
+    number = _number(raw, kind)
+    if name == columns.weight:
+        return _Reading(pl.when(number >= 0).then(number), "not a weight of at least 0")
+    return _Reading(number, "not a finite number")
 
 
 def _number(raw: pl.Expr, kind: pl.DataType) -> pl.Expr:

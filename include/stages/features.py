@@ -62,7 +62,8 @@ def _build(
 
 def columns(asked: Columns) -> list[str]:
     """What a row of the features table holds, besides its window and the aggregates."""
-    return list(dict.fromkeys([asked.time, *asked.keys, asked.label, *asked.features]))
+    weight = [asked.weight] if asked.weight else []
+    return list(dict.fromkeys([asked.time, *asked.keys, asked.label, *asked.features, *weight]))
 
 
 def _computed(spec: ModelSpec, windows: Sequence[Window], tables: Tables, engine: Engine, run: str) -> pa.Table:

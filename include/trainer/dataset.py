@@ -66,8 +66,9 @@ def _refuse_useless(name: str, split: Split, windows: list[str]) -> None:
     if not len(split):
         raise UserMistake(f"{name}: no rows in {span}; land data there or change the windows of the spec")
     positives = int(split.labels.sum())
-    if name == "train" and positives in (0, len(split)):
-        raise UserMistake(f"{name}: all {len(split)} labels of {span} are {int(positives > 0)}; learning needs both")
+    if positives in (0, len(split)):
+        wants = "learning" if name == "train" else "measuring"
+        raise UserMistake(f"{name}: all {len(split)} labels of {span} are {int(positives > 0)}; {wants} needs both")
 
 
 def _check(path: Path, digest: str) -> None:

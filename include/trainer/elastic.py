@@ -12,7 +12,9 @@ from include.trainer.signals import STOPPED
 
 def main(arguments: list[str]) -> int:
     os.environ.setdefault("LOGLEVEL", "CRITICAL")  # the last line on stderr shall be the trainer's own
-    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")  # a restarted process else meets those that are gone
+    os.environ.setdefault(
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1"
+    )  # a restarted process else meets those that are gone
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException

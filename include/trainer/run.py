@@ -80,6 +80,8 @@ def _describe(job: Job, data: Dataset, tracker: Tracker) -> None:
     """All that `make reproduce` needs: code, lock, spec, tables and windows, the job, and how many threads it has."""
     record, lock = data.record, hashlib.sha256(LOCK.read_bytes()).hexdigest() if LOCK.is_file() else ""
     commit, changed = artifact.git_state()
+    for note in record.get("notes", ()):
+        tracker.say(note)
     tracker.params(job.params)
     for split, context in (("train", "training"), ("validate", "validation"), ("test", "testing")):
         windows, rows = record["windows"][split], len(getattr(data, split))

@@ -8,15 +8,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from include.domain.encoding import Encoding
+from include.domain.encoding import UNKNOWN, Encoding
 from include.domain.errors import UserMistake
 from include.stages import assembly, records
 from tests.memory import MemoryTables
 from tests.unit import test_landing as made
-from tests.unit.toy import toy
+from tests.unit.toy import TOY, toy
 
-SPEC = toy(training={"validate_windows": 2, "test_windows": 3}, features={"min_frequency": 1, "time_parts": ["hour"]},
-           label_delay="P1D")  # fmt: skip
+SPEC_SECTIONS = {"training": {"validate_windows": 2, "test_windows": 3}, "label_delay": "P1D"}
+SPEC = toy(**SPEC_SECTIONS, features={"min_frequency": 1, "time_parts": ["hour"]})
 ROWS = 20
 
 
@@ -79,3 +79,44 @@ def test_a_finished_dataset_is_returned_and_a_damaged_one_made_again(tmp_path: P
     assert assembly.assemble(SPEC, at, made_of, "run", tmp_path) == first
     (tmp_path / "train.ids.npy").write_bytes(b"damaged")
     assert assembly.assemble(SPEC, at, made_of, "run", tmp_path) != first
+
+
+def test_a_cap_keeps_the_most_frequent_ids_of_all_fields_and_the_rest_is_unknown(tmp_path: Path) -> None:
+    """More distinct ids than the table may hold."""
+    held, rows = MemoryTables(), 50_000
+    for day in range(10):
+        at = [made.START + day * made.DAY] * rows
+        held.replace("features", {made.window(day): pl.DataFrame({
+            "at": pl.Series(at, dtype=pl.Datetime("us", "UTC")), "key": [f"{day}-{n}" for n in range(rows)],
+            "y": [n % 2 for n in range(rows)], "x": [1.0] * rows,
+            "c": [f"often{n % 50}" if n % 2 else f"once-{day}-{n}" for n in range(rows)],
+        }).to_arrow(compat_level=pl.CompatLevel.oldest())}, "run")  # fmt: skip
+    capped = toy(**{**SPEC_SECTIONS, "features": {"min_frequency": 1, "max_ids": 26}})
+    assembly.assemble(capped, made.START + 11 * made.DAY, held, "run", tmp_path)
+    encoding = Encoding.from_dict(json.loads((tmp_path / "encoding.json").read_text()))
+    assert sorted(encoding.vocabulary["c"]) == sorted([*(f"often{n}" for n in range(1, 50, 2)), "once-0-0"])
+    assert np.load(tmp_path / "test.ids.npy")[0, 0] == UNKNOWN
+
+
+def test_what_teaches_nothing_and_what_was_not_delivered_is_noted(tmp_path: Path) -> None:
+    made_of = tables(10)
+    third = pl.DataFrame(pl.from_arrow(made_of.read("features", [made.window(2)])))
+    spoiled = third.with_columns(x=pl.lit(None, pl.Float64)).drop("window", strict=False)
+    made_of.replace("features", {made.window(2): spoiled.to_arrow(compat_level=pl.CompatLevel.oldest())}, "run")
+    spec = toy(**{**SPEC_SECTIONS, "features": {"min_frequency": 1, "max_ids": 1}})
+    notes = records.read(assembly.assemble(spec, made.START + 11 * made.DAY, made_of, "run", tmp_path))["notes"]
+    assert notes == ["c has 1 value(s) that train rows hold often enough; it teaches nothing: leave it out",
+                     "x is missing in every row of 2026-01-03; was it delivered?"]  # fmt: skip
+
+
+def test_weights_of_the_train_rows_have_mean_one(tmp_path: Path) -> None:
+    made_of = tables(10)
+    for day in range(10):
+        rows = pl.DataFrame(pl.from_arrow(made_of.read("features", [made.window(day)]))).drop("window", strict=False)
+        weighed = rows.with_columns(w=pl.Series([None if n == 1 else float(n % 3) for n in range(ROWS)]))
+        made_of.replace("features", {made.window(day): weighed.to_arrow(compat_level=pl.CompatLevel.oldest())}, "run")
+    spec = toy(**SPEC_SECTIONS, columns={**TOY["columns"], "weight": "w"})
+    assembly.assemble(spec, made.START + 11 * made.DAY, made_of, "run", tmp_path)
+    weights = np.load(tmp_path / "train.weights.npy")
+    assert weights.mean() == pytest.approx(1)
+    assert weights[1] / weights[0] == pytest.approx(2)  # row 0 has no label; row 1's missing weight counts as 1

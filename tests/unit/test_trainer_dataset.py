@@ -33,6 +33,12 @@ def test_one_class_is_one_line(tmp_path):
         load(write_dataset(tmp_path, classes=1))
 
 
+def test_one_class_in_the_windows_to_measure_on_is_one_line_too(tmp_path):
+    path = write_dataset(tmp_path, one_class_in="validate")
+    with pytest.raises(UserMistake, match=r"validate: all 300 labels of 2013-01-21 .* are 0; measuring needs both"):
+        load(path)
+
+
 @pytest.mark.parametrize("rows", [1, 63, 64, 20_000, 300_000])
 def test_an_epoch_holds_every_row_once(rows):
     batches = list(order.order(rows, 64, seed=1, epoch=0))

@@ -144,6 +144,23 @@ def test_gpu_that_is_not_there_is_one_line(tmp_path):
         run(job(write_dataset(tmp_path / "dataset"), tmp_path / "out", device="cuda"), Never())
 
 
+def test_nccl_without_a_gpu_is_one_line(tmp_path):
+    given = job(write_dataset(tmp_path / "dataset"), tmp_path / "out", backend="nccl", device="cpu")
+    with pytest.raises(UserMistake, match=r"training\.backend: nccl works between GPUs and this machine lends none"):
+        run(given, Never())
+
+
+def test_rows_count_for_what_their_weights_say(tmp_path):
+    """Rows of weight 0 teach nothing: without them the model is as with their labels turned over."""
+    results = []
+    for turned in (False, True):
+        path = write_dataset(tmp_path / str(turned), weigh=True, turned=turned)
+        given = job(path, tmp_path / f"out-{turned}", dropout=0.0)
+        run(given, Never())
+        results.append(weights_digest(given.out))
+    assert results[0] == results[1]
+
+
 def test_weights_file_holds_the_weights_that_score(tmp_path):
     given = job(write_dataset(tmp_path / "dataset"), tmp_path / "out", "logistic")
     run(given, Never())
