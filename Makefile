@@ -6,6 +6,7 @@ VENV := $(ROOT).venv
 PY := cd "$(ROOT)" && PYTHONPATH="$(ROOT)" "$(VENV)/bin/python"
 # uv reads variables of its own; where pip was told of wheels on a disk, uv is told the same.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export PERENNIAL_KUBECONFIG ?= $(KUBECONFIG)
 
 .PHONY: help setup demo up down status logs champion why rollback reproduce test lint lock schema
 help: ## this list
@@ -46,6 +47,8 @@ test: setup ## all tests
 	@$(PY) -m pytest
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy && cd "$(ROOT)" && "$(VENV)/bin/lint-imports" --no-cache
+k8s-check: setup ## what the cluster that KUBECONFIG names has of what is needed, and what follows
+	@$(PY) -m include.local k8s
 bench-%: setup ## bench-judgement, -features, -serve, -train, -watch, -rollout: measured claims, last line JSON
 	@$(PY) -m benchmarks.$*
 schema: setup ## the spec's JSON Schema, written to docs/

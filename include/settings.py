@@ -31,11 +31,10 @@ class Settings:
     namespace: str = "perennial"  #: where in the cluster everything is
     trainer_image: str = "perennial-trainer:latest"  #: of training pods
     pull_policy: str = "IfNotPresent"  #: of that image
-    slots: str = ""  #: URL of a slot's servers with `{slot}` in it, where they are not the embedded ones
+    slots: str = ""  #: URL of the slots' servers, with `{model}` and `{slot}`, where they are not the embedded ones
     mlflow: str = ""  #: URL of the MLflow server, where it is not the embedded one
     spark: str = "local[*]"  #: Spark's master; `submitted` is the session of the spark-submit that runs this
     spark_image: str = "perennial-spark:latest"  #: of Spark's driver and executors on a cluster
-    prometheus: str = ""  #: URL of the Prometheus that scrapes the model servers of a cluster
 
     @property
     def airflow_url(self) -> str:

@@ -125,12 +125,19 @@ class Parts:
     def slots(self) -> Slots:
         from include.adapters.slots import HttpSlots
 
-        return HttpSlots({slot: self.settings.slot_url(slot) for slot in ("stable", "canary")})
+        return HttpSlots(self._slot_urls())
+
+    def _slot_urls(self) -> dict[str, str]:
+        return {slot: self.settings.slot_url(slot) for slot in ("stable", "canary")}
 
     def signals(self) -> Signals:
         from include.adapters.signals import ProductionSignals
 
-        return ProductionSignals(self.settings.gateway_admin_url, self._segments(), self._tables)
+        if self.settings.router == "traefik":
+            return ProductionSignals(self.settings.gateway_admin_url, self._segments(), self._tables)
+        from include.adapters.served import ServedSignals
+
+        return ServedSignals(self._slot_urls(), self.settings.home / "counters", self._segments(), self._tables)
 
     def prediction_log(self) -> PredictionLog:
         return self._segments()

@@ -38,6 +38,7 @@ class FakeKubernetes:
     objects: dict[tuple[str, str], Object] = field(default_factory=dict)
     calls: set[tuple[str, str, str]] = field(default_factory=set)  #: API group, resource, verb
     owners: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)  #: who set a field last
+    pages: Mapping[str, Object] = field(default_factory=dict)  #: answers at paths outside the namespaces
     finalizers: set[str] = field(default_factory=set)  #: names of objects that a delete leaves there
     changed: Callable[[str, Object], None] = lambda plural, thing: None  #: a controller, called after each change
 
@@ -47,6 +48,8 @@ class FakeKubernetes:
 
     def answer(self, method: str, url: str, kind: str, body: Any) -> Object:
         parts = urlsplit(url)
+        if parts.path in self.pages:
+            return self.pages[parts.path]
         found = PLACE.match(parts.path)
         if found is None:
             raise Refused(404, "NotFound", f"the server could not find the requested resource {parts.path}")
@@ -80,7 +83,7 @@ class FakeKubernetes:
         return self._store(plural, name, body, owner="creator")
 
     def _patched(self, key: tuple[str, str], kind: str, body: Object, query: Mapping[str, str]) -> None:
-        manager, owned = query["fieldManager"], self.owners.setdefault(key, {})
+        manager, owned = query.get("fieldManager", "nobody"), self.owners.setdefault(key, {})
         if "apply-patch" in kind:
             fields = set(_leaves({"spec": body.get("spec", {})}))
             taken = {f: owned[f] for f in fields if owned.get(f, manager) != manager}

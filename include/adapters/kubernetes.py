@@ -52,11 +52,11 @@ class Cluster:
         from kubernetes import client, config
         from urllib3.exceptions import HTTPError
 
-        group, resource = path.split("/namespaced/")
+        place = "/" + path.replace("/namespaced/", f"/namespaces/{self.namespace}/")
         try:
             with client.ApiClient(self._configuration()) as api:
                 return dict(api.call_api(
-                    f"/{group}/namespaces/{self.namespace}/{resource}", method, query_params=query or [], body=body,
+                    place, method, query_params=query or [], body=body,
                     header_params={"Accept": "application/json"} | ({"Content-Type": kind} if kind else {}),
                     response_types_map={200: "object", 201: "object"}, auth_settings=["BearerToken"],
                     _return_http_data_only=True, _request_timeout=TIMEOUT,

@@ -74,7 +74,7 @@ def counts(metrics: str, model: str, slow_ms: float) -> dict[str, ArmCounts]:
     service = re.compile(rf"{re.escape(model)}-(stable|canary)@")
     requests, errors, measured, fast = (defaultdict[str, float](float) for _ in range(4))
     bounds: set[float] = set()
-    for name, labels, value in _samples(metrics):
+    for name, labels, value in samples(metrics):
         found = service.match(labels.get("service", ""))
         if not found:
             continue
@@ -93,6 +93,7 @@ def counts(metrics: str, model: str, slow_ms: float) -> dict[str, ArmCounts]:
     return {s: ArmCounts(int(requests[s]), int(errors[s]), int(measured[s] - fast[s])) for s in sorted(requests)}
 
 
-def _samples(metrics: str) -> Iterator[Sample]:
+def samples(metrics: str) -> Iterator[Sample]:
+    """Name, labels and value of each line of a page in Prometheus' text format."""
     for name, labels, value in SAMPLE.findall(metrics):
         yield name, dict(LABEL.findall(labels)), float(value)

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from include.adapters import addresses
 from include.domain.errors import Unavailable
 
 #: Seconds between two looks at a slot.
@@ -15,24 +16,32 @@ EVERY = 0.2
 
 @dataclass(frozen=True)
 class HttpSlots:
-    """`urls` are the base URLs of the model servers by slot."""
+    """`urls` are the base URLs of the slots; behind one there may be several servers."""
 
     urls: Mapping[str, str]
 
     def await_version(self, slot: str, model: str, number: str, timeout: float) -> None:
-        """Return once the slot is ready with that version. Raises Unavailable with what the slot says instead."""
+        """Return once each of the slot's servers is ready with that version. Raises Unavailable with what one says instead."""
         deadline = time.monotonic() + timeout
-        with httpx.Client(base_url=self.urls[slot], timeout=2, trust_env=False) as client:
-            while True:
+        while other := self._other(slot, model, number):
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"slot {slot} at {other[0]} is not ready with version {number} of {model} after {timeout:g} s: {other[1]}"
+                )
+            time.sleep(EVERY)
+
+    def _other(self, slot: str, model: str, number: str) -> tuple[str, str] | None:
+        """The first server that is not ready with that version, and what it says instead."""
+        try:
+            urls = addresses.each(self.urls[slot], model)
+        except Unavailable as fault:
+            return self.urls[slot], str(fault)
+        for url in urls:
+            with httpx.Client(base_url=url, timeout=2, trust_env=False) as client:
                 status = _status(client)
-                if status.get("ready") and status.get("model") == model and status.get("version") == number:
-                    return
-                if time.monotonic() > deadline:
-                    raise Unavailable(
-                        f"slot {slot} at {self.urls[slot]} is not ready with version {number} of {model} "
-                        f"after {timeout:g} s: {_said(status)}"
-                    )
-                time.sleep(EVERY)
+            if not (status.get("ready") and status.get("model") == model and status.get("version") == number):
+                return url, _said(status)
+        return None
 
 
 def _status(client: httpx.Client) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def rollback(settings: Settings, model: str) -> None:
     from include.stages import rollout
     from include.wiring import Parts
 
-    if not (settings.gateway / "dynamic" / f"{model}.yml").exists():
+    if settings.router == "traefik" and not (settings.gateway / "dynamic" / f"{model}.yml").exists():
         raise UserMistake(f"the gateway knows no model named {model!r}; this stack serves {settings.model}")
     rollout.rollback(model, Parts(settings).controls(), "make rollback")
     console.print(f"{model}: all traffic goes to the stable slot")
@@ -115,6 +115,18 @@ def rebuild(settings: Settings, folder: Path, threads: int) -> None:
     again.rebuild(folder, threads, Parts(settings))
 
 
+def k8s(settings: Settings) -> None:
+    from include.adapters.kubernetes import Cluster
+    from include.local import k8s_check
+
+    table = Table("", "what", "is there", "without it", box=None)
+    found = k8s_check.look(Cluster(settings.namespace, settings.kubeconfig))
+    for part in found:
+        table.add_row("ok" if part.there else "--", part.name, part.said, "" if part.there else part.without)
+    console.print(table)
+    console.print(f"kubectl apply -k include/manifests/overlays/{k8s_check.overlay(found)}")
+
+
 def schema(_: Settings) -> None:
     sys.stdout.write(json.dumps(ModelSpec.model_json_schema(), indent=2) + "\n")
 
@@ -130,7 +142,7 @@ def links(settings: Settings) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m include.local", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    simple: tuple[Callable[[Settings], None], ...] = (up, down, status, logs, schema)
+    simple: tuple[Callable[[Settings], None], ...] = (up, down, status, logs, schema, k8s)
     for command in simple:
         commands.add_parser(command.__name__).set_defaults(command=command)
     told = commands.add_parser("demo")

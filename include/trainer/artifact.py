@@ -116,7 +116,12 @@ def signature(categorical: int, numeric: int) -> dict[str, Any]:
 
 
 def git_state() -> tuple[str, str]:
-    """The commit of this code, and the changed files that it lacks; both empty outside a repository."""
+    """The commit of this code, and the changed files that it lacks; both empty outside a repository.
+
+    An image holds no repository and no git but a file that says from which commit it was built.
+    """
+    if (built := Path(__file__).parents[2] / "COMMIT").is_file():
+        return built.read_text(encoding="utf-8").strip(), ""
 
     def said(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]

@@ -10,13 +10,18 @@ from airflow.sdk import DAG
 from kubernetes import client as kube
 
 from include.adapters import training_pods
+from include.adapters.gateway import Gateway
+from include.adapters.kubernetes import Cluster
+from include.adapters.replicas import Replicas
 from include.adapters.training_pods import TRAINING
 from include.domain.errors import Unavailable, UserMistake
 from include.domain.pods import NotStarted, OutOfMemory, PodLost, TookTooLong
-from include.settings import Settings
+from include.ports import Routes
+from include.settings import ROOT, Settings, from_env
 from plugins import pods
 from plugins.tasks import train as tasks
 from tests.kubernetes_api import FakeKubernetes, serving
+from tests.kustomize import render
 from tests.unit.toy import toy
 
 STATUSES = Path(__file__).parents[1] / "unit" / "pods"
@@ -174,3 +179,49 @@ def test_an_ended_or_stopped_task_leaves_no_job(fake: FakeKubernetes) -> None:
     operator = a_job(fake)
     operator.sweep()
     assert not fake.objects
+
+
+def test_the_roles_allow_what_is_called_and_no_more(fake: FakeKubernetes) -> None:
+    """Every call of the operators and the routers, against the Roles of the manifests."""
+    _train_in_a_pod(fake)
+    job = a_job(fake)
+    end(fake, "done", "done", condition="Complete")
+    job._await()
+    job.sweep()
+    _split_traffic(fake)
+    roles = [thing for thing in render(ROOT / "include/manifests/base") if thing["kind"] == "Role"]
+    allowed = {(group, resource, verb) for role in roles for rule in role["rules"] for group in rule["apiGroups"]
+               for resource in rule["resources"] for verb in rule["verbs"]}  # fmt: skip
+    assert fake.calls == allowed
+
+
+def _train_in_a_pod(fake: FakeKubernetes) -> None:
+    """The provider's calls in the order of a pod's life; the trigger asks with the same verbs."""
+    operator = one_pod()
+    operator.training = "mine"
+    operator.pod_template_dict = training_pods.pod(toy(), [Path("job.json")], Settings(), "mine")
+    request = operator.build_pod_request_obj()
+    operator.get_or_create_pod(request, {})
+    name = request.metadata.name
+    fake.objects["pods", name]["status"] = json.loads((STATUSES / "failed.json").read_text())["status"]
+    pod = operator.hook.get_pod(name, "perennial")
+    operator._read_pod_events(pod, reraise=False)
+    operator._write_logs(pod)
+    operator.patch_already_checked(pod)
+    with pytest.raises(Unavailable):
+        operator.cleanup(pod, pod)
+    assert not operator.left()
+
+
+def _split_traffic(fake: FakeKubernetes) -> None:
+    fake.put("httproutes", {"metadata": {"name": "toy"}, "spec": {}})
+    fake.put("services", {"metadata": {"name": "toy"}, "spec": {"selector": {}}})
+    for slot, count in (("stable", 9), ("canary", 1)):
+        fake.put("deployments", {"metadata": {"name": f"toy-{slot}"}, "spec": {"replicas": count}})
+    cluster = Cluster("perennial", from_env().kubeconfig)
+    with pytest.raises(Unavailable, match="no Gateway took it"):
+        Gateway(cluster, patience=0).apply("toy", Routes(10))
+    with pytest.raises(Unavailable, match="pods are ready"):
+        Replicas(cluster, patience=0).apply("toy", Routes(50))
+    Replicas(cluster).apply("toy", Routes(0))
+    Replicas(cluster).current("toy")
