@@ -49,6 +49,8 @@ lint: setup ## ruff, mypy --strict, import-linter
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy && cd "$(ROOT)" && "$(VENV)/bin/lint-imports" --no-cache
 k8s-check: setup ## what the cluster that KUBECONFIG names has of what is needed, and what follows
 	@$(PY) -m include.local k8s
+test-k8s: setup ## training, loss of a pod, rollout and rollback on the cluster that KUBECONFIG names; PERENNIAL_TRAINER_IMAGE and _SERVER_IMAGE
+	@$(PY) -m pytest tests/cluster
 bench-%: setup ## bench-judgement, -features, -serve, -train, -watch, -rollout: measured claims, last line JSON
 	@$(PY) -m benchmarks.$*
 schema: setup ## the spec's JSON Schema, written to docs/

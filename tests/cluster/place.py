@@ -1,0 +1,135 @@
+"""A namespace of its own on a real cluster, with a home volume on one node, in which tests start Perennial's pods."""
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import client, config, utils
+
+from include.adapters import training_pods
+from include.adapters.kubernetes import Cluster
+from include.settings import Settings, from_env
+from include.spec import ModelSpec
+from tests.unit.toy import toy
+
+HOME = Path("/var/lib/perennial")
+PATIENCE = 600.0
+
+
+@dataclass(frozen=True)
+class Place:
+    kubeconfig: str
+    settings: Settings
+    node: str
+
+    @property
+    def namespace(self) -> str:
+        return self.settings.namespace
+
+    @property
+    def cluster(self) -> Cluster:
+        return Cluster(self.namespace, self.kubeconfig)
+
+    @property
+    def core(self) -> client.CoreV1Api:
+        return client.CoreV1Api()
+
+    def spec(self, **kubernetes: Any) -> ModelSpec:
+        small = {"cpu": "100m", "memory": "2Gi", "shared_memory": "256Mi", "grace": "PT1M",
+                 "node_selector": {"kubernetes.io/hostname": self.node}}  # fmt: skip
+        return toy(training={"timeout": "PT20M", "kubernetes": {**small, **kubernetes}})
+
+    def create(self, thing: Mapping[str, Any]) -> None:
+        utils.create_from_dict(client.ApiClient(), {**thing}, namespace=self.namespace)
+
+    def pods(self, selector: str) -> list[client.V1Pod]:
+        """Oldest first."""
+        found = self.core.list_namespaced_pod(self.namespace, label_selector=selector).items
+        return sorted(found, key=lambda pod: pod.metadata.creation_timestamp)
+
+    def log(self, pod: str) -> str:
+        try:
+            return str(self.core.read_namespaced_pod_log(pod, self.namespace))
+        except client.ApiException:  # not started yet
+            return ""
+
+    def phase(self, pod: str) -> str | None:
+        try:
+            return str(self.core.read_namespaced_pod_status(pod, self.namespace).status.phase)
+        except client.ApiException as fault:
+            if fault.status != 404:
+                raise
+            return None
+
+    def run(self, name: str, code: str, *, user: int, files: Mapping[str, str] | None = None) -> str:
+        """What a program prints, run in the trainer's image with the home volume."""
+        content = training_pods.pod(self.spec(), [], self.settings, name)
+        content["metadata"]["name"] = name
+        (container,) = content["spec"]["containers"]
+        container["command"] = ["python", "-c", code]
+        content["spec"]["securityContext"] |= {"runAsUser": user, "runAsNonRoot": user != 0}
+        if files:
+            self.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {**files}})
+            content["spec"]["volumes"].append({"name": "files", "configMap": {"name": name}})
+            container["volumeMounts"].append({"name": "files", "mountPath": "/files"})
+        if user == 0:  # it opens the volume to all
+            container["securityContext"]["capabilities"] = {}
+        self.create(content)
+        until(lambda: self.phase(name) in ("Succeeded", "Failed"))
+        said = self.log(name)
+        assert self.phase(name) == "Succeeded", said
+        return said
+
+
+def until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, f"waited for {PATIENCE:g} s in vain"
+        time.sleep(0.5)
+
+
+@contextmanager
+def somewhere() -> Iterator[Place]:
+    kubeconfig = os.environ.get("KUBECONFIG", "")
+    if not (kubeconfig and os.environ.get("PERENNIAL_TRAINER_IMAGE")):
+        pytest.skip("KUBECONFIG names no cluster, or PERENNIAL_TRAINER_IMAGE no image")
+    config.load_kube_config(kubeconfig)
+    core, name = client.CoreV1Api(), f"perennial-test-{uuid.uuid4().hex[:8]}"
+    node = next(n for n in core.list_node().items if not n.spec.unschedulable)
+    settings = replace(from_env(), home=HOME, storage="", namespace=name)
+    place = Place(kubeconfig, settings, node.metadata.labels["kubernetes.io/hostname"])
+    core.create_namespace({"metadata": {"name": name}})
+    try:
+        _furnish(place)
+        yield place
+    finally:
+        core.delete_namespace(name)
+        core.delete_persistent_volume(name)
+
+
+def _furnish(place: Place) -> None:
+    """A volume on the node, the accounts, and where training pods meet."""
+    size, classless = {"storage": "1Gi"}, {"storageClassName": "", "accessModes": ["ReadWriteMany"]}
+    volume = {
+        "hostPath": {"path": f"/tmp/{place.namespace}", "type": "DirectoryOrCreate"},
+        "capacity": size,
+        **classless,
+    }
+    claim = {"volumeName": place.namespace, "resources": {"requests": size}, **classless}
+    utils.create_from_dict(client.ApiClient(), {
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": place.namespace}, "spec": volume})  # fmt: skip
+    service = {"clusterIP": "None", "publishNotReadyAddresses": True, "ports": [{"port": 29500}],
+               "selector": {"app.kubernetes.io/name": "perennial-trainer"}}  # fmt: skip
+    for kind, name, spec in (
+        ("PersistentVolumeClaim", training_pods.HOME_CLAIM, claim),
+        ("Service", training_pods.SUBDOMAIN, service),
+    ):
+        place.create({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+    for account in (training_pods.SERVICE_ACCOUNT, "perennial-server"):
+        place.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account}})

@@ -1,0 +1,133 @@
+"""Training and rollout on whatever cluster KUBECONFIG names, on CPU: `make test-k8s`.
+
+PERENNIAL_TRAINER_IMAGE and PERENNIAL_SERVER_IMAGE name the images, PERENNIAL_PULL_POLICY may be Never.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import client
+
+from include.adapters import training_pods
+from include.adapters.replicas import Replicas
+from include.ports import Routes
+from include.settings import ROOT
+from tests.cluster.place import HOME, Place, somewhere, until
+from tests.kustomize import render
+
+pytestmark = pytest.mark.cluster
+
+#: Long enough to be stopped in its midst.
+LONG = {"epochs": 200, "checkpoint_steps": 50}
+SEED = """
+import pathlib, sys
+sys.path.insert(0, "/files")
+from small_dataset import write_dataset, write_job
+home = pathlib.Path("{home}")
+dataset = write_dataset(home / "runs" / "dataset")
+for name in ("spot", "nodes"):
+    write_job(dataset, home / "runs" / name, **{long})
+write_job(dataset, home / "runs" / "model")
+for path in (home, *home.rglob("*")):
+    path.chmod(0o777)
+"""
+ASK = """
+import collections, json, urllib.request
+def slot():
+    return json.load(urllib.request.urlopen("http://flights/status", timeout=10))["slot"]
+print(json.dumps(collections.Counter(slot() for _ in range(400))))
+"""
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Place]:
+    with somewhere() as place:
+        files = {"small_dataset.py": (ROOT / "tests" / "small_dataset.py").read_text()}
+        place.run("seed", SEED.format(home=HOME, long=LONG), user=0, files=files)
+        yield place
+
+
+def job_file(name: str) -> Path:
+    return HOME / "runs" / name / "job.json"
+
+
+def begin(place: Place, name: str, try_: int) -> str:
+    content = training_pods.pod(place.spec(), [job_file(name)], place.settings, name)
+    content["metadata"]["name"] += f"-{name}-{try_}"
+    place.create(content)
+    return str(content["metadata"]["name"])
+
+
+def test_a_pod_that_is_removed_is_followed_by_one_that_goes_on(place: Place) -> None:
+    first = begin(place, "spot", 1)
+    until(lambda: "step " in place.log(first))
+    place.core.delete_namespaced_pod(first, place.namespace)
+    until(lambda: place.phase(first) is None)
+    second = begin(place, "spot", 2)
+    until(lambda: place.phase(second) in ("Succeeded", "Failed"))
+    assert place.phase(second) == "Succeeded", place.log(second)
+    assert "going on after step" in place.log(second)
+
+
+def test_two_nodes_train_and_outlive_the_loss_of_one(place: Place) -> None:
+    content = training_pods.job(place.spec(nodes=2), [job_file("nodes")], place.settings, "nodes")
+    content["metadata"]["name"] += "-nodes"
+    place.create(content)
+
+    def node(index: int) -> list[client.V1Pod]:
+        return place.pods(f"{training_pods.TRAINING}=nodes,batch.kubernetes.io/job-completion-index={index}")
+
+    until(lambda: node(0) and "step " in place.log(node(0)[0].metadata.name))
+    place.core.delete_namespaced_pod(node(1)[-1].metadata.name, place.namespace)
+    batch = client.BatchV1Api()
+
+    def ended() -> set[str]:
+        status = batch.read_namespaced_job_status(content["metadata"]["name"], place.namespace).status
+        return {c.type for c in status.conditions or [] if c.status == "True"} & {"Complete", "Failed"}
+
+    until(ended)
+    last = node(0)[-1].metadata.name
+    assert ended() == {"Complete"}, place.log(last)
+    assert "going on after step" in place.log(last)
+
+
+def servers(place: Place) -> list[dict[str, Any]]:
+    """The Deployments and Services of the manifests, small, each slot serving one artifact without a registry."""
+    things = [t for t in render(ROOT / "include/manifests/overlays/plain") if t["kind"] in ("Deployment", "Service")]
+    mine = [t for t in things if t["metadata"]["name"].startswith("flights")]
+    for thing in mine:
+        thing["metadata"]["namespace"] = place.namespace
+        if thing["kind"] == "Deployment":
+            pod = thing["spec"]["template"]["spec"]
+            (container,) = pod["containers"]
+            pod["nodeSelector"] = {"kubernetes.io/hostname": place.node}
+            container |= {"image": os.environ["PERENNIAL_SERVER_IMAGE"], "imagePullPolicy": place.settings.pull_policy,
+                          "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}}  # fmt: skip
+            del container["envFrom"]
+            container["command"] = ["python", "-m", "include.server", "--host=0.0.0.0", "--port=8080", "--log=/tmp/log"]
+            slot = container["args"][0]
+            container["args"] = [slot, "--model=toy", f"--artifact={HOME}/runs/model/manifest.json"]
+    return mine
+
+
+def test_a_rollout_goes_from_a_tenth_to_all_and_back(place: Place) -> None:
+    if not os.environ.get("PERENNIAL_SERVER_IMAGE"):
+        pytest.skip("PERENNIAL_SERVER_IMAGE names no image")
+    trained = begin(place, "model", 1)
+    until(lambda: place.phase(trained) in ("Succeeded", "Failed"))
+    assert place.phase(trained) == "Succeeded", place.log(trained)
+    for thing in servers(place):
+        place.create(thing)
+    router, shares = Replicas(place.cluster, patience=600), {}
+    for weight in (10, 50, 100, 0):
+        router.apply("flights", Routes(weight))
+        assert router.current("flights") == Routes(weight)
+        answered = json.loads(place.run(f"ask-{weight}", ASK, user=training_pods.USER))
+        shares[weight] = 100 * answered.get("canary", 0) / 400
+    assert 3 <= shares[10] <= 20, shares
+    assert 38 <= shares[50] <= 62, shares
+    assert (shares[100], shares[0]) == (100, 0)
