@@ -22,8 +22,9 @@ BUCKET_HEADER = "X-Perennial-Bucket"
 PATHS = ("/predict", "/v2", "/feedback")
 #: Seconds of Traefik's service latency buckets; they hold the bounds a guard on slow answers may name.
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0)
-#: Bytes of a request that is kept to be sent again; the model servers take no larger one.
-LARGEST_BODY = 1 << 20
+#: A request is kept whole to be sent again. Under a limit Traefik takes that much memory anew for each request, which costs
+#: more than all else it does; the model servers refuse large bodies.
+UNLIMITED = -1
 #: A slot that answers no longer is out of the split after at most interval + timeout. A dead one refuses at once; only a
 #: silent one uses up the timeout. Stable is given longer, because without it nobody answers.
 HEALTH_CHECK = {"path": "/v2/health/ready", "interval": "250ms", "unhealthyInterval": "250ms"}
@@ -58,6 +59,8 @@ def _static(folder: Path, host: str, port: int, admin_port: int) -> dict[str, An
         "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
         "entryPoints": {"live": {"address": f"{host}:{port}"}, "admin": {"address": f"{host}:{admin_port}"}},
         "providers": {"providersThrottleDuration": "50ms", "file": {"directory": str(folder), "watch": True}},
+        # Its HTTP/1.1 proxy of its own takes a fifth less time for a request than Go's.
+        "experimental": {"fastProxy": {"debug": False}},
         "api": {"dashboard": True},
         "ping": {"entryPoint": "admin"},
         "metrics": {
@@ -151,7 +154,7 @@ def dynamic(model: str, slots: Mapping[str, str], routes: Routes) -> dict[str, A
 
 def _first(slot: str, other: str) -> dict[str, Any]:
     """That slot; the other one while it is not healthy, and for each request that it fails."""
-    errors = {"status": ["500-599"], "maxRequestBodyBytes": LARGEST_BODY}
+    errors = {"status": ["500-599"], "maxRequestBodyBytes": UNLIMITED}
     return {"failover": {"service": slot, "fallback": other, "healthCheck": {}, "errors": errors}}
 
 

@@ -1,6 +1,7 @@
 """A slot: the version it serves, the version it should serve, and why these differ."""
 
 import asyncio
+import ctypes
 import gc
 import json
 import logging
@@ -46,6 +47,7 @@ class Slot:
         self._failed: Failure | None = None
         self._fault: str | None = "starting"
         self.draining = False
+        self._replaced = False
         metrics.gauge("perennial_queue_rows", "Rows that wait to be scored.", lambda: self._gauge(lambda b: b.depth))
         metrics.gauge("perennial_model_load_seconds", "Time to load, check and warm up the version served.",
                       lambda: self._gauge(lambda b: b.model.load_seconds))  # fmt: skip
@@ -65,6 +67,9 @@ class Slot:
 
     async def look(self) -> None:
         """Ask the source once and serve what it names."""
+        if self._replaced:
+            self._replaced = False
+            await asyncio.to_thread(_give_back)
         try:
             wanted, self._fault = await asyncio.to_thread(self._source), None
             self._wanted = wanted
@@ -123,6 +128,7 @@ class Slot:
             # What is loaded by now stays, so the collector need not visit it under load.
             gc.collect()
             gc.freeze()
+        self._replaced = self.serving is not None
         # From here new requests meet the new version; those under way end on the old one's batcher.
         cache = Cache(self._cached, self._metrics.cache) if self._cached else None
         self.serving, self._failed = Batcher(model, self._queue, self._metrics.batch.observe, cache), failed
@@ -164,3 +170,10 @@ class Slot:
         except (OSError, ValueError, TypeError) as fault:
             logger.warning("%s: cannot be read: %s", self._memory, fault)
             return None
+
+
+def _give_back() -> None:
+    """Hand the memory of the version before to the system: the allocator keeps it otherwise, and more with each swap."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc has it
+        trim(0)
