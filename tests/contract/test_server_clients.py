@@ -1,6 +1,10 @@
-"""Clients that no one here wrote, against the real server: Triton's, over HTTP and over gRPC."""
+"""Clients that no one here wrote, against the real server: Triton's, over HTTP and over gRPC, and KServe's."""
 
+import json
+import subprocess
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,6 +17,8 @@ from tritonclient.utils import InferenceServerException
 
 from tests.serving import ENCODING, Server, await_, expected, free_port, rows, write_artifact
 
+#: It does not fit into this environment; `make bench-serve` makes one for it.
+KSERVE = Path(tempfile.gettempdir()) / "perennial-peers" / "kserve" / "bin" / "python"
 ROWS = rows(40)
 TOKEN = {"Authorization": "Bearer open sesame"}
 
@@ -129,3 +135,14 @@ def test_typed_contents_are_as_good_as_raw_bytes_and_hostile_ones_are_refused(rp
             with pytest.raises(grpc.RpcError) as refused:
                 infer(spoiled, metadata=metadata)
             assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT, refused.value.details()
+
+
+@pytest.mark.skipif(not KSERVE.exists(), reason="KServe is not installed; make bench-serve installs it")
+def test_the_client_of_kserve_gets_the_same_scores_as_json_and_as_binary_tensors(server: Server) -> None:
+    ids, numbers = ENCODING.encode({name: [row[name] for row in ROWS] for name in ROWS[0]})
+    given = {"ids": ids.tolist(), "numbers": np.nan_to_num(numbers).tolist(), "token": TOKEN["Authorization"]}
+    command = [KSERVE, Path(__file__).with_name("kserve_client.py"), str(server.port)]
+    done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for scores in json.loads(done.stdout.splitlines()[-1]):
+        assert scores == pytest.approx([expected(row) for row in ROWS], abs=1e-5)
