@@ -30,7 +30,7 @@ def fit(job: Job, data: Dataset, tracker: Tracker) -> Fitted:
     """Grow trees until the validate windows gain no more."""
     categorical = data.train.ids.shape[1]
     train = lightgbm.Dataset(table(data.train.ids, data.train.numbers), data.train.labels,
-                             categorical_feature=list(range(categorical)))  # fmt: skip
+                             weight=data.train.weights, categorical_feature=list(range(categorical)))  # fmt: skip
     validate = train.create_valid(table(data.validate.ids, data.validate.numbers), data.validate.labels)
     began = time.monotonic()
     booster = lightgbm.train(
