@@ -20,7 +20,8 @@ MIN_CLUSTERS = 3
 class Performance:
     """The `watch.performance` section: the last `windows` with labels due, against the champion's test windows.
 
-    The bounds are how much worse live may be; a signal fires when the whole interval is worse than that.
+    The bounds are how much worse live may be; a signal fires when the whole interval is worse than that. The tolerance lies
+    in the bounds, so the confidence is moderate: to miss a stale model costs more than to train once too often.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -29,7 +30,7 @@ class Performance:
     max_logloss_rise: float = 0.02
     max_auc_fall: float = 0.02
     max_calibration_gap: float = 0.05
-    confidence: float = 0.95
+    confidence: float = 0.8
 
 
 @dataclass(frozen=True)

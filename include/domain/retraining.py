@@ -19,7 +19,7 @@ class Retraining:
     __pydantic_config__ = {"extra": "forbid"}
     triggers: tuple[str, ...] = ("logloss", "auc", "calibration", "prediction_drift", "feature_drift", "labels", "age")
     blocks: tuple[str, ...] = ("missing", "unseen", "volume", "skew")
-    max_age: timedelta = timedelta(days=90)
+    max_age: timedelta = timedelta(days=21)  #: three cool-downs
     new_labels: int | None = None  #: retrain after so many new labelled rows; left out, their number is only shown
     cool_down: timedelta = timedelta(days=7)
     max_hours_a_month: float | None = None  #: of training, a GPU (or process) each, over the last 30 days
@@ -73,7 +73,7 @@ def age(rules: Retraining, trained: datetime, now: datetime, before: str | None 
         return unknown(
             "age", f"the clock jumped: the data ends {label(now)}, before the champion's own, {label(trained)}"
         )
-    state = State.FIRE if days > bound else State.OK
+    state = State.FIRE if days >= bound else State.OK
     said = f"the champion's data ends {label(trained)}, {days:.0f} days before the newest window; bound {bound:.0f}"
     return Signal("age", state, said, days, bound, (days, days))
 

@@ -65,10 +65,10 @@ def test_a_spent_budget_holds_a_run_back() -> None:
     assert "10.0 of 10" in decide(rules, [signal("age")], replace(QUIET, hours_spent=10.0), "w").sentence
 
 
-def test_age_fires_after_its_bound_and_is_unknown_when_the_clock_jumps_back() -> None:
+def test_age_fires_at_its_bound_and_is_unknown_when_the_clock_jumps_back() -> None:
     trained = datetime(2013, 4, 1, tzinfo=UTC)
-    assert age(RULES, trained, trained + timedelta(days=90)).state is State.OK
-    assert age(RULES, trained, trained + timedelta(days=91)).state is State.FIRE
+    assert age(RULES, trained, trained + timedelta(days=20)).state is State.OK
+    assert age(RULES, trained, trained + timedelta(days=21)).state is State.FIRE
     assert age(RULES, trained, trained - timedelta(days=1)).state is State.UNKNOWN
 
 
