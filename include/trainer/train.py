@@ -57,7 +57,7 @@ def trained(job: Job, data: Dataset, world: World, tracker: Tracker, stop: Stop)
     shared = parallel.spread(tower, plan, world)
     optimizer, scale = Optimizer(tower), LossScale(plan)
     checkpoints = Checkpoints(job, world, [*table.parts(), *optimizer.parts(), of_tensor("scale", scale.state)])
-    done = checkpoints.restore()
+    done = world.agree(checkpoints.restore())
     table.rows.resume(done)
     if done:
         tracker.say(f"going on after step {done} of {total}")

@@ -34,6 +34,16 @@ class World:
         dist.all_reduce(flags, op=dist.ReduceOp.MAX)
         return [bool(flag) for flag in flags.tolist()]
 
+    def agree(self, step: int) -> int:
+        """The step, where all processes go on from the same. Raises Unavailable where a machine's checkpoints are older."""
+        ends = torch.tensor([-step, step], device=self.device)
+        if self.size > 1:
+            dist.all_reduce(ends, op=dist.ReduceOp.MAX)
+        first, last = -int(ends[0]), int(ends[1])
+        if first != last:
+            raise Unavailable(f"the newest checkpoints here and there are of steps {first} to {last}; start again")
+        return step
+
     def sum(self, tensor: Tensor) -> Tensor:
         """Summed over all processes, in place."""
         if self.size > 1:

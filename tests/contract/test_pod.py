@@ -13,6 +13,7 @@ import pytest
 from pyarrow.fs import FileSelector, FileSystem
 
 from include.adapters.mirror import Mirror
+from include.settings import ROOT
 from tests.bucket import bucket
 from tests.gateway import until
 from tests.small_dataset import write_dataset, write_job
@@ -79,3 +80,26 @@ def test_two_nodes_meet_and_one_of_them_keeps_the_result(uri: str, tmp_path: Pat
         said = first.communicate()[0]
         assert (first.returncode, second.wait()) == (0, 0), said
     assert "manifest.json" in pods.stored()
+
+
+def test_nodes_with_different_checkpoints_start_again_and_do_not_drift_apart(tmp_path: Path) -> None:
+    job = write_job(write_dataset(tmp_path / "dataset"), tmp_path / "out")
+    program = tmp_path / "nodes.py"
+    program.write_text(
+        "import sys\nfrom pathlib import Path\nfrom include.trainer import job, world\n"
+        "with world.join(job.read(Path(sys.argv[1])).training) as here:\n    here.agree(5)\n    here.agree(here.rank)\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "include.trainer.elastic",
+        "--standalone",
+        "--nproc-per-node=2",
+        str(program),
+        str(job),
+    ]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert ended.returncode
+    assert "are of steps 0 to 1; start again" in ended.stderr
