@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from include.domain.texts import BETWEEN, as_text
+from include.domain.texts import as_text, joined
 
 HOUR = timedelta(hours=1)
 
@@ -90,8 +90,7 @@ class Aggregates:
 
 def entity(row: Mapping[str, Any], by: Sequence[str]) -> str | None:
     """The entity's one name; None where a part of it is missing."""
-    parts = [as_text(row.get(column)) for column in by]
-    return None if any(part is None for part in parts) else BETWEEN.join(str(part) for part in parts)
+    return joined([as_text(row.get(column)) for column in by])
 
 
 def span_name(span: timedelta) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from include.domain.aggregates import Aggregates, Group, entity
 from include.domain.history import History, Series, beginning, together, unpack
-from include.domain.texts import BETWEEN, as_text
+from include.domain.texts import as_text, joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,6 @@ class Known:
         ordered = sorted(landed, key=lambda w: w.window)
         self._until = {w.window: w.until for w in ordered}
         self._of = [_OfGroup(group, ordered) for group in aggregates.groups]
-        self.misses: dict[str, int] = {group.name: 0 for group in aggregates.groups}
         self.newest = max(self._until.values(), default=None)
 
     def add(self, outcome: Outcome) -> None:
@@ -50,23 +49,23 @@ class Known:
             for of in self._of:
                 of.add(outcome)
 
+    @property
+    def misses(self) -> dict[str, int]:
+        """By group, how often an entity was asked for of which nothing is known at all."""
+        return {of.group.name: of.misses for of in self._of}
+
     def reader(self, fields: Sequence[str]) -> Callable[[Sequence[Any], int], list[float]]:
         """A function of a row, given as its values in the order of `fields`, and the hour before which it sees: every
-        aggregate, in the spec's order, NaN where nothing is known. What is not found at all is counted in `misses`."""
-        readers = [(of.find, of.group.name, of.nothing, [fields.index(c) for c in of.group.by]) for of in self._of]
-        misses = self.misses
+        aggregate, in the spec's order, NaN where nothing is known."""
+        columns = list(dict.fromkeys(column for of in self._of for column in of.group.by))
+        places = [fields.index(column) for column in columns]
+        readers = [(of, [columns.index(column) for column in of.group.by]) for of in self._of]
 
         def read(values: Sequence[Any], before: int) -> list[float]:
+            texts = [v if type(v := values[p]) is str and v else as_text(v) for p in places]
             found: list[float] = []
-            for find, name, nothing, places in readers:
-                parts = [v if type(v := values[p]) is str and v else as_text(v) for p in places]
-                if None in parts:
-                    found += nothing
-                elif (series := find(parts[0] if len(parts) == 1 else BETWEEN.join(parts))) is None:  # type: ignore[arg-type]
-                    misses[name] += 1
-                    found += nothing
-                else:
-                    found += series.as_of(before)
+            for of, own in readers:
+                found += of.as_of(texts[own[0]] if len(own) == 1 else joined([texts[i] for i in own]), before)
             return found
 
         return read
@@ -80,6 +79,16 @@ class _OfGroup:
         self.group, self.nothing = group, beginning(group).as_of(0)
         self._history = History(group, together(held, group.outcomes))
         self._series: dict[str, Series] = {}
+        self.misses = 0
+
+    def as_of(self, name: str | None, before: int) -> tuple[float, ...]:
+        if name is None:
+            return self.nothing
+        series = self._series.get(name) or self.find(name)
+        if series is None:
+            self.misses += 1
+            return self.nothing
+        return series.as_of(before)
 
     def find(self, name: str) -> Series | None:
         known = self._series.get(name)

@@ -1,6 +1,7 @@
 """The one spelling of a category and the one reading of a number, wherever a raw value comes from."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,11 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
     return str(value)
+
+
+def joined(texts: Sequence[str | None]) -> str | None:
+    """Several columns' values as one name; None where one is missing."""
+    return None if None in texts else BETWEEN.join(texts)  # type: ignore[arg-type]
 
 
 def as_number(field: str, value: Any) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from zlib import crc32
 
-from include.domain.texts import BETWEEN, as_number, as_text
+from include.domain.texts import as_number, as_text, joined
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,8 @@ class Transform:
             return (
                 math.copysign(math.log1p(abs(number)), number) if self.is_number else str(bisect_right(self.at, number))
             )
-        texts = [as_text(value) for value in values]
-        if any(text is None for text in texts):
-            return None
-        whole = BETWEEN.join(map(str, texts))
-        return whole if self.kind == "cross" else str(crc32(whole.encode()) % self.into)
+        whole = joined([as_text(value) for value in values])
+        return whole if whole is None or self.kind == "cross" else str(crc32(whole.encode()) % self.into)
 
 
 def faults(transforms: Sequence[Transform], numeric: Sequence[str], categorical: Sequence[str]) -> Iterator[str]:

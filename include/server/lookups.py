@@ -50,6 +50,7 @@ class Lookups:
 
     @property
     def misses(self) -> dict[str, int]:
+        """By group, since the last landing."""
         return self.known.misses
 
     def status(self) -> dict[str, Any]:
@@ -93,7 +94,6 @@ class Lookups:
 
     def _take(self, known: Known, news: News) -> None:
         self._landing, self._mark, self.written = False, news.mark, news.at
-        known.misses = self.known.misses
         self.known, self._read = known, known.reader(self._fields)
 
     def _note(self, fault: Unavailable | Corrupt) -> None:

@@ -54,8 +54,8 @@ class Slot:
         metrics.gauge("perennial_model_age_seconds", "Time since the version served was loaded.",
                       lambda: self._gauge(lambda b: time.time() - b.model.loaded_at))  # fmt: skip
         metrics.gauge("perennial_store_age_seconds", "Seconds since the online store was written.", self._age)
-        metrics.gauge("perennial_store_misses", "Rows whose entity the online store does not know, since the version "
-                      "was loaded.", self._misses, "group")  # fmt: skip
+        metrics.gauge("perennial_store_misses", "Rows whose entity the online store does not know, since a window "
+                      "landed last.", self._misses, "group")  # fmt: skip
 
     async def watch(self) -> None:
         """Runs until it is cancelled."""
