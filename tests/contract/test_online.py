@@ -1,18 +1,24 @@
 """The online stores: what both promise to the DAG that lands, the stream that tells, and the servers that read."""
 
+import asyncio
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 import redis
 
+from include.domain.aggregates import Aggregates, Group
 from include.domain.errors import Unavailable, UserMistake
+from include.domain.history import Sums, pack
 from include.domain.known import LandedSums, Outcome
 from include.online.store import OnlineStore, open_store
+from include.server.lookups import Lookups
 from tests.serving import await_, free_port
 
 Open = Callable[[], OnlineStore]
@@ -133,6 +139,33 @@ def test_a_store_that_cannot_be_reached_or_read_says_so(tmp_path: Path) -> None:
         open_store(str(tmp_path), "m").read(None)
     with pytest.raises(UserMistake, match="a folder or redis"):
         open_store("ftp://somewhere", "m")
+
+
+GROUP = Group(by=("who",), over=(timedelta(hours=2),), mean=("late",), rows=True)
+SEEN = LandedSums("2026-01-02", 1, 7000, pack({"who": Sums(
+    ["a"], np.array([1]), np.array([7000]), *({"late": np.array([v])} for v in (2.0, 1.0, 1.0)),
+)}))  # fmt: skip
+
+
+def test_a_server_follows_what_is_written(opened: Open) -> None:
+    """Landed sums, outcomes that became known later, and a landing that takes their place."""
+    writer = opened()
+    server = Lookups(opened(), Aggregates(groups=(GROUP,)), ["who"])
+    later = replace(OUTCOME, known=7200, values={"late": 0.0})
+
+    def known_after(write: Callable[[], int]) -> list[float]:
+        write()
+        asyncio.run(server.follow())
+        return server.find(["a"], 3)
+
+    assert np.isnan(server.find(["a"], 3)[0])
+    assert known_after(lambda: writer.land([SEEN], oldest="")) == [0.5, 2]
+    assert known_after(lambda: writer.add([replace(later, key="told already", known=6999)])) == [0.5, 2]
+    assert known_after(lambda: writer.add([later])) == [pytest.approx(1 / 3), 3]
+    assert known_after(lambda: writer.land([replace(SEEN, version=2, until=7200)], oldest="")) == [0.5, 2]
+    assert server.status()["known_until"] == 7200
+    assert server.find(["nobody"], 3)[1] == 0
+    assert server.misses == {"who": 1}
 
 
 def _answers(client: redis.Redis) -> bool:

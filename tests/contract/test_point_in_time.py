@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from include.adapters.delta import DeltaTables
 from include.adapters.duckdb import DuckDB
 from include.domain.aggregates import Aggregates, Group, entity, span_name
 from include.domain.windows import Window, label
+from include.online.store import open_store
 from include.spec import Columns, Features, ModelSpec, Schedule, Source
 from include.stages import aggregation
 from include.stages.sorting import LANDED
@@ -71,7 +74,7 @@ def by_hand(landed: Sequence[dict[str, Any]], row: dict[str, Any]) -> dict[str, 
     return found
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=8)
 @given(st.lists(EVENT, min_size=1, max_size=40), st.permutations(DAYS))
 def test_every_window_sees_what_was_known_then_whatever_landed_after_it(
     events: list[dict[str, Any]], order: list[Window]
@@ -80,8 +83,8 @@ def test_every_window_sees_what_was_known_then_whatever_landed_after_it(
     arrow = landed.to_arrow(compat_level=pl.CompatLevel.oldest())
     whole = {day: arrow.filter((landed["window"] == label(day.start)).to_arrow()) for day in DAYS}
     tables.replace(LANDED, whole, "run")
-    for day in order:
-        aggregation.land_sums(SPEC, [day], tables, DuckDB(), "run")
+    for batch in (order[:2], order[2:]):
+        aggregation.land_sums(SPEC, sorted(batch), tables, DuckDB(), "run")
     hand = landed.to_dicts()
     for day in DAYS:
         own = landed.filter(pl.col("window") == label(day.start))
@@ -90,3 +93,21 @@ def test_every_window_sees_what_was_known_then_whatever_landed_after_it(
             for row in built.to_dicts():
                 expected = by_hand(hand, row)
                 assert {name: row[name] for name in expected} == pytest.approx(expected)
+
+
+def test_a_backfill_of_long_ago_changes_nothing_that_serving_sees(tmp_path: Path) -> None:
+    days = [Window(START + n * 24 * HOUR, START + (n + 1) * 24 * HOUR) for n in range(9)]
+    events = [{"at": n * 24 * 60 + 60, "delay": 30, "y": 1, "v": n, "who": "a", "kind": "x"} for n in range(9)]
+    landed, tables, store = rows(events), DeltaTables(tmp_path / "tables"), open_store(str(tmp_path), "toy")
+    arrow = landed.to_arrow(compat_level=pl.CompatLevel.oldest())
+    tables.replace(LANDED, {d: arrow.filter((landed["window"] == label(d.start)).to_arrow()) for d in days}, "run")
+    for batch in (days[:5], days[5:]):
+        aggregation.land_sums(SPEC, batch, tables, DuckDB(), "run")
+        assert aggregation.publish(SPEC, batch, tables, store) > 0
+    before = store.read(None)
+    assert [w.window for w in before.landed or ()] == [label(d.start) for d in days[4:]], "what the newest hour can see"
+    aggregation.land_sums(SPEC, days[:2], tables, DuckDB(), "backfill")
+    assert aggregation.publish(SPEC, days[:2], tables, store) == 0
+    assert store.read(None) == before
+    aggregation.land_sums(SPEC, days[6:7], tables, DuckDB(), "backfill")
+    assert aggregation.publish(SPEC, days[:7], tables, store) >= 1, "a window that serving sees is renewed"
