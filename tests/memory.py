@@ -37,7 +37,7 @@ class MemoryTables:
         held = dict(versions[-1]) if versions else {}
         for name in pc.unique(rows["window"]).to_pylist():
             new = rows.filter(pc.equal(rows["window"], name))
-            held[name] = pa.concat_tables([held[name], new], promote_options="default") if name in held else new
+            held[name] = pa.concat_tables([held[name], new], promote_options="permissive") if name in held else new
         versions.append(held)
         return True
 
@@ -49,7 +49,7 @@ class MemoryTables:
         held = self._versions[table][-1 if version is None else version]
         empty = next(iter(held.values())).slice(0, 0)
         wanted = {label(w.start) for w in windows}
-        rows = pa.concat_tables([empty, *(held[n] for n in sorted(held) if n in wanted)], promote_options="default")
+        rows = pa.concat_tables([empty, *(held[n] for n in sorted(held) if n in wanted)], promote_options="permissive")
         return rows.select(list(columns)) if columns is not None else rows
 
     def files(self, table: str, windows: Sequence[Window], *, version: int | None = None) -> list[str]:
