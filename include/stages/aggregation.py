@@ -56,7 +56,7 @@ def publish(spec: ModelSpec, windows: Sequence[Window], tables: Tables, store: O
         return 0
     oldest = label(spec.window.floor(parse(held[-1]) + spec.window.length - reach(spec)))
     due = [w for w in windows if label(w.start) >= oldest]
-    return store.land(landed(spec, due, tables, version), oldest)
+    return store.land(landed(spec, due, tables, version), oldest) if due else 0
 
 
 def landed(spec: ModelSpec, windows: Sequence[Window], tables: Tables, version: int) -> list[LandedSums]:
