@@ -119,6 +119,7 @@ class Validation(Section):
     max_quarantined: float = Field(default=0.01, ge=0, le=1)
     max_nulls: float = Field(default=0.5, ge=0, le=1)
     max_nulls_of: Mapping[str, float] = {}  #: another bound for some columns
+    warn_nulls_of: tuple[str, ...] = ()  #: columns whose missing values only warn
     volume: tuple[float, float] = (0.3, 3.0)  #: rows, as a share of the median of the last windows
     max_label_shift: float = Field(default=0.3, ge=0, le=1)  #: label rate against the median of the last windows
     max_unseen: float = Field(default=0.3, ge=0, le=1)  #: share of rows with a category that no last window had

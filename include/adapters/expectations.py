@@ -46,7 +46,15 @@ def bounds(spec: ModelSpec) -> list[Bound]:
         Bound("volume", *asked.volume),
         Bound("label_shift", -asked.max_label_shift, asked.max_label_shift, "warn"),
         Bound("silence", 0, asked.max_silence, "warn"),
-        *(Bound(f"nulls.{name}", 0, asked.max_nulls_of.get(name, asked.max_nulls)) for name in columns.features),
+        *(
+            Bound(
+                f"nulls.{name}",
+                0,
+                asked.max_nulls_of.get(name, asked.max_nulls),
+                "warn" if name in asked.warn_nulls_of else "fail",
+            )
+            for name in columns.features
+        ),
         *(Bound(f"unseen.{name}", 0, asked.max_unseen, "warn") for name in columns.categorical),
     ]
 

@@ -42,6 +42,14 @@ def test_a_bound_that_only_warns_passes_and_says_so(tmp_path: Path) -> None:
     assert verdict.checks[1].sentence == "warning: label_shift is 0.6, asked for -0.3 to 0.3"
 
 
+def test_missing_values_of_a_column_that_may_be_missing_only_warn(tmp_path: Path) -> None:
+    measured = [Profile("a", {"rows": 1.0, "nulls.x": 1.0, "nulls.c": 0.0})]
+    assert judge(tmp_path / "strict", measured)["a"].outcome is Outcome.FAIL
+    verdict = judge(tmp_path, measured, validation={"warn_nulls_of": ["x"]})["a"]
+    assert verdict.outcome is Outcome.PASS
+    assert "warning: nulls.x is 1, asked for at most 0.5" in [c.sentence for c in verdict.checks]
+
+
 def test_the_users_expectations_judge_each_windows_rows(tmp_path: Path) -> None:
     asked = [
         {"expect": "expect_column_values_to_be_between", "arguments": {"column": "x", "min_value": 0}},
