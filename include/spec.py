@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import available_timezones
 
@@ -23,7 +23,7 @@ from include.domain.signal import NAMES
 from include.domain.simple import Simple
 from include.domain.transforms import Transform
 from include.domain.transforms import faults as faults_of_transforms
-from include.domain.windows import Grain
+from include.domain.windows import Grain, Window
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Family = Literal["dcn", "logistic", "lightgbm", "blend"]
@@ -37,6 +37,7 @@ class Source(Section):
     """Where the raw files are: a file, a folder or a glob, relative to Perennial's home unless absolute or a URI.
 
     `{window:%Y-%m-%d}` in the path (any strftime form) stands for a window's start: that window's own file or folder.
+    `{n}` stands for its number, counted from 0 for the window that starts at `first`.
     """
 
     path: str
@@ -44,10 +45,27 @@ class Source(Section):
     names: tuple[str, ...] = ()  #: for files without a header
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)  #: the format's own when left out
     nulls: tuple[str, ...] = ("",)  #: texts that mean a missing value
+    first: datetime | None = None  #: the start of the window whose `{n}` is 0
 
     @property
     def by_window(self) -> bool:
-        return "{window" in self.path
+        return "{window" in self.path or "{n}" in self.path
+
+    def path_of(self, window: Window) -> str:
+        """The path of the window's own file or folder."""
+        since = window.start - self.first if self.first else timedelta(0)
+        return self.path.format(window=window.start, n=since // (window.end - window.start))
+
+    @field_validator("first")
+    @classmethod
+    def _in_utc(cls, first: datetime | None) -> datetime | None:
+        return first.replace(tzinfo=UTC) if first and first.tzinfo is None else first
+
+    @model_validator(mode="after")
+    def _counted_from_somewhere(self) -> Self:
+        if "{n}" in self.path and self.first is None:
+            raise ValueError("{n} in the path counts windows: say at which it is 0, e.g. first: 2024-01-01")
+        return self
 
 
 class Columns(Section):
@@ -64,6 +82,8 @@ class Columns(Section):
     categorical: tuple[str, ...] = ()
     weight: str | None = None  #: what a row counts for in training, at least 0; 1 where it is missing
     ignored: tuple[str, ...] = ()
+    #: the time or a key that the source does not have: the start of the file's own `window`, the row's `place` in its file
+    added: Mapping[str, Literal["window", "place"]] = {}
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -83,6 +103,9 @@ class Columns(Section):
             raise ValueError(f"named more than once: {', '.join(twice)}")
         if not self.features:
             raise ValueError("a model needs at least one numeric or categorical column")
+        can_be = {"window": (self.time,), "place": self.keys}
+        if odd := [f"{name}: {what}" for name, what in self.added.items() if name not in can_be[what]]:
+            raise ValueError(f"added: {', '.join(odd)}: `window` can only be the time and `place` only a key")
         if self.zone not in available_timezones():
             raise ValueError(f"{self.zone} is not a time zone of the IANA list, e.g. UTC or Europe/Berlin")
         return self
@@ -282,6 +305,12 @@ class ModelSpec(Section):
         taken = (*columns.categorical, *self.features.time_parts)
         if found := list(faults_of_transforms(self.features.transforms, columns.numeric, taken)):
             raise ValueError("; ".join(f"features.transforms.{fault}" for fault in found))
+        return self
+
+    @model_validator(mode="after")
+    def _windows_known_by_file(self) -> Self:
+        if "window" in self.columns.added.values() and not self.source.by_window:
+            raise ValueError("columns.added: a window is the time only where source.path has {window:…} or {n}")
         return self
 
     @model_validator(mode="after")

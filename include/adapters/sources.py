@@ -41,7 +41,7 @@ class FileSource:
                     f"{self._source.path}: no such file, folder or match; deliver it or change source.path"
                 )
             return [self._described(path, None) for path in found]
-        paths = {window: self._source.path.format(window=window.start) for window in windows}
+        paths = {window: self._source.path_of(window) for window in windows}
         expanded = {window: self._expand(path) for window, path in paths.items()}
         if missing := [window for window, found in expanded.items() if not found]:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

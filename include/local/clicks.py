@@ -5,7 +5,8 @@ known, so is the best AUC that any model can reach on a window.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from include import settings
+from include.local.shapes import SHAPES
 
 NUMBERS = tuple(f"i{n}" for n in range(1, 14))
 CATEGORIES = tuple(f"c{n}" for n in range(1, 27))
@@ -27,7 +29,15 @@ MISSING = (0.0, 0.05, 0.2, 0.45)
 #: Spread of one field's effect, in logits, and the usual share of clicks.
 EFFECT, INTERCEPT = 0.22, -1.35
 
+#: Rows that are made, and held in memory, at once.
+PIECE = 1_000_000
+A_DAY = 86_400_000  #: in milliseconds
+#: The day that Criteo's `day_0` stands for in docs/models/criteo.yaml.
+FIRST = date(2024, 1, 1)
+
 Floats = NDArray[np.float64]
+Scored = tuple[Floats, NDArray[np.int8]]
+Tell = Callable[[date, int], None]
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,18 @@ SCHEDULE = (
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Rows of a day in order of time, and the true probability of a click of each, `[n]`."""
+
+    rows: pl.DataFrame
+    truth: Floats
+
+    @property
+    def scored(self) -> Scored:
+        return self.truth, self.rows["click"].to_numpy()
+
+
+@dataclass(frozen=True)
 class Day:
     """One window of the stream; `best_auc` is what the true click probabilities reach on these very rows."""
 
@@ -79,7 +101,16 @@ class Clicks:
 
     def day(self, day: date, rows: int) -> Day:
         """`rows` impressions of that UTC day in order of time, and the best AUC."""
-        random = np.random.default_rng([self._seed, day.toordinal()])
+        pieces = list(self.pieces(day, rows))
+        return Day(pl.concat(piece.rows for piece in pieces), _best_auc([piece.scored for piece in pieces]))
+
+    def pieces(self, day: date, rows: int, most: int = PIECE) -> Iterator[Piece]:
+        """The same day, at most so many rows at a time, each a span of the day."""
+        for number, done in enumerate(range(0, max(rows, 1), most)):
+            yield self._piece(day, number, done, min(done + most, rows), rows)
+
+    def _piece(self, day: date, number: int, first: int, end: int, of: int) -> Piece:
+        random, rows = np.random.default_rng([self._seed, day.toordinal(), *([number] if number else [])]), end - first
         concept = sum(d.strength(day) for d in self._schedule if d.kind == "concept")
         columns: dict[str, object] = {}
         logit = np.full(rows, INTERCEPT)
@@ -91,13 +122,14 @@ class Clicks:
             logit += effect
         truth = 1 / (1 + np.exp(-logit))
         click = (random.random(rows) < truth).astype(np.int8)
-        seconds = np.sort(random.integers(0, 86_400_000, rows)) * 1000
+        from_ms, to_ms = (A_DAY * first // of, A_DAY * end // of) if of else (0, A_DAY)
+        micros = np.sort(random.integers(from_ms, to_ms, rows)) * 1000
         start = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1_000_000
         frame = pl.DataFrame({
-            "id": [f"{day:%Y%m%d}-{n}" for n in range(rows)], "click": click,
-            "time": pl.Series(seconds + start, dtype=pl.Datetime("us", "UTC")), **columns,
+            "id": [f"{day:%Y%m%d}-{n}" for n in range(first, end)], "click": click,
+            "time": pl.Series(micros + start, dtype=pl.Datetime("us", "UTC")), **columns,
         })  # fmt: skip
-        return Day(frame, area(truth, click))
+        return Piece(frame, truth)
 
     def names(self) -> Iterator[tuple[str, list[str]]]:
         """Every category with all its values, most frequent first."""
@@ -153,36 +185,58 @@ def days(start: date, end: date) -> Iterator[date]:
 
 
 def deliver(
-    inbox: Path, start: date, end: date, rows: int, *, form: Literal["parquet", "tsv"] = "parquet",
-    clicks: Clicks | None = None,
+    inbox: Path, start: date, end: date, rows: int, *, form: str = "parquet", clicks: Clicks | None = None,
+    tell: Tell | None = None,
 ) -> dict[date, float]:  # fmt: skip
-    """Write `<inbox>/YYYY-MM-DD.<form>` with `rows` impressions for each day of `[start, end)`; each day's best AUC."""
-    stream = clicks or Clicks()
+    """Write a file of `rows` impressions, of any number, for each day of `[start, end)`; each day's best AUC.
+
+    `form` is one of `SHAPES`; `tell` hears of a day how many rows are written. A file appears when it is whole.
+    """
+    stream, shape = clicks or Clicks(), SHAPES[form]
     inbox.mkdir(parents=True, exist_ok=True)
     best = {}
     for day in days(start, end):
-        made = stream.day(day, rows)
-        path = inbox / f"{day}.{form}"
+        path = inbox / shape.name.format(day=day, n=(day - FIRST).days)
         draft = path.with_name(f".{path.name}")
-        if form == "parquet":
-            made.rows.write_parquet(draft)
-        else:
-            made.rows.write_csv(draft, separator="\t")
+        scored: list[Scored] = []
+        shape.write(draft, _noted(day, stream.pieces(day, rows), scored, tell))
         draft.replace(path)
-        best[day] = made.best_auc
+        best[day] = _best_auc(scored)
     return best
+
+
+def _noted(day: date, pieces: Iterable[Piece], scored: list[Scored], tell: Tell | None) -> Iterator[pl.DataFrame]:
+    """The pieces' rows; what they were scored goes to the list, how many they were to `tell`."""
+    done = 0
+    for piece in pieces:
+        yield piece.rows
+        scored.append(piece.scored)
+        done += piece.rows.height
+        if tell:
+            tell(day, done)
+
+
+def _best_auc(scored: Sequence[Scored]) -> float:
+    truth, clicks = zip(*scored, strict=True)
+    return area(np.concatenate(truth), np.concatenate(clicks))
 
 
 def main() -> None:
     """`python -m include.local.clicks 2024-01-01 2024-04-01`: deliver these days into the home's inbox."""
     arguments = argparse.ArgumentParser(description=main.__doc__)
-    arguments.add_argument("start", type=date.fromisoformat)
+    arguments.add_argument("start", type=date.fromisoformat, help=f"for criteo {FIRST} or later: that is day_0")
     arguments.add_argument("end", type=date.fromisoformat, help="the first day that is not delivered")
     arguments.add_argument("--rows", type=int, default=20_000, help="impressions a day")
+    arguments.add_argument("--form", choices=SHAPES, default="parquet")
     given = arguments.parse_args()
-    inbox = settings.from_env().home / "inbox" / "clicks"
-    for day, best in deliver(inbox, given.start, given.end, given.rows).items():
-        print(f"{day}  best possible AUC {best:.4f}")  # noqa: T201
+    inbox = settings.from_env().home / "inbox" / SHAPES[given.form].model
+
+    def tell(day: date, done: int) -> None:
+        print(f"{day}  {done:,} of {given.rows:,} rows", end="\r", file=sys.stderr, flush=True)  # noqa: T201
+
+    for day in days(given.start, given.end):
+        (best,) = deliver(inbox, day, day + timedelta(days=1), given.rows, form=given.form, tell=tell).values()
+        print(f"{day}  {given.rows:,} rows, best possible AUC {best:.4f}")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """From the source's columns to typed ones: a value that cannot be read costs its row, with the column and the reason."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -62,6 +63,19 @@ def cast(columns: Columns, nulls: tuple[str, ...], batch: Batch) -> Typed:
         bad, explained = _explained(raw, rows, faulty)
         rows, rejects = rows.filter(~bad), pl.concat([rejects, explained.select(*REJECTS, time=columns.time)])
     return Typed(rows.with_columns(pl.col(pl.Float64).fill_nan(None)), rejects)
+
+
+def with_added(columns: Columns, batch: Batch, window: datetime) -> Batch:
+    """The batch with the columns that its source lacks: the file's `window` and the row's `place`, which keeps the file's order.
+
+    Raises UserMistake for one that it has.
+    """
+    if twice := [name for name in columns.added if name in batch.rows.column_names]:
+        raise UserMistake(f"{batch.file}: has a column {', '.join(twice)}; take it out of columns.added")
+    line = pl.lit(pl.Series(batch.lines, dtype=pl.Int64)).cast(pl.String).str.zfill(12)
+    made = {"window": pl.lit(window).cast(TIMESTAMP), "place": pl.format("{}:{}", pl.lit(batch.file), line)}
+    rows = pl.DataFrame(pl.from_arrow(batch.rows)).with_columns(**{n: made[what] for n, what in columns.added.items()})
+    return replace(batch, rows=rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
 
 
 def wanted(columns: Columns) -> list[str]:

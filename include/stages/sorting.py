@@ -8,7 +8,7 @@ import polars as pl
 from include.domain.windows import Window, label
 from include.ports import Batch, Records, SourceFile
 from include.spec import ModelSpec
-from include.stages.casting import REJECTS, cast
+from include.stages.casting import REJECTS, cast, with_added
 from include.stages.spool import Spool
 from include.stages.times import TIMESTAMP
 
@@ -30,7 +30,8 @@ class Sorter:
             if file.window in (None, window):
                 self.delivered[name][file.name] = {"digest": file.digest, "late": False}
         for batch in batches:
-            typed = cast(self._spec.columns, self._spec.source.nulls, batch)
+            whole = with_added(self._spec.columns, batch, own.start) if self._spec.columns.added else batch
+            typed = cast(self._spec.columns, self._spec.source.nulls, whole)
             self.read += typed.rows.height + typed.rejects.height
             rows, rejects = typed.rows, typed.rejects.with_columns(pl.col("time").fill_null(own.start))
             if file.window:

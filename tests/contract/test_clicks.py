@@ -1,9 +1,11 @@
 """The click stream: the same for a seed, its best AUC known, and landed like any other source."""
 
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from include.adapters.delta import DeltaTables
@@ -12,6 +14,7 @@ from include.adapters.sources import FileSource
 from include.domain.windows import Window, parse
 from include.local import clicks
 from include.local.clicks import Clicks, Drift
+from include.local.shapes import SHAPES
 from include.spec import Source
 from include.specs import find
 from include.stages import landing
@@ -65,7 +68,7 @@ def test_a_gradual_drift_grows_by_the_day() -> None:
 def test_either_form_lands_with_the_same_digest(tmp_path: Path, form: str) -> None:
     spec = find("clicks")
     spec = spec.model_copy(update={"source": Source(path=f"in/{{window:%Y-%m-%d}}.{form}", format=form)})  # type: ignore[arg-type]
-    clicks.deliver(tmp_path / "in", DAY, date(2024, 1, 2), 500, form=form)  # type: ignore[arg-type]
+    clicks.deliver(tmp_path / "in", DAY, date(2024, 1, 2), 500, form=form)
     window = Window(parse("2024-01-01"), parse("2024-01-02"))
     tables, records = DeltaTables(tmp_path / "t"), JsonRecords(tmp_path / "r")
     report = landing.land(spec, [window], FileSource(spec.source, tmp_path), tables, records, "run")
@@ -74,3 +77,21 @@ def test_either_form_lands_with_the_same_digest(tmp_path: Path, form: str) -> No
     assert landed.num_columns == 42
     assert landed["i1"].null_count == 0
     assert landed["c3"].null_count > 0
+
+
+@pytest.mark.parametrize("form", ["parquet", "tsv"])
+def test_a_day_made_in_pieces_is_one_file_in_order_of_time(tmp_path: Path, form: str) -> None:
+    pieces = [piece.rows for piece in Clicks().pieces(DAY, 500, most=200)]
+    assert [piece.height for piece in pieces] == [200, 200, 100]
+    SHAPES[form].write(tmp_path / "file", pieces)
+    read = pl.read_parquet if form == "parquet" else partial(pl.read_csv, separator="\t", try_parse_dates=True)
+    rows = read(tmp_path / "file")
+    assert rows["id"].to_list() == [f"20240101-{n}" for n in range(500)]
+    assert rows["time"].is_sorted()
+    assert {at.date() for at in rows["time"]} == {DAY}
+
+
+def test_it_says_how_far_it_is(tmp_path: Path) -> None:
+    told: list[tuple[date, int]] = []
+    clicks.deliver(tmp_path, DAY, date(2024, 1, 3), 50, form="tsv", tell=lambda day, done: told.append((day, done)))
+    assert told == [(DAY, 50), (date(2024, 1, 2), 50)]

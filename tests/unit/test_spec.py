@@ -1,15 +1,16 @@
 """A spec is checked whole: every fault at once, by its path, and one bad file hides no other model."""
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
 
 from include.domain.errors import UserMistake
+from include.domain.windows import Window, parse
 from include.settings import ROOT
-from include.spec import ModelSpec
+from include.spec import ModelSpec, Source
 from include.specs import find, load, load_all
 
 MINIMAL = {
@@ -142,3 +143,27 @@ def test_a_trigger_that_is_no_signal_is_named_and_a_simple_check_must_be_asked_f
         load(write(tmp_path, "churn", watch={"retraining": {"triggers": ["ks"], "blocks": ["speed"]}}))
     asked = {"simple": {"checks": ["ks"]}, "retraining": {"triggers": ["ks"]}}
     assert load(write(tmp_path, "churn", watch=asked)).watch.retraining.triggers == ("ks",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"source": {"path": "day_{n}"}}, r"source: \{n\} in the path counts windows"),
+        ({"columns": {"added": {"spend": "place"}}}, "added: spend: place: `window` can only be the time"),
+        ({"columns": {"added": {"subscriber": "window"}}}, "added: subscriber: window: `window` can only be the time"),
+        ({"columns": {"added": {"seen_at": "window"}}}, "a window is the time only where source.path has"),
+    ],
+)
+def test_columns_can_be_added_only_where_they_mean_something(
+    tmp_path: Path, changes: dict[str, dict[str, object]], fault: str
+) -> None:
+    with pytest.raises(UserMistake, match=fault):
+        load(write(tmp_path, "churn", **{name: {**MINIMAL[name], **change} for name, change in changes.items()}))  # type: ignore[dict-item]
+
+
+def test_a_window_s_number_counts_from_the_first() -> None:
+    source = Source(path="day_{n}.gz", first=datetime(2024, 1, 1))  # a time without a zone is UTC
+    day = parse("2024-02-01")
+    assert source.by_window
+    assert source.path_of(Window(day, day + timedelta(days=1))) == "day_31.gz"
+    assert source.path_of(Window(day, day + timedelta(hours=1))) == "day_744.gz"
