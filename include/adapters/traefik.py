@@ -98,8 +98,9 @@ class Traefik:
             http = json.loads(self.file(model).read_text(encoding="utf-8"))["http"]
         except FileNotFoundError:
             return Routes()
-        _, canary = http["services"][f"{model}-split"]["weighted"]["services"]
-        return Routes(canary["weight"], mirror=http["routers"][model]["service"] == f"{model}-mirror")
+        shares = http["services"][f"{model}-split"]["weighted"]["services"]
+        canary = sum(share["weight"] for share in shares if share["name"].startswith(f"{model}-canary"))
+        return Routes(canary, mirror=http["routers"][model]["service"] == f"{model}-mirror")
 
     def file(self, model: str) -> Path:
         return self.folder / "dynamic" / f"{model}.yml"
@@ -131,7 +132,9 @@ def dynamic(model: str, slots: Mapping[str, str], routes: Routes) -> dict[str, A
     """
     stable, canary, split = (f"{model}-{name}" for name in ("stable", "canary", "split"))
     arms = (f"{stable}-first", f"{canary}-first") if routes.canary else (stable, canary)
-    shares = [{"name": arms[0], "weight": 100 - routes.canary}, {"name": arms[1], "weight": routes.canary}]
+    weights = ((arms[0], 100 - routes.canary), (arms[1], routes.canary))
+    # One without a share must not be named: while it alone is healthy, Traefik would look for its turn for ever.
+    shares = [{"name": arm, "weight": weight} for arm, weight in weights if weight]
     services: dict[str, Any] = {
         **{f"{model}-{slot}": {"loadBalancer": _server(slot, url)} for slot, url in slots.items()},
         # Without the check a dead slot keeps its share.

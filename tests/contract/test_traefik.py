@@ -29,14 +29,14 @@ def test_a_dead_canary_costs_no_caller_an_answer_and_its_failures_are_counted(ga
         gateway.kill("canary")
         assert set(asked.result()) == {"stable", "canary"}
     until(lambda: gateway.signals.counts("flights", 100)["canary"].errors > 0)
-    until(lambda: canary_is_out(gateway))
+    until(lambda: is_out(gateway, "canary"))
     assert gateway.ask(50) == {"stable": 50}
     gateway.serve("canary")
     until(lambda: gateway.ask(2)["canary"] > 0)
 
 
-def canary_is_out(gateway: Gateway) -> bool:
-    url = f"{gateway.settings.gateway_admin_url}/api/http/services/flights-canary@file"
+def is_out(gateway: Gateway, slot: str) -> bool:
+    url = f"{gateway.settings.gateway_admin_url}/api/http/services/flights-{slot}@file"
     return "DOWN" in httpx.get(url, trust_env=False).json().get("serverStatus", {}).values()
 
 
@@ -59,6 +59,20 @@ def test_a_dead_stable_slot_is_stood_in_for_during_a_rollout(gateway: Gateway, w
 def test_outside_a_rollout_nobody_meets_the_canary(gateway: Gateway) -> None:
     gateway.kill("stable")
     assert "canary" not in gateway.ask(10)
+
+
+def test_without_its_only_slot_the_gateway_says_so_at_once_and_goes_on_when_it_is_back(gateway: Gateway) -> None:
+    """Traefik searches for ever, on a whole core, for the turn of a slot that became healthy and has no share."""
+    gateway.router.apply("flights", Routes(mirror=True))
+    gateway.kill("canary")
+    until(lambda: is_out(gateway, "canary"))
+    gateway.serve("canary")
+    until(lambda: not is_out(gateway, "canary"))
+    gateway.kill("stable")
+    until(lambda: is_out(gateway, "stable"))
+    assert gateway.ask(10) == {"503": 10}
+    gateway.serve("stable")
+    until(lambda: gateway.ask(2) == {"stable": 2})
 
 
 def test_a_gateway_that_comes_back_goes_on_with_the_split_it_had(gateway: Gateway) -> None:
