@@ -8,7 +8,7 @@ PY := cd "$(ROOT)" && PYTHONPATH="$(ROOT)" "$(VENV)/bin/python"
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export PERENNIAL_KUBECONFIG ?= $(KUBECONFIG)
 
-.PHONY: help setup demo up down status logs champion why rollback reproduce test lint lock schema
+.PHONY: help setup demo up down status logs champion why expectations rollback reproduce test lint lock schema
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' "$(ROOT)Makefile" | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -38,6 +38,8 @@ champion: setup ## make champion MODEL=flights [ON=2026-11-01]: who is, or was, 
 	@$(PY) -m include.local champion $(MODEL) $(ON)
 why: setup ## make why MODEL=flights [AT=2026-11-01T14:00]: why a training was, or was not, started then
 	@$(PY) -m include.local why $(MODEL) $(AT)
+expectations: setup ## make expectations MODEL=flights: learnt from the first landed windows, as YAML for the spec's validation.expectations
+	@$(PY) -m include.local expectations $(MODEL)
 rollback: setup ## make rollback MODEL=flights: all traffic back to the champion, in a second
 	@$(PY) -m include.local rollback $(MODEL)
 reproduce: setup ## make reproduce RUN=<mlflow run id>: the training once more from its record alone, compared bit by bit

@@ -93,6 +93,15 @@ def why(settings: Settings, model: str, at: datetime | None) -> None:
     )
 
 
+def expectations(settings: Settings, model: str) -> None:
+    from include.specs import find
+    from include.stages import proposal
+    from include.wiring import Parts
+
+    spec, parts = find(model, settings.models), Parts(settings)
+    sys.stdout.write(f"{proposal.propose(spec, parts.tables(spec), parts.records(spec))}\n")
+
+
 def reproduce(settings: Settings, run: str) -> None:
     from include.local import reproduce as again
     from include.wiring import Parts
@@ -156,6 +165,9 @@ def main() -> int:
     asked.add_argument("model")
     asked.add_argument("at", nargs="?", type=parse, default=None, help="a moment, ISO 8601; now when left out")
     asked.set_defaults(command=why)
+    learnt = commands.add_parser("expectations", help="learnt from the first landed windows, as YAML for the spec")
+    learnt.add_argument("model")
+    learnt.set_defaults(command=expectations)
     back = commands.add_parser("rollback")
     back.add_argument("model")
     back.set_defaults(command=rollback)

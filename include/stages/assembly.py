@@ -16,7 +16,7 @@ from include.domain.encoding import Encoding, fit
 from include.domain.errors import Corrupt, UserMistake
 from include.domain.windows import Window, label, parse
 from include.ports import Reference, Tables
-from include.spec import Features, ModelSpec
+from include.spec import Columns, Features, ModelSpec
 from include.stages import records
 
 FORMAT = 1
@@ -48,13 +48,13 @@ def assemble(spec: ModelSpec, as_of: datetime, tables: Tables, run: str, out: Pa
     version = tables.version(FEATURES)
     splits = split(spec, as_of, tables.windows(FEATURES))
     out.mkdir(parents=True, exist_ok=True)
-    train = _labelled(spec, tables, splits.train, version)
+    train = labelled(spec.columns, tables, splits.train, version)
     encoding = _fitted(spec, train)
     (out / "encoding.json").write_text(json.dumps(encoding.to_dict()), encoding="utf-8")
     facts: dict[str, dict[str, int]] = {"rows": {}, "positives": {}}
     notes = list(constant(encoding))
     for name, windows in splits.items():
-        rows = train if name == "train" else _labelled(spec, tables, windows, version)
+        rows = train if name == "train" else labelled(spec.columns, tables, windows, version)
         labels = _write(spec, encoding, rows, out, name)
         notes += absent(spec, encoding, rows)
         facts["rows"][name], facts["positives"][name] = len(labels), int(labels.sum())
@@ -88,10 +88,10 @@ def split(spec: ModelSpec, as_of: datetime, there: Sequence[str]) -> Splits:
     return Splits(tuple(train), tuple(due[-held : -asked.test_windows]), tuple(due[-asked.test_windows :]))
 
 
-def _labelled(spec: ModelSpec, tables: Tables, windows: Sequence[Window], version: int | None) -> pl.DataFrame:
+def labelled(columns: Columns, tables: Tables, windows: Sequence[Window], version: int | None) -> pl.DataFrame:
     """The windows' rows with a label, in order of time and key."""
     rows = pl.DataFrame(pl.from_arrow(tables.read(FEATURES, windows, version=version)))
-    return rows.filter(pl.col(spec.columns.label).is_not_null()).sort(spec.columns.time, *spec.columns.keys)
+    return rows.filter(pl.col(columns.label).is_not_null()).sort(columns.time, *columns.keys)
 
 
 def _fitted(spec: ModelSpec, rows: pl.DataFrame) -> Encoding:

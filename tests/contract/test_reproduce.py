@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
@@ -18,7 +19,7 @@ from include.local.reproduce import reproduce
 from include.ports import Reference
 from include.settings import Settings
 from include.spec import ModelSpec
-from include.stages import assembly, training
+from include.stages import assembly, time_travel, training
 from include.wiring import Parts
 from tests import tracking_server
 from tests.unit.toy import toy
@@ -114,6 +115,15 @@ def test_a_run_is_rebuilt_to_the_last_bit_from_its_record_although_its_table_has
     found = reproduce(world.run("dcn").info.run_id, world.parts, tmp_path / "again", print)
     assert {"dataset", "model.safetensors", "model.onnx", "test logloss"} < {row.name for row in found}
     assert [row.name for row in found if not row.same] == []
+
+
+def test_a_run_gives_its_very_rows_by_one_call_although_a_window_was_written_again(world):
+    tables = world.parts.tables(world.spec)
+    tables.replace(assembly.FEATURES, {window(4): rows(4, seed=9), window(10): rows(10, seed=9)}, "corrected")
+    found = time_travel.rows_of_run(world.run("dcn").info.run_id, world.parts.registry(), tables)
+    for split, days in (("train", range(8)), ("validate", (8, 9)), ("test", (10, 11))):
+        first = pl.DataFrame(pl.from_arrow(pa.concat_tables([rows(day) for day in days]))).sort("at", "key")
+        assert found[split].select(first.columns).equals(first), split
 
 
 def test_a_run_without_a_whole_record_is_named(world, tmp_path):
