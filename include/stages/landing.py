@@ -4,6 +4,7 @@ A window holds what every file delivered for it: reading a file again replaces t
 row, which comes with a later window's file, goes to its own window and stays there however often either is landed again.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeVar
@@ -18,6 +19,8 @@ from include.stages.casting import REJECTS
 from include.stages.landed import LandedWindow, Writer
 from include.stages.sorting import LANDED, QUARANTINE, Sorter
 from include.stages.spool import Spool
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 #: What a run landed, by its id: its windows, late ones among them.
@@ -56,14 +59,18 @@ def land(
     with Spool() as spool:
         sorter = Sorter(spec, asked, records, spool)
         files = source.files(windows)
-        for file in files:
+        for done, file in enumerate(files, 1):
             sorter.sort_in(file, source.read(file))
+            log.info("%s: read %d of %d files, %d rows", spec.name, done, len(files), sorter.read)
         _refuse_too_many(spec, spool, sorter.read)
         read = {file.name for file in files}
         writer = Writer(spec, spool, tables, records, run, delivered=sorter.delivered, read=read, asked=asked.keys())
         names = sorted({*asked, *spool.windows(LANDED)})
-        parts = [writer.write(part) for part in pieces(names, lambda name: spool.height(LANDED, name))]
-    landed = tuple(window for part in parts for window in part)
+        landed: tuple[LandedWindow, ...] = ()
+        for piece in pieces(names, lambda name: spool.height(LANDED, name)):
+            landed += tuple(writer.write(piece))
+            rows = sum(window.landed for window in landed)
+            log.info("%s: landed %d of %d windows, %d rows", spec.name, len(landed), len(names), rows)
     report = LandingReport(landed, sorter.read)
     records.write(LANDINGS, run, {"windows": [asdict(w) for w in report.windows], "read": report.read})
     return report

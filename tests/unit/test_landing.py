@@ -57,6 +57,16 @@ def test_a_long_range_is_one_version_of_the_table() -> None:
     assert len(world.tables.windows("landed")) == 30
 
 
+def test_a_long_range_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(landing, "ROWS_AT_ONCE", 2)
+    caplog.set_level("INFO", "include.stages.landing")
+    World().land(MemorySource({"f": [row("a", 0), row("b", 1)], "g": [row("c", 2)]}), 0, 1, 2)
+    assert [record.getMessage() for record in caplog.records] == [
+        "toy: read 1 of 2 files, 2 rows", "toy: read 2 of 2 files, 3 rows",
+        "toy: landed 2 of 3 windows, 2 rows", "toy: landed 3 of 3 windows, 3 rows",
+    ]  # fmt: skip
+
+
 def test_a_run_builds_on_what_another_wrote_while_it_wrote() -> None:
     class Raced(MemoryTables):
         """Another run lands the second window just before the first write."""
