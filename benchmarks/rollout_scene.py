@@ -1,6 +1,7 @@
 """The stack that the scenes of `benchmarks/rollout.py` play on: load, approvals, kills, and what can be awaited."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -169,7 +170,7 @@ class Scene:
         teller = story.Story(self.settings, self.airflow, silent(self.console))
         teller.land(*story.WINTER)
         run = self.train("wrong outcomes")
-        folder = next(self.settings.runs.glob(f"{MODEL}/*{run[-12:]}*"))
+        folder = self.settings.runs / MODEL / re.sub(r"[^A-Za-z0-9_.-]+", "-", run)
         evaluation = records.reference(folder / "evaluation" / "evaluation.json")
         artifact = Reference(**records.read(evaluation)["models"]["challenger"])
         return self.parts.registry().register(MODEL, artifact, {"approval": "by hand"}, None).number
