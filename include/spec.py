@@ -46,6 +46,7 @@ class Source(Section):
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)  #: the format's own when left out
     nulls: tuple[str, ...] = ("",)  #: texts that mean a missing value
     first: datetime | None = None  #: the start of the window whose `{n}` is 0
+    connection: str | None = None  #: Airflow's, for an `s3://` path; the environment's credentials when left out
 
     @property
     def by_window(self) -> bool:
@@ -65,6 +66,14 @@ class Source(Section):
     def _counted_from_somewhere(self) -> Self:
         if "{n}" in self.path and self.first is None:
             raise ValueError("{n} in the path counts windows: say at which it is 0, e.g. first: 2024-01-01")
+        return self
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        if self.connection and not self.path.startswith("s3://"):
+            raise ValueError(f"connection: {self.path} needs none; it is for an s3:// path")
+        if self.format == "delta" and any(sign in self.path for sign in "*?["):
+            raise ValueError(f"path: {self.path}: a Delta table is one folder, without wildcards")
         return self
 
 

@@ -3,6 +3,7 @@
 Adapters are imported where they are made, because some take seconds and each task needs only a few.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -163,10 +164,13 @@ class Parts:
 
         return JsonRecords(self.settings.records / spec.name)
 
-    def source(self, spec: ModelSpec) -> Source:
+    def source(self, spec: ModelSpec, given: Mapping[str, str] = {}) -> Source:
+        """`given` is what a connection says of S3, by the names of the environment, which speaks otherwise."""
+        from include.adapters.delta_source import DeltaSource
         from include.adapters.sources import FileSource
 
-        return FileSource(spec.source, self.settings.home)
+        kind = DeltaSource if spec.source.format == "delta" else FileSource
+        return kind(spec.source, self.settings.home, given)
 
     def production(self, spec: ModelSpec) -> Production:
         """What the watch looks at, by the names of its arguments."""

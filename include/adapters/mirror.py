@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from include.domain.errors import Unavailable
+from include.adapters import s3
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -32,14 +32,14 @@ class Mirror:
         self._home, self._uri = home, uri
 
     def pull(self, folder: Path) -> None:
-        """Make this machine's copy of what storage has under the folder. Raises Unavailable."""
+        """Make this machine's copy of what storage has under the folder. Raises as s3.told."""
         with _Opened(self._uri) as (files, root):
             for name, info in _listed(files, self._place(root, folder)).items():
                 if not _same(path := folder / name, info):
                     _download(files, info, path)
 
     def push(self, folder: Path) -> None:
-        """Bring what is new or changed under the folder to storage. Raises Unavailable."""
+        """Bring what is new or changed under the folder to storage. Raises as s3.told."""
         with _Opened(self._uri) as (files, root):
             place = self._place(root, folder)
             known = _listed(files, place)
@@ -72,7 +72,7 @@ class OneDisk:
 
 
 class _Opened:
-    """The file system and the bucket's prefix; whatever the S3 client raises is Unavailable."""
+    """The file system and the bucket's prefix; whatever the S3 client raises is told in a line."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
@@ -85,7 +85,7 @@ class _Opened:
 
     def __exit__(self, _kind: object, fault: BaseException | None, _trace: object) -> None:
         if isinstance(fault, OSError):
-            raise Unavailable(f"{self._uri}: {str(fault)[:300]}") from None
+            raise s3.told(self._uri, fault) from None
 
 
 def _listed(files: "FileSystem", place: str) -> dict[str, "FileInfo"]:

@@ -1,9 +1,10 @@
 """Source over files: a file, a folder or a glob of CSV, TSV or Parquet, plain or compressed, on disk or on S3."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from include.adapters import s3
 from include.adapters.text import read_text
 from include.domain.errors import Unavailable, UserMistake
 from include.domain.windows import Window, label
@@ -24,40 +26,33 @@ COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 
 
 class FileSource:
-    """`home` is where a relative path starts. Names of files below it are told relative to it."""
+    """`home` is where a relative path starts; names of files below it are told relative to it. `given` as in s3."""
 
-    def __init__(self, source: SourceSpec, home: Path, filesystem: pafs.FileSystem | None = None) -> None:
-        self._source = source
-        self._filesystem, self._home = filesystem or pafs.LocalFileSystem(), str(home.resolve())
-        if filesystem is None and "://" in source.path:
-            self._filesystem, _ = pafs.FileSystem.from_uri(source.path.partition("{")[0].partition("*")[0])
+    def __init__(self, source: SourceSpec, home: Path, given: Mapping[str, str] = {}) -> None:
+        self._source, self._home, self._given = source, str(home.resolve()), given
+        self._scheme = source.path.partition("://")[0] + "://" if "://" in source.path else ""
         self._seen: dict[str, tuple[int, int | None]] = {}
 
+    @cached_property
+    def _filesystem(self) -> pafs.FileSystem:
+        return s3.file_system(self._source.path, self._given) if self._scheme else pafs.LocalFileSystem()
+
     def files(self, windows: Sequence[Window]) -> list[SourceFile]:
-        if not self._source.by_window:
-            found = self._expand(self._source.path)
-            if not found:
-                raise Unavailable(
-                    f"{self._source.path}: no such file, folder or match; deliver it or change source.path"
-                )
-            return [self._described(path, None) for path in found]
-        paths = {window: self._source.path_of(window) for window in windows}
-        expanded = {window: self._expand(path) for window, path in paths.items()}
-        if missing := [window for window, found in expanded.items() if not found]:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise Unavailable(
-                f"no source file for window {label(missing[0].start)}{more}: {paths[missing[0]]} is not there"
-            )
-        return [self._described(path, window) for window, found in expanded.items() for path in found]
+        try:
+            return [self._described(path, window) for path, window in delivered(self._source, windows, self._expand)]
+        except OSError as fault:
+            raise s3.told(self._source.path, fault) from None
 
     def read(self, file: SourceFile) -> Iterator[Batch]:
         path = self._absolute(file.name)
         try:
-            yield from _ahead(
+            yield from ahead(
                 self._parquet(file.name, path) if self._source.format == "parquet" else self._text(file.name, path)
             )
         except FileNotFoundError:
             raise Unavailable(f"{file.name}: vanished while it was read; deliver it again") from None
+        except OSError as fault:
+            raise s3.told(file.name, fault) from None
         if self._state(path) != self._seen.get(path):
             raise Unavailable(f"{file.name}: changed while it was read; write it under another name and rename it")
 
@@ -66,15 +61,15 @@ class FileSource:
         if any(sign in path for sign in WILD):
             fixed = PurePosixPath(*_fixed(PurePosixPath(path).parts))
             return [p for p in self._within(str(fixed)) if fnmatch(p, path)]
-        kind = self._filesystem.get_file_info(path).type
-        if kind == pafs.FileType.File:
-            return [path]
-        return self._within(path) if kind == pafs.FileType.Directory else []
+        return [path] if self._filesystem.get_file_info(path).is_file else self._within(path)
 
     def _within(self, folder: str) -> list[str]:
         """The folder's files at any depth, but none that is hidden or still being written (`.x`, `_x`)."""
-        selector = pafs.FileSelector(folder, allow_not_found=True, recursive=True)
-        files = [i.path for i in self._filesystem.get_file_info(selector) if i.type == pafs.FileType.File]
+        try:
+            found = self._filesystem.get_file_info(pafs.FileSelector(folder, recursive=True))
+        except FileNotFoundError:
+            return []
+        files = [info.path for info in found if info.is_file]
         return sorted(p for p in files if not PurePosixPath(p).name.startswith((".", "_")))
 
     def _described(self, path: str, window: Window | None) -> SourceFile:
@@ -97,7 +92,7 @@ class FileSource:
                     yield Batch(name, np.arange(done + 1, done + 1 + piece.num_rows), pa.Table.from_batches([piece]))
                     done += piece.num_rows
         except (pa.ArrowInvalid, OSError) as fault:
-            if isinstance(fault, FileNotFoundError):
+            if isinstance(fault, FileNotFoundError) or s3.is_server(fault):
                 raise
             raise UserMistake(f"{name}: not a whole Parquet file after record {done}: {fault}") from None
 
@@ -112,10 +107,29 @@ class FileSource:
         return path if path.startswith("/") else f"{self._home}/{path}"
 
     def _relative(self, path: str) -> str:
-        return path.removeprefix(f"{self._home}/")
+        return self._scheme + path if self._scheme else path.removeprefix(f"{self._home}/")
 
 
-def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+def delivered(
+    source: SourceSpec, windows: Sequence[Window], find: Callable[[str], list[str]]
+) -> list[tuple[str, Window | None]]:
+    """What `find` finds at the source's path, or at each window's own. Raises Unavailable where that is nothing."""
+    if not source.by_window:
+        if found := find(source.path):
+            return [(path, None) for path in found]
+        kind = "Delta table" if source.format == "delta" else "file, folder or match"
+        raise Unavailable(f"{source.path}: no such {kind}; deliver it or change source.path")
+    paths = {window: source.path_of(window) for window in windows}
+    own = {window: find(path) for window, path in paths.items()}
+    if missing := [window for window, found in own.items() if not found]:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise Unavailable(
+            f"no source file for window {label(missing[0].start)}{more}: {paths[missing[0]]} is not there"
+        )
+    return [(path, window) for window, found in own.items() for path in found]
+
+
+def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
     """The batches; while one is used a thread reads the next."""
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(next, batches, None)

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
+from include.adapters import s3
 from include.domain.errors import UserMistake
 from include.ports import Batch, Reject
 from include.spec import Source
@@ -30,6 +31,8 @@ def read_text(name: str, stream: BinaryIO, source: Source) -> Iterator[Batch]:
     try:
         yield from text.batches(stream)
     except (OSError, EOFError, pa.ArrowInvalid) as fault:
+        if s3.is_server(fault):
+            raise
         raise UserMistake(f"{name}: cannot be read after record {text.done}: {fault}; deliver it again") from None
 
 

@@ -8,7 +8,7 @@ from include.domain.errors import UserMistake
 from include.domain.verdict import merge
 from include.settings import from_env
 from include.spec import ModelSpec
-from plugins import assets
+from plugins import assets, connections
 from plugins.outcome import settle
 from plugins.run import open_model, run_name, windows_of_run
 
@@ -27,8 +27,9 @@ def land(model: str) -> dict[str, int]:
 
     spec, parts = open_model(model)
     report = landing.land(
-        spec, windows_of_run(spec), parts.source(spec), parts.tables(spec), parts.records(spec), run_name()
-    )
+        spec, windows_of_run(spec), parts.source(spec, connections.s3(spec.source.connection)), parts.tables(spec),
+        parts.records(spec), run_name(),
+    )  # fmt: skip
     return {"read": report.read, "landed": report.landed, "quarantined": report.quarantined,
             "duplicates": report.duplicates, "windows": len(report.windows)}  # fmt: skip
 

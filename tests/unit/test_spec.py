@@ -167,3 +167,15 @@ def test_a_window_s_number_counts_from_the_first() -> None:
     assert source.by_window
     assert source.path_of(Window(day, day + timedelta(days=1))) == "day_31.gz"
     assert source.path_of(Window(day, day + timedelta(hours=1))) == "day_744.gz"
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        ({"path": "inbox/churn", "connection": "lake"}, "source: connection: inbox/churn needs none"),
+        ({"path": "s3://lake/*", "format": "delta"}, r"source: path: s3://lake/\*: a Delta table is one folder"),
+    ],
+)
+def test_a_source_that_contradicts_itself(tmp_path: Path, source: dict[str, str], fault: str) -> None:
+    with pytest.raises(UserMistake, match=fault):
+        load(write(tmp_path, "churn", source=source))
