@@ -25,7 +25,7 @@ RUN apt-get update \
  && useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent perennial \
  && install --directory --owner 10001 --group 10001 /var/lib/perennial
 COPY --from=build /venv /venv
-WORKDIR /opt/perennial
+WORKDIR /srv/perennial
 COPY requirements.lock airflow_settings.yaml ./
 COPY dags ./dags
 COPY plugins ./plugins
@@ -33,10 +33,10 @@ COPY include ./include
 # What the model's manifest says of its origin, where there is no repository.
 RUN echo "${COMMIT}" > COMMIT
 # The root file system is read-only at run time; what is written goes to the volumes.
-ENV PATH=/venv/bin:$PATH PYTHONPATH=/opt/perennial PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+ENV PATH=/venv/bin:$PATH PYTHONPATH=/srv/perennial PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     HOME=/tmp PERENNIAL_HOME=/var/lib/perennial \
-    AIRFLOW_HOME=/var/lib/perennial/airflow AIRFLOW__CORE__DAGS_FOLDER=/opt/perennial/dags \
-    AIRFLOW__CORE__PLUGINS_FOLDER=/opt/perennial/plugins AIRFLOW__CORE__LOAD_EXAMPLES=False \
+    AIRFLOW_HOME=/var/lib/perennial/airflow AIRFLOW__CORE__DAGS_FOLDER=/srv/perennial/dags \
+    AIRFLOW__CORE__PLUGINS_FOLDER=/srv/perennial/plugins AIRFLOW__CORE__LOAD_EXAMPLES=False \
     MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=1 GX_ANALYTICS_ENABLED=false
 USER 10001:10001
 VOLUME ["/var/lib/perennial", "/tmp"]

@@ -25,10 +25,10 @@ RUN apt-get update \
  && useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent perennial \
  && install --directory --owner 10001 --group 10001 /var/lib/perennial
 COPY --from=build /venv /venv
-WORKDIR /opt/perennial
+WORKDIR /srv/perennial
 COPY include ./include
 # The root file system is read-only at run time; what is written goes to the volumes.
-ENV PATH=/venv/bin:$PATH PYTHONPATH=/opt/perennial PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+ENV PATH=/venv/bin:$PATH PYTHONPATH=/srv/perennial PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     HOME=/tmp PERENNIAL_HOME=/var/lib/perennial
 USER 10001:10001
 VOLUME ["/var/lib/perennial", "/tmp"]

@@ -11,7 +11,7 @@ from include.spec import ModelSpec
 from plugins import assets
 
 #: Where the image has the project.
-ROOT = "/opt/perennial"
+ROOT = "/srv/perennial"
 WINDOWS = (
     "{{ params.start or data_interval_start.isoformat() }}",
     "{{ params.end or data_interval_end.isoformat() }}",

@@ -28,9 +28,9 @@ STEADY, FAST = 250.0, 2000.0
 READING = 3.0
 MONTHS = timedelta(days=60)
 #: Tasks of the two data, train and rollout runs and of the watch, and the replay: the bar's length.
-STEPS = 2 * (3 + 9 + 6) + 4 + 1
+STEPS = 2 * (4 + 9 + 6) + 4 + 1
 #: Landing the history spoiled and mended, and a training that ends at its gate.
-SPOILED = 2 * 3 + 9
+SPOILED = 2 * 4 + 9
 #: The windows before this day are the training windows of July's first training: of them the spoiled history is made.
 CLEAN = SPRING[1] - timedelta(days=22)
 DONE = {"success", "failed", "skipped", "upstream_failed"}

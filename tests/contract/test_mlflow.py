@@ -1,12 +1,5 @@
 """The registry on a real MLflow server."""
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,44 +14,17 @@ import pytest
 from include.adapters.mlflow import MLflow
 from include.domain.errors import Conflict, Unavailable, UserMistake
 from include.ports import Reference, Registry
+from tests import tracking_server
 from tests.fakes import FakeRegistry
 
-SERVER = shutil.which("mlflow", path=str(Path(sys.executable).parent))
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "DO_NOT_TRACK": "1"}
 names = (f"model{n}" for n in count())
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a server with an empty store."""
-    home = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [str(SERVER), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--artifacts-destination", f"{home}/artifacts"]
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(command, env={**os.environ, **QUIET}, stdout=log, stderr=log, start_new_session=True)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        await_health(url, process, home / "log")
+    with tracking_server.running(tmp_path_factory.mktemp("mlflow"), tracking_server.free_port()) as url:
         yield url
-    finally:
-        # The command starts the server as a process of its own.
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
-
-
-def await_health(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        assert process.poll() is None, log.read_text()
-        try:
-            if httpx.get(f"{url}/health", trust_env=False).is_success:
-                return
-        except httpx.TransportError:
-            assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
 
 
 @pytest.fixture
