@@ -19,7 +19,8 @@ from typing import Any
 
 from benchmarks.features_data import Counts, generate
 from include.settings import ROOT
-from include.spec import ModelSpec, Source
+from include.spec import ModelSpec
+from include.spec_data import Source
 from include.specs import find
 
 ROWS, QUICK = (1_000_000, 3_000_000, 10_000_000), (500_000, 1_000_000)

@@ -20,7 +20,7 @@ from include.adapters.sources import ROWS, ahead, delivered
 from include.domain.errors import UserMistake
 from include.domain.windows import Window
 from include.ports import Batch, SourceFile
-from include.spec import Source as SourceSpec
+from include.spec_data import Source as SourceSpec
 
 
 class DeltaSource:

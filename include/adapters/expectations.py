@@ -24,7 +24,8 @@ from great_expectations.expectations.registry import get_expectation_impl
 from include.domain.errors import UserMistake
 from include.domain.verdict import Check, Outcome, Verdict
 from include.ports import Profile
-from include.spec import Expectation, ModelSpec
+from include.spec import ModelSpec
+from include.spec_data import Expectation
 
 SEVERITIES = {"fail": FailureSeverity.CRITICAL, "warn": FailureSeverity.WARNING}
 

@@ -17,7 +17,7 @@ from include.adapters.text import read_text
 from include.domain.errors import Unavailable, UserMistake
 from include.domain.windows import Window, label
 from include.ports import Batch, SourceFile
-from include.spec import Source as SourceSpec
+from include.spec_data import Source as SourceSpec
 
 ROWS = 131_072
 CHUNK = 1 << 22

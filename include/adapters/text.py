@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from include.adapters import s3
 from include.domain.errors import UserMistake
 from include.ports import Batch, Reject
-from include.spec import Source
+from include.spec_data import Source
 
 BLOCK = 1 << 24
 #: What is parsed at once: as much as a core's cache holds, twice as fast as a whole block.

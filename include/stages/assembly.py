@@ -16,7 +16,8 @@ from include.domain.encoding import Encoding, fit
 from include.domain.errors import Corrupt, UserMistake
 from include.domain.windows import Window, label, parse
 from include.ports import Reference, Tables
-from include.spec import Columns, Features, ModelSpec
+from include.spec import ModelSpec
+from include.spec_data import Columns, Features
 from include.stages import records
 
 FORMAT = 1

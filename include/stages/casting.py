@@ -11,7 +11,7 @@ import polars as pl
 
 from include.domain.errors import UserMistake
 from include.ports import Batch
-from include.spec import Columns
+from include.spec_data import Columns
 from include.stages.times import TIMESTAMP, as_timestamps
 
 LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}

@@ -8,7 +8,8 @@ import pyarrow as pa
 from include.domain.windows import Window, label
 from include.online.store import OnlineStore
 from include.ports import Engine, Records, Tables
-from include.spec import Columns, ModelSpec
+from include.spec import ModelSpec
+from include.spec_data import Columns
 from include.stages.assembly import assemble
 from include.stages.content import by_window, content_digest
 from include.stages.landing import landed_rows, pieces, touched

@@ -14,7 +14,8 @@ import yaml
 from include.domain.errors import UserMistake
 from include.domain.windows import Window, label, parse
 from include.ports import Records, Tables
-from include.spec import Columns, Expectation, ModelSpec
+from include.spec import ModelSpec
+from include.spec_data import Columns, Expectation
 from include.stages.landing import landed_rows, pieces
 from include.stages.sorting import LANDED
 

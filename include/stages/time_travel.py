@@ -9,7 +9,7 @@ import polars as pl
 
 from include.domain.windows import Grain, Window, parse
 from include.ports import Reference, Registry, Tables
-from include.spec import Columns
+from include.spec_data import Columns
 from include.stages import records
 from include.stages.assembly import labelled
 

@@ -15,7 +15,7 @@ from include.domain.windows import Window, parse
 from include.local import clicks
 from include.local.clicks import Clicks, Drift
 from include.local.shapes import SHAPES
-from include.spec import Source
+from include.spec_data import Source
 from include.specs import find
 from include.stages import landing
 

@@ -15,7 +15,8 @@ from include.adapters.duckdb import DuckDB
 from include.domain.aggregates import Aggregates, Group, entity, span_name
 from include.domain.windows import Window, label
 from include.online.store import open_store
-from include.spec import Columns, Features, ModelSpec, Schedule, Source
+from include.spec import ModelSpec, Schedule
+from include.spec_data import Columns, Features, Source
 from include.stages import aggregation
 from include.stages.sorting import LANDED
 from tests.memory import MemoryTables

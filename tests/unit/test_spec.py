@@ -10,7 +10,8 @@ import yaml
 from include.domain.errors import UserMistake
 from include.domain.windows import Window, parse
 from include.settings import ROOT
-from include.spec import ModelSpec, Source
+from include.spec import ModelSpec
+from include.spec_data import Source
 from include.specs import find, load, load_all
 
 MINIMAL = {
