@@ -10,7 +10,7 @@ from pathlib import Path
 from include.domain.errors import PerennialError, UserMistake
 from include.trainer import job as jobs
 from include.trainer.run import run
-from include.trainer.signals import STOPPED, Stop, Stopped
+from include.trainer.signals import MISTAKE, STOPPED, Stop, Stopped
 
 
 def main(arguments: list[str]) -> int:
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     except Stopped as stopped:
         return _last_words(str(stopped), STOPPED)
     except UserMistake as mistake:
-        return _last_words(str(mistake), 2)
+        return _last_words(str(mistake), MISTAKE)
     except PerennialError as fault:
         return _last_words(str(fault), 1)
     return 0

@@ -1,13 +1,15 @@
 """`python -m include.trainer.elastic <torchrun's arguments>`: torchrun, with the exit code of the process that failed.
 
-torchrun itself ends with 1 whatever happened, and whoever started it could not tell a wrong spec from a lost machine.
+torchrun itself ends with 1 whatever happened, and whoever started it could not tell a wrong spec from a lost machine. It
+also starts its processes again after a mistake of the user's, who would only read it once more.
 """
 
 import logging
 import os
 import sys
+from typing import Any
 
-from include.trainer.signals import STOPPED
+from include.trainer.signals import MISTAKE, STOPPED
 
 
 def main(arguments: list[str]) -> int:
@@ -19,7 +21,9 @@ def main(arguments: list[str]) -> int:
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher import api
 
+    api.LocalElasticAgent = _ending_at_mistakes(api.LocalElasticAgent)  # type: ignore[attr-defined]
     try:
         run.run(run.parse_args(arguments))  # type: ignore[no-untyped-call]
     except ChildFailedError as failed:
@@ -28,6 +32,19 @@ def main(arguments: list[str]) -> int:
     except SignalException:
         return STOPPED
     return 0
+
+
+def _ending_at_mistakes(agent: Any) -> Any:
+    """torchrun's agent, with no restart left once a process has ended by a mistake of the user's."""
+
+    class Agent(agent):  # type: ignore[misc]
+        def _monitor_workers(self, workers: Any) -> Any:
+            seen = super()._monitor_workers(workers)
+            if any(failure.exitcode == MISTAKE for failure in seen.failures.values()):
+                self._remaining_restarts = 0
+            return seen
+
+    return Agent
 
 
 if __name__ == "__main__":

@@ -38,3 +38,8 @@ def graph(model: nn.Module, encoding: Encoding) -> bytes:
             dynamic_axes={"ids": {0: "batch"}, "numbers": {0: "batch"}, "score": {0: "batch"}},
         )  # fmt: skip
     return data.getvalue()
+
+
+def exporting() -> bool:
+    """Whether the model is being written down as an ONNX graph, whose operators are few and plain."""
+    return bool(torch.onnx.is_in_onnx_export())

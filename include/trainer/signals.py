@@ -3,6 +3,8 @@
 import signal
 from types import FrameType
 
+#: The exit code of a mistake that another try would only make again.
+MISTAKE = 2
 #: BSD's EX_TEMPFAIL: the same call, started again, goes on where this one stopped.
 STOPPED = 75
 

@@ -60,12 +60,12 @@ def test_finished_job_returns_at_once(dataset, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_mistake_is_raised_with_the_trainers_own_line(tmp_path, processes):
-    job = write_job(write_dataset(tmp_path / "dataset", classes=1), tmp_path / "out")
-    with pytest.raises(
-        UserMistake, match=r"^train: all 1000 labels of 2013-01-01 to 2013-01-20 are 0; learning needs both$"
-    ):
+def test_mistake_is_raised_at_once_with_the_trainers_own_line(tmp_path, caplog, processes):
+    job = write_job(write_dataset(tmp_path / "dataset", classes=1), tmp_path / "out", restarts=3)
+    line = "train: all 1000 labels of 2013-01-01 to 2013-01-20 are 0; learning needs both"
+    with pytest.raises(UserMistake, match=f"^{line}$"), caplog.at_level(logging.INFO, "include.adapters.torchrun"):
         Torchrun().train(job, processes)
+    assert caplog.messages.count(line) <= processes
 
 
 def test_any_other_end_is_worth_another_try(dataset, tmp_path):

@@ -8,8 +8,9 @@ import torch
 from scipy.stats import norm
 
 from include.domain.encoding import Encoding, fit
-from include.trainer import export, model
+from include.trainer import export, layers, model
 from include.trainer.job import Model
+from include.trainer.scaling import Scale
 
 SHAPE = Model(embedding=4, cross_layers=2, cross_rank=3, hidden=(8,), dropout=0.0)
 
@@ -28,7 +29,7 @@ def net_of(family: str, shape: Model, encoding: Encoding, train: np.ndarray) -> 
 
 
 def scaled(train: np.ndarray, numbers: list[float]) -> np.ndarray:
-    scale = model.Scale(encoding_of(train), train)
+    scale = Scale(encoding_of(train), train)
     return scale(torch.tensor(numbers, dtype=torch.float32)[:, None]).numpy()
 
 
@@ -63,7 +64,7 @@ def test_a_number_that_never_varies_says_nothing(value):
 
 
 def test_cross_layer_is_equation_one_and_its_gradient_that_equations():
-    layer = model.Cross(3)
+    layer = layers.Cross(3)
     x0, x = (torch.randn(5, 3, requires_grad=True) for _ in range(2))
     wanted = (x0, x, layer.linear.weight, layer.linear.bias)
     expected = x0 * (x @ layer.linear.weight.T + layer.linear.bias) + x
@@ -74,14 +75,14 @@ def test_cross_layer_is_equation_one_and_its_gradient_that_equations():
 
 
 def test_low_rank_cross_layer_is_equation_two():
-    layer, x0, x = model.LowRankCross(6, 2, 1), torch.randn(5, 6), torch.randn(5, 6)
+    layer, x0, x = layers.LowRankCross(6, 2, 1), torch.randn(5, 6), torch.randn(5, 6)
     up, down = layer.up[0], layer.down[0]
     expected = x0 * ((x @ down.weight.T) @ up.weight.T + up.bias) + x
     assert torch.allclose(layer(x0, x), expected, atol=1e-6)
 
 
 def test_mixture_of_equal_experts_is_one_of_them():
-    layer, x0, x = model.LowRankCross(6, 2, 3), torch.randn(5, 6), torch.randn(5, 6)
+    layer, x0, x = layers.LowRankCross(6, 2, 3), torch.randn(5, 6), torch.randn(5, 6)
     for experts in (layer.down, layer.up, layer.middle):
         for expert in experts[1:]:
             expert.load_state_dict(experts[0].state_dict())

@@ -1,0 +1,84 @@
+"""Raw numbers made fit for a model: rank-Gaussian scores, missing flags."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from include.domain.encoding import Encoding
+from include.trainer.export import exporting
+
+#: Scaled numbers stay within the normal scores of this quantile and its mirror image (±2.05): a number never seen in
+#: training is at most as strange as the strangest in fifty.
+TAIL = 0.02
+#: Rows of the training data that decide the scaling; more change it by less than the knots' own width.
+SAMPLE = 500_000
+
+
+class Scale(nn.Module):
+    """Raw numbers `[batch, N]` → rank-Gaussian scores and missing flags `[batch, 2 N]`.
+
+    A number's rank among the training data, read at the encoding's knots, becomes the normal score of that rank, linear
+    between the knots and constant outside; a missing number becomes 0 and raises its flag.
+    """
+
+    starts: Tensor  #: `[N, pieces]`, ascending, as are `widths`, `slopes` and `heights`, the score at a piece's start
+    widths: Tensor
+    slopes: Tensor
+    heights: Tensor
+
+    def __init__(self, encoding: Encoding, numbers: NDArray[np.float32]) -> None:
+        super().__init__()
+        curves = [_curve(np.array(encoding.knots[f]), numbers[:SAMPLE, i]) for i, f in enumerate(encoding.numeric)]
+        pieces = max((len(curve.widths) for curve in curves), default=1)
+        for name, beyond in (("starts", np.inf), ("widths", 0), ("slopes", 0), ("heights", 0)):
+            padded = [_padded(getattr(curve, name), pieces, beyond) for curve in curves]
+            self.register_buffer(name, torch.tensor(np.array(padded), dtype=torch.float32).reshape(len(curves), pieces))
+        self.outputs = 2 * len(curves)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        missing = torch.isnan(numbers)
+        known = torch.nan_to_num(numbers)
+        scores = self._summed(known) if exporting() else self._searched(known)
+        return torch.cat([torch.where(missing, torch.zeros_like(scores), scores), missing.float()], dim=1)
+
+    def _searched(self, numbers: Tensor) -> Tensor:
+        """The score within the piece that a binary search finds."""
+        columns = numbers.T.contiguous()
+        piece = (torch.searchsorted(self.starts, columns, right=True) - 1).clamp_(min=0)
+        inside = torch.minimum(torch.relu_(columns - self.starts.gather(1, piece)), self.widths.gather(1, piece))
+        return torch.addcmul(self.heights.gather(1, piece), inside, self.slopes.gather(1, piece)).T
+
+    def _summed(self, numbers: Tensor) -> Tensor:
+        """The same as what each piece adds to the lowest score: ONNX knows no search."""
+        inside = torch.minimum(torch.relu(numbers.unsqueeze(-1) - self.starts), self.widths)
+        return (inside * self.slopes).sum(-1) + self.heights[:, 0]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Number → normal score in linear pieces, each `[pieces]`; a number left of them all has the first one's height."""
+
+    starts: NDArray[np.float64]
+    widths: NDArray[np.float64]
+    slopes: NDArray[np.float64]
+    heights: NDArray[np.float64]
+
+
+def _curve(knots: NDArray[np.float64], numbers: NDArray[np.float32]) -> Curve:
+    knots = np.unique(knots.astype(np.float32)).astype(np.float64)
+    known = np.sort(numbers[np.isfinite(numbers)])
+    # Half of the ties count as below, so that a value held by most rows sits in the middle of the ranks it fills.
+    below = (np.searchsorted(known, knots, "left") + np.searchsorted(known, knots, "right")) / 2
+    ranks = torch.from_numpy(np.clip(below / max(len(known), 1), TAIL, 1 - TAIL))
+    scores = torch.special.ndtri(ranks).numpy() if len(known) else np.zeros(len(knots))
+    if len(knots) == 1:
+        return Curve(knots, np.zeros(1), np.zeros(1), scores)
+    widths = np.diff(knots)
+    return Curve(knots[:-1], widths, np.diff(scores) / widths, scores[:-1])
+
+
+def _padded(values: NDArray[np.float64], length: int, beyond: float) -> NDArray[np.float64]:
+    return np.pad(values, (0, length - len(values)), constant_values=beyond)
