@@ -122,11 +122,17 @@ class Tables(Protocol):
              columns: Sequence[str] | None = None) -> pa.Table:  # fmt: skip
         """The windows' rows, at a version or the newest. Raises UserMistake for a table that is not there."""
 
+    def pieces(self, table: str, window: Window) -> Iterator[pa.Table]:
+        """The window's newest rows a bounded piece at a time, whatever its size. Raises UserMistake as `read`."""
+
     def files(self, table: str, windows: Sequence[Window], *, version: int | None = None) -> list[str]:
         """The Parquet files that hold them, for an engine that reads files itself."""
 
     def windows(self, table: str) -> list[str]:
         """Labels of the windows that hold rows, oldest first; empty when there is no table."""
+
+    def contents(self, table: str) -> Mapping[str, str]:
+        """What names the content of each of these windows: another text once it was replaced. Nothing is read."""
 
     def version(self, table: str) -> int | None:
         """The newest version; None when there is no table."""

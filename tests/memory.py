@@ -38,6 +38,7 @@ class MemoryTables:
         for name in pc.unique(rows["window"]).to_pylist():
             new = rows.filter(pc.equal(rows["window"], name))
             held[name] = pa.concat_tables([held[name], new], promote_options="permissive") if name in held else new
+            self._changed[table, name] = len(versions)
         versions.append(held)
         return True
 
@@ -52,12 +53,20 @@ class MemoryTables:
         rows = pa.concat_tables([empty, *(held[n] for n in sorted(held) if n in wanted)], promote_options="permissive")
         return rows.select(list(columns)) if columns is not None else rows
 
+    def pieces(self, table: str, window: Window) -> Iterator[pa.Table]:
+        rows = self._versions[table][-1].get(label(window.start))
+        if rows is not None and len(rows):
+            yield rows
+
     def files(self, table: str, windows: Sequence[Window], *, version: int | None = None) -> list[str]:
         return []
 
     def windows(self, table: str) -> list[str]:
         held = self._versions[table][-1] if table in self._versions else {}
         return sorted(name for name, rows in held.items() if len(rows))
+
+    def contents(self, table: str) -> dict[str, str]:
+        return {name: str(self._changed[table, name]) for name in self.windows(table)}
 
     def version(self, table: str) -> int | None:
         return len(self._versions[table]) - 1 if table in self._versions else None

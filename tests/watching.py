@@ -17,6 +17,7 @@ from include.ports import Version
 from include.spec import ModelSpec
 from include.stages import monitoring, records
 from include.stages.monitoring import Look
+from tests.memory import MemoryTables
 
 START = datetime(2013, 1, 7, tzinfo=UTC)
 ROWS = 300
@@ -28,31 +29,6 @@ SPEC = ModelSpec.model_validate(
     }
 )  # fmt: skip
 Change = Callable[[dict[str, Any]], dict[str, Any]]
-
-
-class Tables:
-    def __init__(self) -> None:
-        self.held: dict[str, dict[str, pa.Table]] = {}
-        self.writes: dict[str, int] = {}
-
-    def replace(self, table: str, content: Mapping[Window, pa.Table], run: str, **_: Any) -> int:
-        self.held.setdefault(table, {}).update({label(window.start): rows for window, rows in content.items()})
-        self.writes[table] = self.writes.get(table, -1) + 1
-        return self.writes[table]
-
-    def read(self, table: str, windows: Sequence[Window], *, version: int | None = None,
-             columns: Sequence[str] | None = None) -> pa.Table:  # fmt: skip
-        kept = self.held[table]
-        parts = [next(iter(kept.values())).slice(0, 0), *(kept[n] for w in windows if (n := label(w.start)) in kept)]
-        if len(parts) > 1:
-            parts = parts[1:]
-        return pa.concat_tables([part.select(columns) for part in parts] if columns else parts)
-
-    def windows(self, table: str) -> list[str]:
-        return sorted(self.held.get(table, {}))
-
-    def version(self, table: str) -> int | None:
-        return self.writes.get(table)
 
 
 class Registry:
@@ -74,11 +50,16 @@ class Ledger:
         return [row for row in self.rows if kind is None or row["kind"] == kind]
 
 
+def window(day: int) -> Window:
+    start = START + timedelta(days=day)
+    return Window(start, start + timedelta(days=1))
+
+
 class World:
     """Days of flights and what version 1, trained on the first four weeks, predicted for those after its test weeks."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.tables, self.log = folder, Tables(), SCHEMAS[PREDICTIONS].empty_table()
+        self.folder, self.tables, self.log = folder, MemoryTables(), SCHEMAS[PREDICTIONS].empty_table()
         for day in range(42):
             self.land(day)
         self.registry = Registry(self.train("1", 0))
@@ -94,11 +75,9 @@ class World:
                 "late": (random.random(ROWS) < chance).astype(float), "chance": chance}  # fmt: skip
 
     def land(self, day: int, change: Change = dict) -> None:
-        start = START + timedelta(days=day)
-        columns = {k: v for k, v in change(self.day(day)).items() if k != "chance"}
-        rows = pa.table({**columns, "window": [label(start)] * len(columns["id"])})
+        rows = pa.table({k: v for k, v in change(self.day(day)).items() if k != "chance"})
         for table in ("landed", "features"):
-            self.tables.replace(table, {Window(start, start + timedelta(days=1)): rows}, "r")
+            self.tables.replace(table, {window(day): rows}, "r")
 
     def serve(self, day: int, version: str = "1", spoil: Change = dict) -> None:
         columns = spoil(self.day(day))

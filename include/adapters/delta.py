@@ -1,6 +1,6 @@
 """Tables over Delta Lake: a window is a partition, a write replaces windows in one commit that names its run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -70,12 +70,26 @@ class DeltaTables:
             columns=names, filter=pa.compute.field("window").isin([label(w.start) for w in windows])
         )
 
+    def pieces(self, table: str, window: Window) -> Iterator[pa.Table]:
+        dataset = self._existing(table, None).to_pyarrow_dataset()
+        chosen = pa.compute.field("window") == label(window.start)
+        scanner = dataset.scanner(filter=chosen, batch_readahead=1, fragment_readahead=1)
+        return (pa.Table.from_batches([batch]) for batch in scanner.to_batches() if len(batch))
+
     def files(self, table: str, windows: Sequence[Window], *, version: int | None = None) -> list[str]:
         return _files(self._existing(table, version), [label(w.start) for w in windows])
 
     def windows(self, table: str) -> list[str]:
         known = self._newest(table)
         return sorted(p["window"] for p in known.partitions()) if known is not None else []
+
+    def contents(self, table: str) -> dict[str, str]:
+        known = self._newest(table)
+        files = pa.table(known.get_add_actions(flatten=True)).to_pylist() if known is not None else []
+        found: dict[str, list[str]] = {}
+        for file in files:
+            found.setdefault(file["partition.window"], []).append(file["path"])
+        return {window: " ".join(sorted(paths)) for window, paths in found.items()}
 
     def version(self, table: str) -> int | None:
         known = self._newest(table)

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from itertools import pairwise
 
 import numpy as np
@@ -20,10 +21,9 @@ from include.ports import Tables
 log = logging.getLogger(__name__)
 
 TABLE = "sketches"
-ROWS_AT_ONCE = 500_000
 SCHEMA = pa.schema(
     [
-        ("window", pa.string()), ("bins", pa.string()), ("rows", pa.int64()), ("feature", pa.string()),
+        ("window", pa.string()), ("bins", pa.string()), ("content", pa.string()), ("feature", pa.string()),
         ("counts", pa.list_(pa.int64())), ("sums", pa.list_(pa.float64())),
     ]
 )  # fmt: skip
@@ -70,19 +70,17 @@ def _column(encoding: Encoding, feature: str, column: pa.Array) -> Sketch | None
 def of_windows(
     tables: Tables, source: str, encoding: Encoding, labels: Sequence[str], grain: Grain
 ) -> dict[str, Sketches]:
-    """The windows' sketches, from the table where it has them for this encoding and as many rows, else made."""
-    bins = digest(encoding)
-    windows = {label: window_of(label, grain) for label in labels}
-    sizes = _sizes(tables, source, list(windows.values()))
-    found = _kept(tables, bins, [windows[w] for w in labels if sizes.get(w)], sizes)
-    fresh = [label for label in labels if sizes.get(label) and label not in found]
-    for part in _parts(fresh, sizes):
-        rows = tables.read(source, [windows[label] for label in part])
-        for label in part:
-            found[label] = sketch(encoding, rows.filter(pc.equal(rows["window"], label)))
-        made = {windows[label]: _rows(label, bins, sizes[label], found[label]) for label in part}
+    """The windows' sketches, from the table where it has them for this encoding and what the window holds now, else made."""
+    bins, contents = digest(encoding), tables.contents(source)
+    windows = {label: window_of(label, grain) for label in labels if label in contents}
+    found: dict[str, Sketches] = {**_kept(tables, bins, list(windows.values()), contents)}
+    fresh = {label: window for label, window in windows.items() if label not in found}
+    for label, window in fresh.items():
+        found[label] = reduce(_both, (sketch(encoding, rows) for rows in tables.pieces(source, window)))
+    if fresh:
+        made = {window: _rows(label, bins, contents[label], found[label]) for label, window in fresh.items()}
         tables.replace(TABLE, made, "watch")
-    return {label: found[label] for label in labels if label in found}
+    return {label: found[label] for label in windows}
 
 
 def summed(windows: Sequence[Sketches]) -> dict[str, Sketch]:
@@ -91,49 +89,35 @@ def summed(windows: Sequence[Sketches]) -> dict[str, Sketch]:
     return {feature: total([w[feature] for w in windows]) for feature in held}
 
 
+def _both(a: Sketches, b: Sketches) -> Sketches:
+    return summed((a, b))
+
+
 def digest(encoding: Encoding) -> str:
     """Names the bins."""
     return hashlib.sha256(json.dumps(encoding.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _parts(labels: Sequence[str], sizes: Mapping[str, int]) -> Iterator[list[str]]:
-    """Windows to read at once: at least one, and no more than `ROWS_AT_ONCE` where there are several."""
-    part: list[str] = []
-    for label in labels:
-        if part and sum(sizes[w] for w in [*part, label]) > ROWS_AT_ONCE:
-            yield part
-            part = []
-        part.append(label)
-    if part:
-        yield part
-
-
-def _sizes(tables: Tables, source: str, windows: Sequence[Window]) -> dict[str, int]:
-    if not windows:
-        return {}
-    counted = tables.read(source, windows, columns=["window"])["window"].value_counts().to_pylist()
-    return {entry["values"]: entry["counts"] for entry in counted}
-
-
-def _kept(tables: Tables, bins: str, windows: Sequence[Window], sizes: dict[str, int]) -> dict[str, dict[str, Sketch]]:
+def _kept(tables: Tables, bins: str, windows: Sequence[Window], contents: Mapping[str, str]
+           ) -> dict[str, dict[str, Sketch]]:  # fmt: skip
     if tables.version(TABLE) is None or not windows:
         return {}
     rows = tables.read(TABLE, windows)
     rows = rows.filter(pc.equal(rows["bins"], bins))
     found: dict[str, dict[str, Sketch]] = {}
     for row in rows.to_pylist():
-        if row["rows"] == sizes.get(row["window"]):
+        if row.get("content") == contents[row["window"]]:
             held = Sketch(np.array(row["counts"], dtype=np.int64), np.array(row["sums"], dtype=np.float64))
             found.setdefault(row["window"], {})[row["feature"]] = held
     return found
 
 
-def _rows(label: str, bins: str, size: int, sketches: Sketches) -> pa.Table:
+def _rows(label: str, bins: str, content: str, sketches: Sketches) -> pa.Table:
     entries: Iterable[dict[str, object]] = (
         {
             "window": label,
             "bins": bins,
-            "rows": size,
+            "content": content,
             "feature": f,
             "counts": s.counts.tolist(),
             "sums": s.sums.tolist(),

@@ -42,6 +42,17 @@ def test_replacing_a_window_touches_no_other(tables: Tables) -> None:
     assert tables.windows("t") == ["2026-01-01", "2026-01-02"]
 
 
+def test_a_windows_content_has_another_name_once_it_was_replaced_and_is_read_in_pieces(tables: Tables) -> None:
+    assert tables.contents("t") == {}
+    tables.replace("t", {DAYS[0]: rows(1, 2), DAYS[1]: rows(3)}, "a")
+    before = tables.contents("t")
+    tables.replace("t", {DAYS[0]: rows(7, 8)}, "b")
+    after = tables.contents("t")
+    assert [name for name in before if before[name] != after[name]] == ["2026-01-01"]
+    assert [x for piece in tables.pieces("t", DAYS[0]) for x in piece["x"].to_pylist()] == [7, 8]
+    assert list(tables.pieces("t", DAYS[2])) == []
+
+
 def test_old_versions_are_read_by_number(tables: Tables) -> None:
     first = tables.replace("t", {DAYS[0]: rows(1, 2)}, "a")
     tables.replace("t", {DAYS[0]: rows(9)}, "b")

@@ -52,13 +52,37 @@ def test_windows_are_sketched_once(tables: DeltaTables) -> None:
         assert np.array_equal(sketch.sums, first[LABELS[1]][feature].sums)
 
 
-def test_late_rows_and_a_new_champion_are_seen(tables: DeltaTables) -> None:
+def test_late_rows_corrected_values_and_a_new_champion_are_seen(tables: DeltaTables) -> None:
     sketched(tables, encoding(1))
     land(tables, 2, 150)
     assert sketched(tables, encoding(1))[LABELS[2]] == 150
+    corrected = pa.table({"temp": [5.0] * 150, "dest": ["LAX"] * 150})
+    tables.replace("features", {sketching.window_of(LABELS[2], Grain.DAY): corrected}, "r")
+    again = sketching.of_windows(tables, "features", encoding(1), LABELS, Grain.DAY)
+    assert again[LABELS[2]]["temp"].sums[0] == 750
     version = tables.version("sketches")
     sketched(tables, encoding(2))
     assert tables.version("sketches") != version
+
+
+def test_a_new_window_leaves_the_others_as_they_were_kept(tables: DeltaTables) -> None:
+    sketched(tables, encoding(1))
+    windows = [sketching.window_of(name, Grain.DAY) for name in LABELS]
+    before = tables.files("sketches", windows)
+    land(tables, 3, 90)
+    newest = label(START + timedelta(days=3))
+    assert set(sketching.of_windows(tables, "features", encoding(1), [*LABELS, newest], Grain.DAY)) == {*LABELS, newest}
+    assert tables.files("sketches", windows) == before
+
+
+def test_a_window_of_any_size_is_read_a_piece_at_a_time(tables: DeltaTables) -> None:
+    land(tables, 1, 400_000)
+    pieces = [len(rows) for rows in tables.pieces("features", sketching.window_of(LABELS[1], Grain.DAY))]
+    assert (sum(pieces), max(pieces) <= 150_000) == (400_000, True)
+    whole = sketching.sketch(encoding(1), tables.read("features", [sketching.window_of(LABELS[1], Grain.DAY)]))
+    found = sketching.of_windows(tables, "features", encoding(1), LABELS, Grain.DAY)[LABELS[1]]
+    assert np.array_equal(found["temp"].counts, whole["temp"].counts)
+    assert np.allclose(found["temp"].sums, whole["temp"].sums)
 
 
 def test_a_window_that_never_landed_has_no_sketch(tables: DeltaTables) -> None:

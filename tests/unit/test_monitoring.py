@@ -15,7 +15,7 @@ from include.domain.windows import label
 from include.spec import ModelSpec
 from include.stages import history, monitoring, standing
 from include.stages.monitoring import NAMES, Look
-from tests.watching import ROWS, SPEC, START, World, hotter, reversed_truth
+from tests.watching import ROWS, SPEC, START, World, hotter, reversed_truth, window
 
 
 @pytest.fixture
@@ -86,9 +86,9 @@ def test_a_day_without_traffic_is_unknown_and_never_ok(world: World) -> None:
 def test_labels_that_never_landed_are_unknown(world: World) -> None:
     world.live(range(42, 50), land=lambda c: {**c, "late": np.full(ROWS, np.nan)})
     for day in range(42, 50):
-        kept = world.tables.held["landed"][label(START + timedelta(days=day))]
-        nulls = kept.set_column(kept.column_names.index("late"), "late", pa.nulls(ROWS, pa.float64()))
-        world.tables.held["landed"][label(START + timedelta(days=day))] = nulls
+        rows = world.tables.read("landed", [window(day)])
+        nulls = rows.set_column(rows.column_names.index("late"), "late", pa.nulls(ROWS, pa.float64()))
+        world.tables.replace("landed", {window(day): nulls}, "r")
     assert world.look()["logloss"].state is State.UNKNOWN
 
 
@@ -117,17 +117,6 @@ def test_a_table_of_another_schema_is_unknown(world: World) -> None:
     assert "lacks dest" in look["feature_drift"].sentence
 
 
-def test_a_reference_that_was_sketched_under_another_schema_is_unknown(world: World) -> None:
-    for day in range(45):
-        world.land(day, lambda c: {**c, "temp": ["warm"] * ROWS})
-    world.look()
-    for day in range(42, 45):
-        world.land(day, lambda c: {name: list(values)[:-1] for name, values in c.items()})
-    look = world.look()
-    assert look["feature_drift"].state is State.UNKNOWN
-    assert "2013-01-07 lacks temp" in look["feature_drift"].sentence
-
-
 def test_numbers_that_have_become_words_are_unknown_with_the_column(world: World) -> None:
     for day in range(50):
         world.land(day, lambda c: {**c, "temp": ["warm"] * ROWS})
@@ -140,7 +129,8 @@ def test_numbers_that_have_become_words_are_unknown_with_the_column(world: World
 def test_a_reference_that_is_gone_is_unknown(world: World) -> None:
     world.live(range(42, 50))
     for day in range(28):
-        del world.tables.held["features"][label(START + timedelta(days=day))]
+        gone = world.tables.read("features", [window(day)]).slice(0, 0)
+        world.tables.replace("features", {window(day): gone}, "r")
     look = world.look()
     assert look["feature_drift"].sentence == "the champion's training windows are gone"
     assert {look[name].state for name in ("feature_drift", "missing", "unseen", "volume")} == {State.UNKNOWN}
@@ -267,17 +257,6 @@ def test_after_a_retraining_it_is_told_whether_the_cause_has_gone(world: World) 
     world.decide("watch-3")
     told = world.ledger.read("flights", "cleared")
     assert [(row["request"], row["cleared"], row["champion"]) for row in told] == [(request, True, "2")]
-
-
-def test_windows_are_sketched_once_for_a_champion(world: World) -> None:
-    world.live(range(42, 50))
-    world.look()
-    kept = dict(world.tables.held["sketches"])
-    world.live([50])
-    world.look()
-    again = world.tables.held["sketches"]
-    assert all(again[w] is kept[w] for w in kept)
-    assert set(again) - set(kept) == {label(START + timedelta(days=50))}
 
 
 def test_the_course_shows_every_window_since_the_training_and_when_a_request_was_made(world: World) -> None:
