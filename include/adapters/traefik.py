@@ -98,9 +98,7 @@ class Traefik:
             http = json.loads(self.file(model).read_text(encoding="utf-8"))["http"]
         except FileNotFoundError:
             return Routes()
-        shares = http["services"][f"{model}-split"]["weighted"]["services"]
-        canary = sum(share["weight"] for share in shares if share["name"].startswith(f"{model}-canary"))
-        return Routes(canary, mirror=http["routers"][model]["service"] == f"{model}-mirror")
+        return routes_of(model, http)
 
     def file(self, model: str) -> Path:
         return self.folder / "dynamic" / f"{model}.yml"
@@ -122,6 +120,13 @@ class Traefik:
                         f"{router.get('fault') or router.get('error') or 'it shows another split'}"
                     )
                 time.sleep(0.02)
+
+
+def routes_of(model: str, http: Mapping[str, Any]) -> Routes:
+    """The split that a configuration means, from its file or as Traefik's API tells it."""
+    shares = http["services"][f"{model}-split"]["weighted"]["services"]
+    canary = sum(share["weight"] for share in shares if share["name"].startswith(f"{model}-canary"))
+    return Routes(canary, mirror=http["routers"][model]["service"] == f"{model}-mirror")
 
 
 def dynamic(model: str, slots: Mapping[str, str], routes: Routes) -> dict[str, Any]:

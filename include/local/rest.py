@@ -75,6 +75,15 @@ class Airflow:
         body = {"logical_date": None, "conf": dict(conf), "note": note}
         return str(self._call("POST", f"/api/v2/dags/{dag}/dagRuns", json=body)["dag_run_id"])
 
+    def announce(self, asset: str, extra: Mapping[str, Any]) -> None:
+        """Create an event of the asset, which starts what is scheduled on it."""
+        number = next(a["id"] for a in self.get("/assets", limit=1000)["assets"] if a["name"] == asset)
+        self._call("POST", "/api/v2/assets/events", json={"asset_id": number, "extra": dict(extra)})
+
+    def mark(self, dag: str, run: str, state: str) -> None:
+        """End a run as `success` or `failed`, whatever its tasks are doing."""
+        self._call("PATCH", f"/api/v2/dags/{dag}/dagRuns/{run}", json={"state": state})
+
     def run(self, dag: str, run: str) -> dict[str, Any]:
         return self.get(f"/dags/{dag}/dagRuns/{run}")
 

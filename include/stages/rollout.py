@@ -11,6 +11,7 @@ from pathlib import Path
 
 from include.domain import power
 from include.domain.errors import Conflict, UserMistake
+from include.domain.gates import CHAMPION
 from include.domain.verdict import Verdict
 from include.ports import Ledger, Registry, Router, Routes, Signals, Slots, Tables
 from include.spec import ModelSpec
@@ -121,12 +122,18 @@ def skipped(spec: ModelSpec, state: State, step: int) -> str | None:
 def promote(spec: ModelSpec, controls: Controls, run: str, registry: Registry, slots: Slots) -> str:
     """Make the version champion and bring all traffic back to the stable slot once that serves it; the version.
 
-    The old champion becomes `previous`. Raises Conflict when the champion moved since the rollout began.
+    The old champion becomes `previous`. Raises Conflict when the champion moved since the rollout began, or somebody went
+    back meanwhile.
     """
     state = rollout_state.load(controls.folder, spec.name)
-    if state and state.run == run and state.phase is Phase.PROMOTED:
-        _attach(controls, state, registry)
-        return state.version
+    if state is None or state.run != run or state.phase is not Phase.PROMOTED:
+        state = _promote(spec, controls, run, registry, slots)
+    promotion.retire(spec.name, state.version, registry, {"rollout": Phase.PROMOTED})
+    _attach(controls, state, registry)
+    return state.version
+
+
+def _promote(spec: ModelSpec, controls: Controls, run: str, registry: Registry, slots: Slots) -> State:
     with rollout_state.locked(controls.folder, spec.name):
         state = replace(running(spec.name, controls, run), phase=Phase.PROMOTING)
         if state.step != len(spec.rollout.steps):
@@ -137,11 +144,18 @@ def promote(spec: ModelSpec, controls: Controls, run: str, registry: Registry, s
     reason = f"passed every step of rollout {state.run}"
     promotion.crown(spec.name, state.version, state.champion, reason, registry=registry, ledger=controls.ledger)
     slots.await_version("stable", spec.name, state.version, SLOT_PATIENCE)
-    _route(controls, state, Routes())
-    promotion.retire(spec.name, state.version, registry, {"rollout": Phase.PROMOTED})
-    _end(controls, state, Phase.PROMOTED, reason)
-    _attach(controls, state, registry)
-    return state.version
+    _route(controls, state, ALL_TO_STABLE)
+    with rollout_state.locked(controls.folder, spec.name):
+        running(spec.name, controls, run)
+        return _end(controls, state, Phase.PROMOTED, reason)
+
+
+def abort(model: str, controls: Controls, reason: str) -> None:
+    """End the rollout that runs, at once. Raises UserMistake when none does."""
+    state = rollout_state.load(controls.folder, model)
+    if state is None or not state.active:
+        raise UserMistake(f"{model}: no rollout is running, so there is nothing to abort")
+    rollback(model, controls, f"aborted by {reason}")
 
 
 def rollback(model: str, controls: Controls, reason: str) -> None:
@@ -164,10 +178,17 @@ def rollback(model: str, controls: Controls, reason: str) -> None:
 
 
 def close(model: str, controls: Controls, registry: Registry) -> str:
-    """After a rollback: the version is no challenger any more and keeps its reason as a tag. The reason."""
+    """After a rollback: the version is no challenger any more and keeps its reason as a tag. The reason.
+
+    Where its promotion was under way, the champion of before is put back.
+    """
     state = rollout_state.load(controls.folder, model)
     if state is None or state.phase is not Phase.ROLLED_BACK:
         raise UserMistake(f"{model}: no rollout was rolled back, so there is nothing to close")
+    champion = registry.alias(model, CHAMPION)
+    if state.champion and champion and champion.number == state.version:
+        reason = f"rolled back: {state.reason}"
+        promotion.crown(model, state.champion, state.version, reason, registry=registry, ledger=controls.ledger)
     tags = {"rollout": Phase.ROLLED_BACK, "rollout_reason": state.reason}
     promotion.retire(model, state.version, registry, tags)
     _attach(controls, state, registry)
@@ -206,7 +227,9 @@ def _attach(controls: Controls, state: State, registry: Registry) -> None:
         registry.attach(run_id, pages, "rollout")
 
 
-def _end(controls: Controls, state: State, phase: Phase, reason: str) -> None:
+def _end(controls: Controls, state: State, phase: Phase, reason: str) -> State:
     facts = {"version": state.version, "champion": state.champion, "run": state.run, "reason": reason}
     controls.ledger.append(state.model, "rollout", event=phase, **facts)
-    rollout_state.save(controls.folder, replace(state, phase=phase, reason=reason))
+    ended = replace(state, phase=phase, reason=reason)
+    rollout_state.save(controls.folder, ended)
+    return ended

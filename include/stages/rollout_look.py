@@ -41,8 +41,6 @@ def look(spec: ModelSpec, controls: Controls, run: str, now: datetime) -> Look:
     """
     state = rollout.running(spec.name, controls, run)
     word, by = rollout_state.heard(controls.folder, state) or (Word.RESUME, "")
-    if word is Word.ABORT:
-        return _go_back(controls, state, Look("roll back", Verdict("a person's word", ()), f"aborted by {by}"))
     counts, fault = _counts(spec, controls)
     warm = now - (state.step_began or now) >= spec.rollout.warm_up
     state = _with_values(spec, controls, rollout_state.advance(state, counts, warm), now)

@@ -112,10 +112,10 @@ def locked(folder: Path, model: str) -> Iterator[None]:
 
 
 def say(folder: Path, model: str, word: Word, by: str, at: datetime) -> None:
-    """Leave a word for the running rollout; its next look obeys. Raises UserMistake when none runs."""
+    """Leave a word for the running rollout; its next look obeys. Raises UserMistake when no step of one runs."""
     state = load(folder, model)
-    if state is None or not state.active:
-        raise UserMistake(f"{model}: no rollout is running, so there is nothing to {word}")
+    if state is None or state.phase is not Phase.RUNNING:
+        raise UserMistake(f"{model}: no step of a rollout is running, so there is nothing to {word}")
     records.write(folder / f"{model}.word.json", {"run": state.run, "word": word, "by": by, "at": at.isoformat()})
 
 

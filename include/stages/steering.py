@@ -9,13 +9,15 @@ from include.stages.rollout import Controls
 
 
 def obey(model: str, word: Word, by: str, reason: str, *, controls: Controls, registry: Registry, now: datetime) -> str:
-    """Do it, and keep who said it and why; the sentence of that. Rolling back needs no registry.
+    """Do it, and keep who said it and why; the sentence of that. Going back needs no registry.
 
     Raises UserMistake where the word makes no sense now.
     """
     said = f"{by}: {reason or 'no reason was given'}"
     if word is Word.ROLL_BACK:
         rollout.rollback(model, controls, said)
+    elif word is Word.ABORT:
+        rollout.abort(model, controls, said)
     elif word is Word.RESTORE:
         promotion.restore(model, said, registry=registry, ledger=controls.ledger)
     else:

@@ -62,16 +62,18 @@ def at_once(spec: ModelSpec) -> int:
     return 2 if spec.rollout.newer == "supersede" else 1
 
 
-@task(pool="serving", trigger_rule="one_failed")
+@task(pool="serving")
 def roll_back(model: str) -> str:
-    """Send all traffic back to the champion, where a failed guard has not done so already, and close the record."""
+    """Where the rollout did not end in a promotion: all traffic to the champion, unless it is back already; close the record."""
     from include.stages import rollout, rollout_state
 
     _, parts = open_model(model)
     controls = parts.controls()
     state = rollout_state.load(controls.folder, model)
     if state is None or state.run != run_name():
-        raise AirflowSkipException("this run began no rollout, so traffic is as it was")
+        raise AirflowSkipException("this run began no rollout, or another took its place, so traffic is not its own")
+    if state.phase is rollout_state.Phase.PROMOTED:
+        raise AirflowSkipException("promoted")
     if state.active:
-        rollout.rollback(model, controls, "a step of the rollout failed; see its log in Airflow")
+        rollout.rollback(model, controls, "its run in Airflow failed or was ended by a person; see its tasks")
     return rollout.close(model, controls, parts.registry())

@@ -21,12 +21,12 @@ bag = DagBag(sys.argv[1], collect_dags=True)
 def task(t):
     return {"id": t.task_id, "down": sorted(t.downstream_task_ids), "pool": t.pool, "retries": t.retries, "owner": t.owner,
             "timeout": t.execution_timeout is not None, "policy": t.retry_policy is not None,
-            "sensor": t._is_sensor, "links": [link.name for link in t.operator_extra_links]}
+            "sensor": t._is_sensor, "links": [link.name for link in t.operator_extra_links], "teardown": t.is_teardown}
 print(json.dumps({
     "errors": {k.rsplit("/", 1)[-1]: v for k, v in bag.import_errors.items()},
     "heavy": [m for m in json.loads(sys.argv[2]) if m in sys.modules],
     "dags": {d.dag_id: {"tasks": [task(t) for t in d.topological_sort()], "doc": d.doc_md, "tags": sorted(d.tags),
-                        "catchup": d.catchup} for d in bag.dags.values()}}))
+                        "catchup": d.catchup, "ends": d.dagrun_timeout is not None} for d in bag.dags.values()}}))
 """
 GRAPHS = {
     "data": ["land", "validate", "features", "compact"],
@@ -108,6 +108,15 @@ def test_every_task_has_an_owner_a_pool_a_timeout_and_retries_by_cause(bag: dict
             assert task["pool"] in {"data", "training", "serving"}, task
             assert task["policy"], task
             assert task["timeout"] or task["id"] in {"approve"}, task
+
+
+def test_traffic_is_left_to_nobody_however_the_run_of_a_rollout_ends(bag: dict[str, Any]) -> None:
+    dag = bag["dags"]["flights.rollout"]
+    assert [task["id"] for task in dag["tasks"] if task["teardown"]] == ["roll_back"], (
+        "a person may end the run by hand"
+    )
+    assert dag["tasks"][-1]["id"] == "roll_back"
+    assert not dag["ends"], "a run that timed out would skip its teardown"
 
 
 def test_the_watch_waits_as_a_deferrable_sensor_and_its_report_links_to_its_pages(bag: dict[str, Any]) -> None:

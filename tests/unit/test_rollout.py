@@ -1,7 +1,6 @@
 """A rollout goes on from wherever it was killed, ends with one model serving everyone, and goes back by itself."""
 
 import re
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -84,8 +83,8 @@ class World:
     def promote(self) -> str:
         return rollout.promote(self.spec, self.controls, self.run, self.registry, self.slots)
 
-    def say(self, word: Word) -> None:
-        rollout_state.say(self.folder, "toy", word, "ada", self.now)
+    def say(self, word: Word, why: str = "") -> None:
+        steering.obey("toy", word, "ada", why, controls=self.controls, registry=self.registry, now=self.now)
 
     @property
     def state(self) -> rollout_state.State:
@@ -187,9 +186,9 @@ def test_an_inconclusive_step_waits_for_a_person_where_the_spec_says_hold(world:
     assert "held for a person" in world.look(700).sentence
     assert world.router.routes == Routes(10)
     world.say(Word.ABORT)
-    assert world.look().decision == "roll back"
-    assert world.router.routes == Routes()
-    assert world.ledger.read("toy", "rollout")[-1]["reason"] == "aborted by ada"
+    assert world.router.routes == Routes(), "at once, not at the next look"
+    with pytest.raises(Conflict, match="aborted by ada"):
+        world.look()
 
 
 def test_a_pause_holds_the_step_however_long_until_a_person_resumes(world: World) -> None:
@@ -223,10 +222,7 @@ def test_a_person_can_promote_now(world: World) -> None:
 def test_what_a_person_says_sends_traffic_back_and_is_kept_with_its_reason(world: World, word: Word) -> None:
     world.begin()
     world.enter(1)
-    said = {"controls": world.controls, "registry": world.registry, "now": world.now}
-    steering.obey("toy", word, "ada", "too many calls", **said)
-    with suppress(Conflict):
-        world.look()
+    world.say(word, "too many calls")
     assert world.router.routes == Routes()
     assert world.state.reason.endswith("ada: too many calls")
     (row,) = world.ledger.read("toy", "word")
@@ -247,10 +243,11 @@ def test_the_models_page_has_a_button_for_each_word_that_can_be_said_now(world: 
 def test_words_are_for_the_rollout_they_were_said_to(world: World) -> None:
     world.begin()
     world.warm(1)
+    world.say(Word.PAUSE)
     world.say(Word.ABORT)
-    world.look()
-    with pytest.raises(UserMistake, match="nothing to pause"):
-        world.say(Word.PAUSE)
+    for word in (Word.PAUSE, Word.ABORT):
+        with pytest.raises(UserMistake, match=f"nothing to {word}"):
+            world.say(word)
     world.begin(run="run-2")
     world.warm(1)
     assert world.look().decision == "wait"
@@ -466,6 +463,25 @@ def test_a_rollback_while_the_promotion_waits_for_the_slot_wins(world: World) ->
     with pytest.raises(Conflict, match="called by ada"):
         world.promote()
     assert world.registry.aliases["champion"] == "1"
+
+
+def test_a_rollback_while_stable_loads_the_new_champion_puts_the_old_one_back(world: World) -> None:
+    world.begin()
+    world.pass_all()
+
+    class Slow(FakeSlots):
+        def await_version(self, slot: str, model: str, number: str, timeout: float) -> None:
+            if slot == "stable":
+                assert world.registry.aliases["champion"] == "2"
+                world.say(Word.ROLL_BACK, "calls come in")
+
+    world.slots = Slow()
+    with pytest.raises(Conflict, match="calls come in"):
+        world.promote()
+    rollout.close("toy", world.controls, world.registry)
+    assert world.registry.aliases == {"champion": "1", "previous": "2"}
+    assert world.router.routes == Routes()
+    assert [row["version"] for row in world.ledger.read("toy", "champion")] == ["2", "1"]
 
 
 def test_counts_that_could_not_be_read_before_the_first_look_are_no_base(world: World) -> None:

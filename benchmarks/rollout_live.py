@@ -1,0 +1,274 @@
+"""The stack on which `benchmarks/rollout_scenes.py` plays: versions, load, a person's words, kills, and what can be awaited."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, date, datetime
+from functools import cached_property
+from typing import Any
+
+import httpx
+import psutil
+import yaml
+from rich.console import Console
+from rich.progress import Progress
+
+from include import specs
+from include.adapters import traefik
+from include.domain.errors import Unavailable
+from include.domain.steering import Word
+from include.local import flights, story
+from include.local.rest import FINISHED, Airflow
+from include.ports import Reference, Routes
+from include.settings import ROOT, Settings
+from include.spec import ModelSpec
+from include.stages import rollout, rollout_look, rollout_state
+from include.stages.rollout_state import State
+from include.wiring import Parts
+
+MODEL = story.MODEL
+#: Requests sent over and over.
+ROWS = 20_000
+#: Seconds for which the gateway's counters are followed after a kill or a word; a killed slot is not back so soon.
+FOLLOWED = 1.5
+DAGS = [f"{MODEL}.{family}" for family in ("data", "train", "rollout", "steer")]
+_DATA, TRAIN, ROLLOUT, STEER = DAGS
+
+
+class Live:
+    """The stack with a champion, and what a person or a fault does to its rollouts."""
+
+    def __init__(self, settings: Settings, airflow: Airflow, console: Console) -> None:
+        self.settings, self.airflow, self.console = settings, airflow, console
+        self.parts = Parts(settings)
+        self.bodies = settings.home / "rows.jsonl"
+        progress = Progress(console=console, disable=True)
+        progress.add_task("scene", total=None)
+        self.story = story.Story(settings, airflow, progress)
+
+    def prepare(self) -> None:
+        """Version 1 is champion, its twin could be, and callers have what they ask and tell."""
+        self.airflow.await_dags(set(DAGS))
+        for dag in DAGS:
+            self.airflow.pause(dag, paused=False)
+        self.story.land(*story.WINTER)
+        self.story.ship(self.airflow.trigger(TRAIN, {}), story.SPRING[0])
+        assert (self.train("a twin of the champion"), self.version("champion")) == ("success", "1")
+        self.callers()
+
+    def callers(self) -> None:
+        """The bodies of April's requests, and their labels sent back beforehand, by key."""
+        rows = flights.requests(date(2013, 4, 1), date(2013, 5, 1))[:ROWS]
+        self.bodies.write_text("\n".join(json.dumps(row) for row in rows))
+        late = dict(flights.recorded(flights.data_folder()).select("flight_id", "late").drop_nulls().iter_rows())
+        labels = [
+            {"key": row["flight_id"], "label": late[row["flight_id"]]} for row in rows if row["flight_id"] in late
+        ]
+        for start in range(0, len(labels), 1000):
+            answer = httpx.post(f"{self.settings.gateway_url}/feedback", json={"labels": labels[start : start + 1000]})
+            answer.raise_for_status()
+
+    def train(self, cause: str) -> str:
+        """A training that starts no rollout; how it ended."""
+        self.airflow.pause(ROLLOUT, paused=True)
+        self.trained = self.airflow.trigger(TRAIN, {"cause": cause})
+        ended = self.story.follow("train", self.trained)
+        self.airflow.pause(ROLLOUT, paused=False)
+        return ended
+
+    @property
+    def other(self) -> str:
+        """Of version 1 and its twin the one that is not champion."""
+        return "1" if self.version("champion") == "2" else "2"
+
+    @cached_property
+    def spoiled(self) -> str:
+        """A version trained on wrong outcomes, which the gates reject and a person in a hurry registers by hand."""
+        flights.spoil(self.settings.home / "inbox" / MODEL, date(2013, 1, 1), date(2013, 3, 10))
+        self.story.land(*story.WINTER)
+        assert self.train("wrong outcomes") == "failed"
+        artifact = Reference(**self.airflow.xcom(TRAIN, self.trained, "train"))
+        return self.parts.registry().register(MODEL, artifact, {"approval": "by hand"}, None).number
+
+    def version(self, alias: str) -> str | None:
+        found = self.parts.registry().alias(MODEL, alias)
+        return found.number if found else None
+
+    @property
+    def spec(self) -> ModelSpec:
+        return specs.find(MODEL, self.settings.models)
+
+    @property
+    def state(self) -> State:
+        state = rollout_state.load(self.parts.controls().folder, MODEL)
+        assert state is not None, "version 1 was rolled out"
+        return state
+
+    def rows(self, kind: str, version: str) -> list[dict[str, Any]]:
+        """Of the ledger, oldest first."""
+        return [row for row in self.parts.ledger().read(MODEL, kind) if row["version"] == version]
+
+    def supersede(self) -> None:
+        """Change the spec, and wait until Airflow has taken it up: the DAG lets two runs in."""
+        path = self.settings.models / f"{MODEL}.yaml"
+        spec = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump(spec | {"rollout": spec["rollout"] | {"newer": "supersede"}}))
+        self.until(lambda: self.airflow.get(f"/dags/{ROLLOUT}")["max_active_runs"] == 2, 120, "the changed DAG")
+
+    def approve(self, version: str) -> str:
+        """As the task `release` does; the Airflow run of its rollout."""
+        known = {run["dag_run_id"] for run in self.airflow.runs(ROLLOUT)}
+        self.airflow.announce(f"{MODEL}.challenger", {"version": version})
+        return self.story.await_run("rollout", known)
+
+    def challenge(self, version: str) -> str:
+        """Approve it and return once its rollout has begun: its Airflow run."""
+        began = len(self.rows("rollout", version))
+        run = self.approve(version)
+        self.until(lambda: len(self.rows("rollout", version)) > began, 90, f"the rollout of version {version}")
+        return run
+
+    def at_step(self, step: int, requests: int = 1) -> None:
+        """Return once the step has seen so many requests, or is over, or the rollout is."""
+
+        def there() -> bool:
+            state = self.state
+            return not state.active or state.step > step or (state.step == step and state.requests >= requests)
+
+        self.until(there, 180, f"step {step}")
+
+    def steer(self, word: Word, reason: str = "") -> None:
+        """A person triggers the DAG; return once it has said the word."""
+        run = self.airflow.trigger(STEER, {"word": word, "reason": reason})
+        for _ in self.airflow.follow(STEER, run, timeout=90):
+            pass
+        assert self.airflow.run(STEER, run)["state"] == "success", word
+
+    def await_look(self, version: str, sentence: str, outcome: str = "") -> None:
+        """Return once the newest row of evidence says so."""
+
+        def there() -> bool:
+            last = self.rows("look", version)[-1]
+            return sentence in last["sentence"] and outcome in last["verdict"]["outcome"]
+
+        self.until(there, 120, f"a look that is {sentence} {outcome}")
+
+    def await_held(self) -> None:
+        """Return once the step is held for a person."""
+
+        def there() -> bool:
+            spec, state = self.spec, self.state
+            if state.step < 0 or not state.active:
+                return False
+            verdict = rollout_look.judge(spec, state)
+            return "held for a person" in rollout_look.decide(spec, state, verdict, datetime.now(UTC)).sentence
+
+        self.until(there, 120, "a held step")
+
+    def ended(self, version: str, run: str, timeout: float = 600) -> str:
+        """How the version's newest rollout ended, with every Airflow task of it done."""
+        try:
+            self.until(lambda: self.airflow.run(ROLLOUT, run)["state"] in FINISHED, timeout, "the rollout's end")
+        except TimeoutError:
+            return f"not ended after {timeout:.0f} s"
+        return str(self.rows("rollout", version)[-1]["event"])
+
+    def reason(self, version: str) -> str:
+        """Why the version's newest rollout ended."""
+        return str(self.rows("rollout", version)[-1].get("reason", ""))
+
+    @contextmanager
+    def load(self, rate: float) -> Iterator[dict[str, Any]]:
+        """Requests at that rate while it lasts, none where it is 0; what callers and the gateway showed is there at the end."""
+        command = [sys.executable, "-m", "benchmarks.load", "--port", str(self.settings.gateway_port), "--bodies",
+                   str(self.bodies), "--seconds", "3600", "--rate", str(rate), "--connections", "32"]  # fmt: skip
+        seen: dict[str, Any] = {}
+        sender = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) if rate else None
+        try:
+            with self._splits() as splits:
+                yield seen
+        finally:
+            if sender:
+                sender.terminate()
+                seen |= json.loads(sender.communicate(timeout=60)[0])
+        planned = [rollout.ALL_TO_STABLE, *(stage.routes for stage in rollout.plan(self.spec))]
+        seen |= {"splits": " → ".join(map(_named, splits)), "unplanned": [str(s) for s in splits if s not in planned]}
+
+    @contextmanager
+    def _splits(self) -> Iterator[list[Routes]]:
+        """What the gateway serves meanwhile, each split as it comes."""
+        splits: list[Routes] = []
+        over = threading.Event()
+
+        def follow() -> None:
+            while not over.wait(0.1):
+                with suppress(httpx.HTTPError, KeyError):
+                    if (now := self.split()) not in splits[-1:]:
+                        splits.append(now)
+
+        follower = threading.Thread(target=follow)
+        follower.start()
+        try:
+            yield splits
+        finally:
+            over.set()
+            follower.join()
+
+    def split(self) -> Routes:
+        """What the gateway serves, by its own word; the split is asked first, so that both are never of different plans."""
+        with httpx.Client(base_url=f"{self.settings.gateway_admin_url}/api/http", timeout=2, trust_env=False) as api:
+            services = {f"{MODEL}-split": api.get(f"/services/{MODEL}-split@file").raise_for_status().json()}
+            routers = {MODEL: api.get(f"/routers/{MODEL}@file").raise_for_status().json()}
+        return traefik.routes_of(MODEL, {"services": services, "routers": routers})
+
+    def until(self, true: Callable[[], bool], timeout: float, what: str) -> None:
+        deadline = time.monotonic() + timeout
+        while True:
+            with suppress(
+                Unavailable, httpx.HTTPError, LookupError
+            ):  # a part that was killed does not answer for a while
+                if true():
+                    return
+            if time.monotonic() > deadline:
+                raise TimeoutError(what)
+            time.sleep(0.1)
+
+    def kill(self, victim: str, by: signal.Signals = signal.SIGKILL) -> int:
+        """kill -9, or another signal; how many processes got it."""
+        ports = {name: getattr(self.settings, f"{name}_port") for name in ("gateway", "canary", "mlflow")}
+        found = [p for p in psutil.process_iter(["pid", "cmdline"]) if self._is(victim, p, ports.get(victim))]
+        for process in found:
+            process.send_signal(by)
+        return len(found)
+
+    def _is(self, victim: str, process: psutil.Process, port: int | None) -> bool:
+        try:
+            if process.environ().get("PERENNIAL_HOME") != str(self.settings.home):
+                return False
+            words = " ".join(process.info["cmdline"] or [])
+            if port:
+                return any(c.laddr.port == port and c.status == "LISTEN" for c in process.net_connections("tcp4"))
+        except psutil.Error:
+            return False
+        if victim == "worker":
+            return "LocalExecutor" in words or "task supervisor" in words or "airflow worker" in words
+        return victim in words and "airflow" in words
+
+    def last_request_after(self, since: float) -> float:
+        """Seconds from `since` (monotonic) until the gateway sent the canary its last request, as far as it is followed."""
+        counted, last = -1, 0.0
+        while (now := time.monotonic() - since) < FOLLOWED:
+            counts = self.parts.signals().counts(MODEL, self.spec.rollout.guards.slow_ms)["canary"].requests
+            if counts != counted:
+                counted, last = counts, now
+            time.sleep(0.02)
+        return round(last, 2)
+
+
+def _named(routes: Routes) -> str:
+    return "shadow" if routes.mirror else f"{routes.canary} %" if routes.canary else "stable"

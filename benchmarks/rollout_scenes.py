@@ -1,0 +1,211 @@
+"""What happens to rollouts on the real stack, scene by scene: each returns what it showed, and which of its claims hold."""
+
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.rollout_live import MODEL, ROLLOUT, Live
+from include.domain.steering import Word
+from include.ports import Routes
+from include.stages import rollout
+from include.stages.rollout_state import Phase
+
+#: Requests a second where a scene asks for no figure under full load.
+CALM = 300
+BOUNDS = {"failed of a good rollout": 0, "worst second of a killed canary": 0.01, "failed 2 s after it": 0,
+          "seconds until a dead canary gets no traffic": 1.0, "seconds until a rollback takes effect": 1.0}  # fmt: skip
+#: What drives or carries a rollout, by how its process is known.
+VICTIMS = ("scheduler", "triggerer", "worker", "gateway", "canary")
+END = (Phase.PROMOTED, Phase.ROLLED_BACK)
+LAST = 3
+
+Shown = tuple[dict[str, Any], dict[str, bool]]
+
+
+def good(live: Live, rate: float) -> Shown:
+    """A good challenger goes all the way under the full rate."""
+    version = live.other
+    with live.load(rate) as seen:
+        end = live.ended(version, live.challenge(version))
+    figures = {"ended": end, **_told(seen)}
+    return figures, {
+        "promoted": end == Phase.PROMOTED,
+        "champion moved": live.version("champion") == version,
+        "failed": figures["failed"] <= BOUNDS["failed of a good rollout"],
+    }
+
+
+def killed_canary(live: Live, rate: float) -> Shown:
+    """The canary dies at 50 %."""
+    version = live.other
+    with live.load(rate) as seen:
+        run = live.challenge(version)
+        live.at_step(2, 2000)
+        died, since = time.time(), time.monotonic()
+        killed, quiet = live.kill("canary"), live.last_request_after(since)
+        end = live.ended(version, run)
+    after = sum(n for second, (n, _) in seen["failing_seconds"].items() if seen["began"] + int(second) > died + 2)
+    figures = {"ended": end, "killed": killed, "traffic_ends_after_s": quiet, "failed_after_2_s": after, **_told(seen)}
+    return figures, {
+        "ended": end in END,
+        "worst second": figures["worst_second"] <= BOUNDS["worst second of a killed canary"],
+        "failed after 2 s": after <= BOUNDS["failed 2 s after it"],
+        "traffic ends": quiet <= BOUNDS["seconds until a dead canary gets no traffic"],
+    }
+
+
+def back(live: Live, _: float) -> Shown:
+    """Somebody rolls back at 50 % while neither MLflow nor the scheduler answers."""
+    version = live.other
+    with live.load(CALM) as seen:
+        run = live.challenge(version)
+        live.at_step(2, 500)
+        stopped = {victim: live.kill(victim, signal.SIGSTOP) for victim in ("mlflow", "scheduler")}
+        since = time.monotonic()
+        rollout.rollback(MODEL, live.parts.controls(), "somebody said so")
+        returned, quiet = round(time.monotonic() - since, 2), live.last_request_after(since)
+        for victim in stopped:
+            live.kill(victim, signal.SIGCONT)
+        end = live.ended(version, run)
+    figures = {
+        "ended": end,
+        "stopped": stopped,
+        "returned_after_s": returned,
+        "takes_effect_after_s": quiet,
+        **_told(seen),
+    }
+    return figures, {
+        "rolled back": end == Phase.ROLLED_BACK,
+        "takes effect": quiet <= BOUNDS["seconds until a rollback takes effect"],
+    }
+
+
+def spoiled(live: Live, _: float) -> Shown:
+    """A challenger trained on wrong outcomes, which labels give away: back before it is promoted, by the judge alone."""
+    version = live.spoiled
+    with live.load(CALM) as seen:
+        end = live.ended(version, live.challenge(version))
+    last = live.rows("look", version)[-1]
+    figures = {"ended": end, "why": live.reason(version), "step": last["step"], "counts": last["counts"], **_told(seen)}
+    return figures, {"rolled back": end == Phase.ROLLED_BACK, "by the judge": last["decision"] == "roll back"}
+
+
+def held(live: Live, _: float) -> Shown:
+    """No traffic decides nothing: the step is held until a person aborts it from Airflow."""
+    version = live.other
+    with live.load(0) as seen:
+        run = live.challenge(version)
+        live.await_held()
+        live.steer(Word.ABORT, "nobody came")
+        end = live.ended(version, run)
+    why = live.reason(version)
+    figures = {"ended": end, "why": why, **_told(seen)}
+    return figures, {"rolled back": end == Phase.ROLLED_BACK, "by a person": why.startswith("aborted by admin: nobody")}
+
+
+def person(live: Live, _: float) -> Shown:
+    """A person pauses a step that would go on, resumes it, promotes the next one, and sees the champion move."""
+    version = live.other
+    with live.load(CALM) as seen:
+        run = live.challenge(version)
+        live.at_step(1)
+        live.steer(Word.PAUSE, "let me look")
+        live.await_look(version, "paused by admin: let me look", outcome="pass")
+        paused = live.split()
+        live.steer(Word.RESUME)
+        live.at_step(2)
+        live.steer(Word.PROMOTE, "good enough")
+        end = live.ended(version, run)
+    decided = {row["step"]: row["sentence"] for row in live.rows("look", version) if row["decision"] == "go on"}
+    figures = {"ended": end, "paused": str(paused), "decided": decided, **_told(seen)}
+    return figures, {
+        "paused at its weight though the judge would pass it": paused == Routes(10),
+        "resumed": "not worse on any guard" in decided.get("10 %", ""),
+        "promoted by a person": "promoted by admin: good enough" in decided.get("100 %", ""),
+        "promoted": end == Phase.PROMOTED and live.version("champion") == version,
+    }
+
+
+def newer(live: Live, _: float) -> Shown:
+    """A newer challenger waits for the older one's end; where the spec says supersede, it ends the older one."""
+    older, younger = live.other, live.spoiled
+    with live.load(CALM) as seen:
+        first = live.challenge(older)
+        live.at_step(1)
+        second = live.approve(younger)
+        waiting = live.airflow.run(ROLLOUT, second)["state"], live.version("challenger"), live.split()
+        live.steer(Word.ABORT, "make way")
+        ends = [live.ended(older, first)]
+        live.until(lambda: live.state.version == younger and live.state.step == 0, 60, "the rollout that waited")
+        live.airflow.mark(ROLLOUT, second, "failed")
+        ends.append(live.ended(younger, second))
+        marked = live.reason(younger)
+        live.supersede()
+        third = live.challenge(older)
+        live.at_step(1)
+        fourth = live.challenge(younger)
+        ends.append(live.ended(older, third))
+        superseded = live.reason(older)
+        live.airflow.mark(ROLLOUT, fourth, "failed")
+        ends.append(live.ended(younger, fourth))
+    figures = {"ended": ends, "waiting": str(waiting), "marked": marked, "superseded": superseded, **_told(seen)}
+    return figures, {
+        "waited": waiting == ("queued", older, Routes(10)),
+        "all rolled back": set(ends) == {Phase.ROLLED_BACK},
+        "a run marked as failed sends traffic back": "ended by a person" in marked,
+        "superseded": superseded == f"superseded by version {younger}",
+        "all to stable": live.split() == rollout.ALL_TO_STABLE,
+    }
+
+
+def kills(live: Live, _: float) -> Shown:
+    """Each victim is killed at every step of a rollout, and while it is promoted."""
+    shown: dict[str, Any] = {}
+    for victim in VICTIMS:
+        version, killed = live.other, {}
+        with live.load(CALM) as seen:
+            run = live.challenge(version)
+            for name, reached in _moments(live).items():
+                reached()
+                if not live.state.active:
+                    break
+                killed[name] = live.kill(victim)
+            end = live.ended(version, run)
+        shown[victim] = {"killed": killed, "ended": end, "why": live.reason(version), **_told(seen)}
+        live.console.print(f"{victim}: {shown[victim]}")
+    return shown, {
+        f"{victim}: goes on or back": row["ended"] in END and not row["unplanned"] for victim, row in shown.items()
+    }
+
+
+def _moments(live: Live) -> dict[str, Callable[[], None]]:
+    """When to kill: each step by its name, and the promotion; each returns also when the rollout has ended."""
+    names = [stage.name for stage in rollout.plan(live.spec)]
+    steps = {name: lambda step=step: live.at_step(step) for step, name in enumerate(names)}
+    return {
+        **steps,
+        "promotion": lambda: live.until(lambda: live.state.phase is not Phase.RUNNING, 180, "the promotion"),
+    }
+
+
+def table(shown: dict[str, Any]) -> str:
+    """The scene `kills` as Markdown: how many processes were killed when, and what came of it."""
+    moments = list(dict.fromkeys(name for row in shown.values() for name in row["killed"]))
+    heads = ["killed", *(f"at {name}" for name in moments), "ended", "the gateway's splits", "requests", "failed"]
+    rows = [
+        [victim, *(str(row["killed"].get(name, "–")) for name in moments), row["ended"], row["splits"],
+         f"{row['requests']:,}", f"{row['failed']:,}"]
+        for victim, row in shown.items()
+    ]  # fmt: skip
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *rows])
+
+
+def _told(seen: dict[str, Any]) -> dict[str, Any]:
+    """What the callers saw; what was due and never sent, because two cores could not, is no failure but a lower rate."""
+    failed = seen.get("requests", 0) - seen.get("statuses", {}).get("200", 0)
+    names = ("splits", "unplanned", "requests", "rps", "p99_ms", "worst_second", "failing_seconds", "statuses")
+    return {"failed": failed, **{name: seen[name] for name in names if name in seen}}
+
+
+SCENES = {scene.__name__: scene for scene in (good, killed_canary, back, spoiled, held, person, newer, kills)}
