@@ -12,6 +12,7 @@ from pathlib import Path
 from include.domain import power
 from include.domain.errors import Conflict, UserMistake
 from include.domain.gates import CHAMPION
+from include.domain.steering import Word
 from include.domain.verdict import Verdict
 from include.ports import Ledger, Registry, Router, Routes, Signals, Slots, Tables
 from include.spec import ModelSpec
@@ -141,7 +142,8 @@ def _promote(spec: ModelSpec, controls: Controls, run: str, registry: Registry, 
         rollout_state.save(controls.folder, state)
     slots.await_version("canary", spec.name, state.version, SLOT_PATIENCE)
     running(spec.name, controls, run)  # somebody may have gone back while the slot was waited for
-    reason = f"passed every step of rollout {state.run}"
+    word, by = rollout_state.heard(controls.folder, state) or (None, "")
+    reason = f"promoted by {by}" if word is Word.PROMOTE else f"passed every step of rollout {state.run}"
     promotion.crown(spec.name, state.version, state.champion, reason, registry=registry, ledger=controls.ledger)
     slots.await_version("stable", spec.name, state.version, SLOT_PATIENCE)
     _route(controls, state, ALL_TO_STABLE)

@@ -31,8 +31,9 @@ def page(model: str, run: str, ledger: Ledger) -> str:
     """The rollout as HTML, also while it runs: what happened, the traffic of each step, and a plot per guard."""
     story = [row for row in ledger.read(model, "rollout") if row.get("run") == run]
     story += [{**row, "event": "shadow"} for row in ledger.read(model, "agreement") if row["run"] == run]
+    said = [row for row in ledger.read(model, "word") if row["run"] == run]
     looks = looks_of(model, run, ledger)
-    told = "".join(f"<li>{escape(line)}</li>" for line in _story(story, looks))
+    told = "".join(f"<li>{escape(line)}</li>" for line in _story(story, said, looks))
     body = [f"<p>{escape(run)}</p><ul>{told}</ul>", *pictures(looks).values(), markup.table(HEADS, _traffic(looks))]
     version = story[0]["version"] if story else "?"
     return markup.document(f"{model}: rollout of version {version}", "".join(body))
@@ -69,10 +70,11 @@ def _estimated(look: Row, guard: str) -> list[Row]:
     return [c for c in checks if c["name"] == guard and c["interval"] and c["value"] is not None]
 
 
-def _story(story: Sequence[Row], looks: Sequence[Row]) -> list[str]:
+def _story(story: Sequence[Row], said: Sequence[Row], looks: Sequence[Row]) -> list[str]:
     lines = [f"{_at(row)}: {row['event']} (version {row['version']}){_because(row)}" for row in story]
-    decided = [row for row in looks if row["decision"] != "wait"]
-    return sorted([*lines, *(f"{_at(row)}: {row['decision']}: {row['sentence']}" for row in decided)])
+    words = [f"{_at(row)}: {row['by']} says {row['word']}{_because(row)}" for row in said]
+    decided = [f"{_at(row)}: {row['decision']}: {row['sentence']}" for row in looks if row["decision"] != "wait"]
+    return sorted([*lines, *words, *decided])
 
 
 def _at(row: Row) -> str:

@@ -48,11 +48,11 @@ def look(spec: ModelSpec, controls: Controls, run: str, now: datetime) -> Look:
     state = replace(state, noted=state.requests)
     if not _keep(controls, state):
         return Look("wait", Verdict("traffic", ()), "another look or a person was faster")
-    seen = decide(spec, state, judge(spec, state), now)
+    seen, step = decide(spec, state, judge(spec, state), now), rollout.plan(spec)[state.step].name
     if word is Word.PROMOTE:
-        seen = Look("go on", seen.verdict, f"promoted by {by}")
+        seen = Look("go on", seen.verdict, f"{step}: promoted by {by}")
     elif word is Word.PAUSE and seen.verdict.outcome is not Outcome.FAIL:
-        seen = Look("wait", seen.verdict, f"paused by {by}; say resume, promote or abort")
+        seen = Look("wait", seen.verdict, f"{step}: paused by {by}; say resume, promote or abort")
     elif state.step == 0 and seen.decision == "go on":
         seen = _agreed(spec, controls, state, seen)
     seen = replace(seen, sentence=seen.sentence + fault)

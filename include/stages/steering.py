@@ -14,6 +14,8 @@ def obey(model: str, word: Word, by: str, reason: str, *, controls: Controls, re
     Raises UserMistake where the word makes no sense now.
     """
     said = f"{by}: {reason or 'no reason was given'}"
+    state = rollout_state.load(controls.folder, model)
+    run = state.run if state and state.active else None
     if word is Word.ROLL_BACK:
         rollout.rollback(model, controls, said)
     elif word is Word.ABORT:
@@ -22,5 +24,5 @@ def obey(model: str, word: Word, by: str, reason: str, *, controls: Controls, re
         promotion.restore(model, said, registry=registry, ledger=controls.ledger)
     else:
         rollout_state.say(controls.folder, model, word, said, now)
-    controls.ledger.append(model, "word", word=word, by=by, reason=reason)
+    controls.ledger.append(model, "word", word=word, by=by, reason=reason, run=run)
     return f"{word}, said {said}"

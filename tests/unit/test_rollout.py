@@ -14,7 +14,16 @@ from include.domain.errors import Conflict, Unavailable, UserMistake
 from include.domain.steering import Word
 from include.ports import ArmCounts, Routes
 from include.spec import ModelSpec
-from include.stages import model_page, promotion, rollout, rollout_look, rollout_state, rollout_values, steering
+from include.stages import (
+    model_page,
+    promotion,
+    rollout,
+    rollout_evidence,
+    rollout_look,
+    rollout_state,
+    rollout_values,
+    steering,
+)
 from include.stages.rollout_look import Look
 from include.stages.rollout_state import Phase
 from tests.fakes import FakeLedger, FakeRegistry, FakeRouter, FakeSignals, FakeSlots, FakeTables
@@ -212,10 +221,15 @@ def test_a_guard_that_fails_sends_traffic_back_though_the_rollout_is_paused(worl
 
 
 def test_a_person_can_promote_now(world: World) -> None:
+    world.ledger.clock = lambda: world.now
     world.begin()
-    world.warm(1)
-    world.say(Word.PROMOTE)
-    assert world.look().decision == "go on"
+    world.pass_all()
+    world.enter(LAST)
+    world.say(Word.PROMOTE, "seen enough")
+    assert world.look().sentence == "100 %: promoted by ada: seen enough"
+    world.promote()
+    assert world.ledger.read("toy", "champion")[-1]["reason"] == "promoted by ada: seen enough"
+    assert "ada says promote: seen enough" in rollout_evidence.page("toy", "run-1", world.ledger)
 
 
 @pytest.mark.parametrize("word", [Word.ROLL_BACK, Word.ABORT])
