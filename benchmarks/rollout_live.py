@@ -120,18 +120,22 @@ class Live:
         path.write_text(yaml.safe_dump(spec | {"rollout": spec["rollout"] | {"newer": "supersede"}}))
         self.until(lambda: self.airflow.get(f"/dags/{ROLLOUT}")["max_active_runs"] == 2, 120, "the changed DAG")
 
-    def approve(self, version: str) -> str:
-        """As the task `release` does; the Airflow run of its rollout."""
-        known = {run["dag_run_id"] for run in self.airflow.runs(ROLLOUT)}
+    def approve(self, version: str) -> None:
+        """As the task `release` does."""
         self.airflow.announce(f"{MODEL}.challenger", {"version": version})
-        return self.story.await_run("rollout", known)
+
+    def waits(self) -> bool:
+        """Whether Airflow keeps an approval back, because a rollout runs."""
+        return bool(self.airflow.get(f"/dags/{ROLLOUT}/assets/queuedEvents")["total_entries"])
+
+    def begun(self, version: str) -> str:
+        """Return once that version is rolled out: its Airflow run."""
+        self.until(lambda: self.state.active and self.state.version == version, 90, f"the rollout of version {version}")
+        return str(self.airflow.runs(ROLLOUT)[0]["dag_run_id"])
 
     def challenge(self, version: str) -> str:
-        """Approve it and return once its rollout has begun: its Airflow run."""
-        began = len(self.rows("rollout", version))
-        run = self.approve(version)
-        self.until(lambda: len(self.rows("rollout", version)) > began, 90, f"the rollout of version {version}")
-        return run
+        self.approve(version)
+        return self.begun(version)
 
     def at_step(self, step: int, requests: int = 1) -> None:
         """Return once the step has seen so many requests, or is over, or the rollout is."""

@@ -133,11 +133,13 @@ def newer(live: Live, _: float) -> Shown:
     with live.load(CALM) as seen:
         first = live.challenge(older)
         live.at_step(1)
-        second = live.approve(younger)
-        waiting = live.airflow.run(ROLLOUT, second)["state"], live.version("challenger"), live.split()
+        live.approve(younger)
+        live.until(live.waits, 60, "an approval that waits")
+        waiting = live.version("challenger"), live.split()
         live.steer(Word.ABORT, "make way")
         ends = [live.ended(older, first)]
-        live.until(lambda: live.state.version == younger and live.state.step == 0, 60, "the rollout that waited")
+        second = live.begun(younger)
+        live.at_step(0)
         live.airflow.mark(ROLLOUT, second, "failed")
         ends.append(live.ended(younger, second))
         marked = live.reason(younger)
@@ -151,7 +153,7 @@ def newer(live: Live, _: float) -> Shown:
         ends.append(live.ended(younger, fourth))
     figures = {"ended": ends, "waiting": str(waiting), "marked": marked, "superseded": superseded, **_told(seen)}
     return figures, {
-        "waited": waiting == ("queued", older, Routes(10)),
+        "waited": waiting == (older, Routes(10)),
         "all rolled back": set(ends) == {Phase.ROLLED_BACK},
         "a run marked as failed sends traffic back": "ended by a person" in marked,
         "superseded": superseded == f"superseded by version {younger}",
