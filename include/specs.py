@@ -15,6 +15,8 @@ SPECS = Path(__file__).parent / "models"
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 #: The sections in which a text like `10m` is a duration.
 TIMED = ("label_delay", "features", "approval", "rollout", "watch", "training")
+#: What Kubernetes reads within them, in its own units: `500m` is half a CPU.
+UNTIMED = ("cpu", "node_selector", "tolerations")
 
 
 def load(path: Path) -> ModelSpec:
@@ -60,7 +62,7 @@ def find(name: str, folder: Path = SPECS) -> ModelSpec:
 def _timed(value: Any) -> Any:
     """`30s`, `10m`, `2h` and `28d` as durations, however deep they stand."""
     if isinstance(value, dict):
-        return {k: _timed(v) for k, v in value.items()}
+        return {k: v if k in UNTIMED else _timed(v) for k, v in value.items()}
     if isinstance(value, list):
         return [_timed(v) for v in value]
     if isinstance(value, str) and re.fullmatch(r"\d+[smhd]", value):

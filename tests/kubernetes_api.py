@@ -55,8 +55,10 @@ class FakeKubernetes:
             raise Refused(404, "NotFound", f"the server could not find the requested resource {parts.path}")
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         plural, name, part = found["plural"], found["name"], found["part"]
-        verb = VERBS[method] if name or method != "GET" else "list"
+        verb = VERBS[method] if name or method != "GET" else "watch" if query.get("watch") else "list"
         self.calls.add((found["group"] or "", f"{plural}/{part}" if part else plural, verb))
+        if verb == "watch":  # what is there, once
+            return {"type": "ADDED", "object": next(self._listed(plural, ""))}
         if verb == "list":
             return {"items": list(self._listed(plural, query.get("labelSelector", "")))}
         if verb == "create":

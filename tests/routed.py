@@ -89,7 +89,9 @@ class InCluster:
 
     def pods(self) -> list[str]:
         slot = self.cluster.get(SERVICE)["spec"]["selector"].get("perennial.dev/slot")
-        ready = {s: self.cluster.get(DEPLOYMENT.format(s))["status"]["readyReplicas"] for s in ("stable", "canary")}
+        ready = {
+            s: self.cluster.get(DEPLOYMENT.format(s))["status"].get("readyReplicas", 0) for s in ("stable", "canary")
+        }
         return [s for s, count in ready.items() for _ in range(count) if slot in (None, s)]
 
     def _get(self, path: str) -> dict[str, Any] | None:

@@ -1,6 +1,8 @@
 """A namespace of its own on a real cluster, with a home volume on one node, in which tests start Perennial's pods."""
 
+import json
 import os
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -10,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes import client, config, utils
+import yaml
+from kubernetes import client, config
 
 from include.adapters import training_pods
 from include.adapters.kubernetes import Cluster
-from include.settings import Settings, from_env
+from include.settings import ROOT, Settings, from_env
 from include.spec import ModelSpec
+from tests.kustomize import KUBECTL, render
 from tests.unit.toy import toy
 
 HOME = Path("/var/lib/perennial")
@@ -34,7 +38,8 @@ class Place:
 
     @property
     def cluster(self) -> Cluster:
-        return Cluster(self.namespace, self.kubeconfig)
+        """With the rights of Airflow's account."""
+        return Cluster(self.namespace, self.settings.kubeconfig)
 
     @property
     def core(self) -> client.CoreV1Api:
@@ -46,7 +51,15 @@ class Place:
         return toy(training={"timeout": "PT20M", "kubernetes": {**small, **kubernetes}})
 
     def create(self, thing: Mapping[str, Any]) -> None:
-        utils.create_from_dict(client.ApiClient(), {**thing}, namespace=self.namespace)
+        """As a person would, with kubectl."""
+        command = [KUBECTL, f"--kubeconfig={self.kubeconfig}", "apply", "--server-side", "--filename=-"]
+        placed = {**thing, "metadata": {**thing["metadata"], "namespace": self.namespace}}
+        subprocess.run(command, input=json.dumps(placed), text=True, check=True, stdout=subprocess.DEVNULL)
+
+    def restrict(self) -> None:
+        """As the manifests' namespace: a pod that Pod Security does not let pass is refused."""
+        (own,) = (thing for thing in render(ROOT / "include/manifests/base") if thing["kind"] == "Namespace")
+        self.core.patch_namespace(self.namespace, {"metadata": {"labels": own["metadata"]["labels"]}})
 
     def pods(self, selector: str) -> list[client.V1Pod]:
         """Oldest first."""
@@ -55,7 +68,8 @@ class Place:
 
     def log(self, pod: str) -> str:
         try:
-            return str(self.core.read_namespaced_pod_log(pod, self.namespace))
+            # As it is: the client would read a line of JSON.
+            return self.core.read_namespaced_pod_log(pod, self.namespace, _preload_content=False).data.decode()  # type: ignore[no-any-return]
         except client.ApiException:  # not started yet
             return ""
 
@@ -95,18 +109,20 @@ def until(holds: Callable[[], object]) -> None:
 
 
 @contextmanager
-def somewhere() -> Iterator[Place]:
+def somewhere(folder: Path) -> Iterator[Place]:
+    """The namespace; under `folder` lies the kubeconfig of Airflow's account there."""
     kubeconfig = os.environ.get("KUBECONFIG", "")
     if not (kubeconfig and os.environ.get("PERENNIAL_TRAINER_IMAGE")):
         pytest.skip("KUBECONFIG names no cluster, or PERENNIAL_TRAINER_IMAGE no image")
     config.load_kube_config(kubeconfig)
     core, name = client.CoreV1Api(), f"perennial-test-{uuid.uuid4().hex[:8]}"
     node = next(n for n in core.list_node().items if not n.spec.unschedulable)
-    settings = replace(from_env(), home=HOME, storage="", namespace=name)
+    settings = replace(from_env(), home=HOME, storage="", namespace=name, kubeconfig=str(folder / "airflow"))
     place = Place(kubeconfig, settings, node.metadata.labels["kubernetes.io/hostname"])
     core.create_namespace({"metadata": {"name": name}})
     try:
         _furnish(place)
+        _write_kubeconfig(place)
         yield place
     finally:
         core.delete_namespace(name)
@@ -114,7 +130,7 @@ def somewhere() -> Iterator[Place]:
 
 
 def _furnish(place: Place) -> None:
-    """A volume on the node, the accounts, and where training pods meet."""
+    """A volume on the node, and of the manifests the accounts, their rights, and where training pods meet."""
     size, classless = {"storage": "1Gi"}, {"storageClassName": "", "accessModes": ["ReadWriteMany"]}
     volume = {
         "hostPath": {"path": f"/tmp/{place.namespace}", "type": "DirectoryOrCreate"},
@@ -122,14 +138,23 @@ def _furnish(place: Place) -> None:
         **classless,
     }
     claim = {"volumeName": place.namespace, "resources": {"requests": size}, **classless}
-    utils.create_from_dict(client.ApiClient(), {
-        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": place.namespace}, "spec": volume})  # fmt: skip
-    service = {"clusterIP": "None", "publishNotReadyAddresses": True, "ports": [{"port": 29500}],
-               "selector": {"app.kubernetes.io/name": "perennial-trainer"}}  # fmt: skip
     for kind, name, spec in (
+        ("PersistentVolume", place.namespace, volume),
         ("PersistentVolumeClaim", training_pods.HOME_CLAIM, claim),
-        ("Service", training_pods.SUBDOMAIN, service),
     ):
         place.create({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, "spec": spec})
-    for account in (training_pods.SERVICE_ACCOUNT, "perennial-server"):
-        place.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account}})
+    for thing in render(ROOT / "include/manifests/base"):
+        if thing["kind"] in ("ServiceAccount", "Role", "RoleBinding", "Service"):
+            for subject in thing.get("subjects", []):
+                subject["namespace"] = place.namespace
+            place.create(thing)
+
+
+def _write_kubeconfig(place: Place) -> None:
+    """What Airflow's pods would have: the token of their account."""
+    asked = client.AuthenticationV1TokenRequest(spec=client.V1TokenRequestSpec(audiences=[]))
+    made = place.core.create_namespaced_service_account_token("perennial-airflow", place.namespace, asked)
+    known = yaml.safe_load(Path(place.kubeconfig).read_text())
+    for user in known["users"]:
+        user["user"] = {"token": made.status.token}
+    Path(place.settings.kubeconfig).write_text(yaml.safe_dump(known))

@@ -5,6 +5,7 @@ PERENNIAL_TRAINER_IMAGE and PERENNIAL_SERVER_IMAGE name the images, PERENNIAL_PU
 
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,16 @@ import pytest
 from kubernetes import client
 
 from include.adapters import training_pods
+from include.adapters.gateway import Gateway
+from include.adapters.kubernetes import Cluster
 from include.adapters.replicas import Replicas
+from include.adapters.traefik import BUCKET_HEADER
+from include.local.k8s_check import look
 from include.ports import Routes
 from include.settings import ROOT
 from tests.cluster.place import HOME, Place, somewhere, until
 from tests.kustomize import render
+from tests.routed import DEPLOYMENT
 
 pytestmark = pytest.mark.cluster
 
@@ -35,19 +41,23 @@ write_job(dataset, home / "runs" / "model")
 for path in (home, *home.rglob("*")):
     path.chmod(0o777)
 """
+#: Who answers, asked by a pod.
 ASK = """
 import collections, json, urllib.request
+rows = json.dumps({{"shop": "a", "part": "b", "price": 1.0, "age": 2.0, "at": "2013-01-22T00:00:00Z"}}).encode()
 def slot():
-    return json.load(urllib.request.urlopen("http://flights/status", timeout=10))["slot"]
-print(json.dumps(collections.Counter(slot() for _ in range(400))))
+    asked = urllib.request.Request("http://{host}/predict", rows, {headers})
+    return json.load(urllib.request.urlopen(asked, timeout=10))["slot"]
+print(json.dumps(collections.Counter(slot() for _ in range({times}))))
 """
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Place]:
-    with somewhere() as place:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with somewhere(tmp_path_factory.mktemp("accounts")) as place:
         files = {"small_dataset.py": (ROOT / "tests" / "small_dataset.py").read_text()}
         place.run("seed", SEED.format(home=HOME, long=LONG), user=0, files=files)
+        place.restrict()
         yield place
 
 
@@ -100,7 +110,6 @@ def servers(place: Place) -> list[dict[str, Any]]:
     things = [t for t in render(ROOT / "include/manifests/overlays/plain") if t["kind"] in ("Deployment", "Service")]
     mine = [t for t in things if t["metadata"]["name"].startswith("flights")]
     for thing in mine:
-        thing["metadata"]["namespace"] = place.namespace
         if thing["kind"] == "Deployment":
             pod = thing["spec"]["template"]["spec"]
             (container,) = pod["containers"]
@@ -114,7 +123,9 @@ def servers(place: Place) -> list[dict[str, Any]]:
     return mine
 
 
-def test_a_rollout_goes_from_a_tenth_to_all_and_back(place: Place) -> None:
+@pytest.fixture(scope="module")
+def served(place: Place) -> Place:
+    """The place with the model trained and its servers begun."""
     if not os.environ.get("PERENNIAL_SERVER_IMAGE"):
         pytest.skip("PERENNIAL_SERVER_IMAGE names no image")
     trained = begin(place, "model", 1)
@@ -122,12 +133,53 @@ def test_a_rollout_goes_from_a_tenth_to_all_and_back(place: Place) -> None:
     assert place.phase(trained) == "Succeeded", place.log(trained)
     for thing in servers(place):
         place.create(thing)
-    router, shares = Replicas(place.cluster, patience=600), {}
+    return place
+
+
+def gateway_of(place: Place) -> str:
+    """The address of the manifests' Gateway and its route, of a class that a controller took."""
+    taken = next(part for part in look(Cluster("", place.kubeconfig)) if part.name == "Gateway class")
+    if not taken.there:
+        pytest.skip(f"no Gateway class: {taken.without}")
+    for thing in render(ROOT / "include/manifests/overlays/cpu"):
+        if thing["kind"] in ("Gateway", "HTTPRoute"):
+            if thing["kind"] == "Gateway":
+                thing["spec"]["gatewayClassName"] = taken.said.split(", ")[0]
+            place.create(thing)
+    path = "apis/gateway.networking.k8s.io/v1/namespaced/gateways/perennial"
+    mine = Cluster(place.namespace, place.kubeconfig)
+    until(lambda: mine.get(path).get("status", {}).get("addresses"))
+    return str(mine.get(path)["status"]["addresses"][0]["value"])
+
+
+def ask(place: Place, host: str, times: int, **headers: str) -> dict[str, float]:
+    """Percent of the requests that each slot answered."""
+    name = f"ask-{uuid.uuid4().hex[:8]}"
+    said = place.run(name, ASK.format(host=host, times=times, headers=headers), user=training_pods.USER)
+    return {slot: 100 * count / times for slot, count in json.loads(said).items()}
+
+
+def test_a_rollout_goes_from_a_tenth_to_all_and_back_by_numbers_of_pods(served: Place) -> None:
+    router, shares = Replicas(served.cluster, patience=600), {}
     for weight in (10, 50, 100, 0):
         router.apply("flights", Routes(weight))
         assert router.current("flights") == Routes(weight)
-        answered = json.loads(place.run(f"ask-{weight}", ASK, user=training_pods.USER))
-        shares[weight] = 100 * answered.get("canary", 0) / 400
+        shares[weight] = ask(served, "flights", 400).get("canary", 0)
     assert 3 <= shares[10] <= 20, shares
     assert 38 <= shares[50] <= 62, shares
     assert (shares[100], shares[0]) == (100, 0)
+
+
+def test_a_rollout_goes_from_a_tenth_to_all_and_back_by_the_gateway(served: Place) -> None:
+    host, router, shares = gateway_of(served), Gateway(served.cluster, patience=60), {}
+    for slot in ("stable", "canary"):
+        until(lambda: served.cluster.get(f"{DEPLOYMENT.format(slot)}")["status"].get("readyReplicas"))  # noqa: B023
+    for weight in (10, 100, 0):
+        router.apply("flights", Routes(weight))
+        assert router.current("flights") == Routes(weight)
+        shares[weight] = ask(served, host, 400).get("canary", 0)
+    assert 3 <= shares[10] <= 20, shares
+    assert (shares[100], shares[0]) == (100, 0)
+    router.apply("flights", Routes(10))
+    assert ask(served, host, 50, **{BUCKET_HEADER: "09"}) == {"canary": 100}
+    assert ask(served, host, 50, **{BUCKET_HEADER: "10"}) == {"stable": 100}

@@ -1,5 +1,6 @@
 """The operators that train on a cluster, against a fake of its API: what they ask for, and what each end becomes."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DAG
+from airflow.sdk.exceptions import TaskDeferred
 from kubernetes import client as kube
 
 from include.adapters import training_pods
@@ -196,13 +198,16 @@ def test_the_roles_allow_what_is_called_and_no_more(fake: FakeKubernetes) -> Non
 
 
 def _train_in_a_pod(fake: FakeKubernetes) -> None:
-    """The provider's calls in the order of a pod's life; the trigger asks with the same verbs."""
+    """The provider's calls in the order of a pod's life; the trigger watches the pod's events besides."""
     operator = one_pod()
     operator.training = "mine"
     operator.pod_template_dict = training_pods.pod(toy(), [Path("job.json")], Settings(), "mine")
     request = operator.build_pod_request_obj()
     operator.get_or_create_pod(request, {})
     name = request.metadata.name
+    fake.put("events", {"metadata": {"name": "scheduled", "resourceVersion": "1"}, "involvedObject": {"name": name}})
+    operator.pod = request
+    asyncio.run(_watch_until_it_ends(fake, operator))
     fake.objects["pods", name]["status"] = json.loads((STATUSES / "failed.json").read_text())["status"]
     pod = operator.hook.get_pod(name, "perennial")
     operator._read_pod_events(pod, reraise=False)
@@ -211,6 +216,14 @@ def _train_in_a_pod(fake: FakeKubernetes) -> None:
     with pytest.raises(Unavailable):
         operator.cleanup(pod, pod)
     assert not operator.left()
+
+
+async def _watch_until_it_ends(fake: FakeKubernetes, operator: pods.TrainInPod) -> None:
+    name = operator.pod.metadata.name
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.invoke_defer_method()
+    async for _ in deferred.value.trigger.hook.watch_pod_events(name, "perennial"):
+        fake.objects["pods", name]["status"] = {"phase": "Failed"}
 
 
 def _split_traffic(fake: FakeKubernetes) -> None:

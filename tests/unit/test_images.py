@@ -47,6 +47,12 @@ def test_a_program_imports_nothing_that_its_image_lacks(name: str, module: str) 
         assert package not in done.stdout.split() or line in asked, f"{module} imports {package}"
 
 
+@pytest.mark.parametrize("name", ["trainer", "server"])
+def test_an_image_brings_the_time_zones_that_a_spec_may_name(name: str) -> None:
+    """Python reads them from a package where the base has no files of them, as a slim one may."""
+    assert "tzdata" in (ROOT / "docker" / f"{name}.requirements.txt").read_text().split()
+
+
 @pytest.mark.parametrize("name", IMAGES)
 def test_hadolint_has_nothing_to_say(name: str) -> None:
     hadolint = Path(sys.executable).parent / "hadolint"

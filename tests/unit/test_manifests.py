@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -33,7 +34,8 @@ def of(things: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
 
 
 def pods(things: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    yield from (thing["spec"]["template"] for thing in of(things, "Deployment").values())
+    workloads = [*of(things, "Deployment").values(), *of(things, "StatefulSet").values()]
+    yield from (thing["spec"]["template"] for thing in workloads)
     yield training_pods.pod(toy(), [Path("/job.json")], Settings(), "a")
     yield training_pods.job(toy(training={"kubernetes": {"nodes": 2}}), [Path("/job.json")], Settings(), "a")["spec"][
         "template"
@@ -57,7 +59,7 @@ def test_every_pod_is_restricted(installed) -> None:
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert spec["automountServiceAccountToken"] is False
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
-        for volume in spec["volumes"]:
+        for volume in spec.get("volumes", []):
             assert set(volume) <= VOLUMES
         for container in spec["containers"]:
             own = container["securityContext"]
@@ -106,6 +108,12 @@ def test_applying_the_manifests_again_does_not_reset_the_split() -> None:
     assert set(of(render(OVERLAYS / "cpu"), "HTTPRoute")["flights"]["spec"]) == {"parentRefs"}
 
 
+def test_applying_the_manifests_again_does_not_undo_the_autoscaler() -> None:
+    things = render(OVERLAYS / "cpu")
+    for scaler in of(things, "HorizontalPodAutoscaler").values():
+        assert "replicas" not in of(things, "Deployment")[scaler["spec"]["scaleTargetRef"]["name"]]["spec"]
+
+
 def test_the_settings_are_settings(installed) -> None:
     given = of(installed, "ConfigMap")["perennial"]["data"]
     assert set(given) <= {f"PERENNIAL_{field.name.upper()}" for field in fields(Settings)}
@@ -115,6 +123,16 @@ def test_the_settings_are_settings(installed) -> None:
         "volumeMounts"][0]["mountPath"]  # fmt: skip
     name = settings.slot_url("stable").format(model="flights").removeprefix("http://").removesuffix(":8080")
     assert name in of(installed, "Service")
+
+
+def test_the_servers_look_up_the_past_in_the_store_that_airflow_writes(installed) -> None:
+    named = of(installed, "ConfigMap")["perennial"]["data"]["PERENNIAL_ONLINE"]
+    store = urlsplit(named)
+    assert store.port in {port["port"] for port in of(installed, "Service")[str(store.hostname)]["spec"]["ports"]}
+    for deployment in of(installed, "Deployment").values():
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        assert arguments(container["command"][3:] + container["args"]).store == "$(PERENNIAL_ONLINE)"
+        assert container["envFrom"] == [{"configMapRef": {"name": "perennial"}}]
 
 
 def test_the_server_understands_its_arguments(installed) -> None:

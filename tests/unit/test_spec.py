@@ -35,6 +35,12 @@ def test_a_time_a_label_a_key_and_a_feature_are_enough(tmp_path: Path) -> None:
     assert spec.approval.mode == "person"
 
 
+def test_what_kubernetes_reads_keeps_its_own_units(tmp_path: Path) -> None:
+    asked = {"cpu": "500m", "node_selector": {"pool": "2h"}, "grace": "90s"}
+    pods = load(write(tmp_path, "churn", training={"kubernetes": asked})).training.kubernetes
+    assert (pods.cpu, pods.node_selector, pods.grace) == ("500m", {"pool": "2h"}, timedelta(seconds=90))
+
+
 def test_the_shipped_specs_are_valid() -> None:
     specs, faults = load_all()
     assert not faults
