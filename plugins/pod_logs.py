@@ -24,12 +24,13 @@ class PodLogs:
 
     def _lines(self, name: str) -> Iterator[tuple[str, str]]:
         try:
-            text = self._client.read_namespaced_pod_log(
-                name, self._namespace, container=CONTAINER, timestamps=True, since_seconds=self._since(name)
-            )
+            answer = self._client.read_namespaced_pod_log(
+                name, self._namespace, container=CONTAINER, timestamps=True, since_seconds=self._since(name),
+                _preload_content=False,  # the client would hand over the bytes as Python writes them: b'…'
+            )  # fmt: skip
         except kube.ApiException:
             return
-        for line in text.splitlines():
+        for line in answer.data.decode(errors="replace").splitlines():
             stamp, _, said = line.partition(" ")
             yield stamp, said
 

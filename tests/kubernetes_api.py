@@ -38,6 +38,7 @@ class FakeKubernetes:
     objects: dict[tuple[str, str], Object] = field(default_factory=dict)
     calls: set[tuple[str, str, str]] = field(default_factory=set)  #: API group, resource, verb
     owners: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)  #: who set a field last
+    logs: dict[str, str] = field(default_factory=dict)  #: what a pod said, by its name
     pages: Mapping[str, Object] = field(default_factory=dict)  #: answers at paths outside the namespaces
     finalizers: set[str] = field(default_factory=set)  #: names of objects that a delete leaves there
     changed: Callable[[str, Object], None] = lambda plural, thing: None  #: a controller, called after each change
@@ -46,7 +47,7 @@ class FakeKubernetes:
         """As `kubectl apply` of somebody else would."""
         self._store(plural, thing["metadata"]["name"], thing, owner="somebody else")
 
-    def answer(self, method: str, url: str, kind: str, body: Any) -> Object:
+    def answer(self, method: str, url: str, kind: str, body: Any) -> Object | str:
         parts = urlsplit(url)
         if parts.path in self.pages:
             return self.pages[parts.path]
@@ -70,6 +71,11 @@ class FakeKubernetes:
             return self.objects[key] if name in self.finalizers else self.objects.pop(key)
         if verb == "patch":
             self._patched(key, kind, body, query)
+        return self._shown(key, part)
+
+    def _shown(self, key: tuple[str, str], part: str | None) -> Object | str:
+        if part == "log":
+            return self.logs.get(key[1], "")
         return self._scale(key) if part == "scale" else self.objects[key]
 
     def _listed(self, plural: str, selector: str) -> Iterator[Object]:
@@ -138,9 +144,9 @@ def serving(fake: FakeKubernetes, kubeconfig: Path) -> Iterator[None]:
             except Refused as refused:
                 status = refused.status
                 answer = {"kind": "Status", "code": status, "reason": refused.reason, "message": str(refused)}
-            data = json.dumps(answer).encode()
+            data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", "text/plain" if isinstance(answer, str) else "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)

@@ -21,6 +21,7 @@ from include.domain.pods import NotStarted, OutOfMemory, PodLost, TookTooLong
 from include.ports import Routes
 from include.settings import ROOT, Settings, from_env
 from plugins import pods
+from plugins.pod_logs import PodLogs
 from plugins.tasks import train as tasks
 from tests.kubernetes_api import FakeKubernetes, serving
 from tests.kustomize import render
@@ -138,6 +139,19 @@ def a_job(fake: FakeKubernetes) -> pods.TrainInJob:
     operator.job = operator.build_job_request_obj()
     operator.hook.create_job(operator.job)
     return operator
+
+
+def test_each_line_of_every_nodes_log_is_told_once(fake: FakeKubernetes) -> None:
+    operator = a_job(fake)
+    for name in ("train-0", "train-1"):
+        fake.put("pods", {"metadata": {"name": name, "labels": {TRAINING: "mine"}}})
+    logs = PodLogs(operator.client, "perennial")
+    assert not list(logs.new(operator.left()))
+    fake.logs["train-0"] = "2026-11-24T11:55:46.953062242Z epoch 1/2 für alle\n"
+    assert list(logs.new(operator.left())) == ["[train-0] epoch 1/2 für alle"]
+    fake.logs["train-0"] += "2026-11-24T11:55:47.953062242Z epoch 2/2\n"
+    fake.logs["train-1"] = "2026-11-24T11:55:46.000000001Z joined\n"
+    assert list(logs.new(operator.left())) == ["[train-0] epoch 2/2", "[train-1] joined"]
 
 
 def end(fake: FakeKubernetes, *statuses: str, condition: str, reason: str = "") -> None:
