@@ -3,169 +3,37 @@
 `make bench-serve`: through the gateway, direct, and beside other model servers with the same ONNX model. The model is the
 flights spec's DCN with its first, random weights: serving costs the same as trained, and its scores can be compared with
 torch's. `python -m benchmarks.serve soak` lets it run for an hour. The last line is one JSON object with the figures, the
-bounds and `holds`. A closed loop is driven by wrk where it is installed (on Debian: apt-get install wrk), else by load.py.
+bounds and `holds`. `ceiling` is what the same gateway and callers reach, in the same run, before servers that do nothing;
+`cpu_us` is each process's CPU time for a request. Peers are given encoded tensors, and what they are compared with is the
+server's answer to the very tensors (`tensors`), each row logged; `raw_times` compares with raw rows, which only this server
+reads, checks, encodes and looks the past up for. A closed loop is driven by wrk where it is installed (on Debian: apt-get install wrk), else by load.py.
 """
 
 import argparse
-import hashlib
 import json
-import os
+import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-import polars as pl
 import psutil
-import torch
 
 from benchmarks import peers
 from benchmarks.peers.scoring import Session
-from include import spec, specs
-from include.adapters.delta import DeltaTables
-from include.adapters.duckdb import DuckDB
-from include.adapters.traefik import for_settings, lay_out
-from include.domain.encoding import Encoding, fit
-from include.domain.windows import Window, label, parse
-from include.local import flights
-from include.online.store import open_store
-from include.ports import Routes
+from benchmarks.serve_data import Prepared, prepare
+from benchmarks.serve_stack import SETTINGS, hollow, server, stack
 from include.settings import ROOT, Settings
-from include.stages import aggregation
-from include.trainer.artifact import signature
-from include.trainer.export import Probability, graph
-from include.trainer.job import Model
-from include.trainer.model import Net, Table, build, width
 
-SETTINGS = Settings(gateway_port=19088, gateway_admin_port=19089, stable_port=19001, canary_port=19002)
 BOUNDS = {"rps": 10_000, "p99_ms": 50.0, "errors": 0, "score_difference": 1e-5, "rss_mb": 200.0}
-ROWS = 5000
 CONNECTIONS = 64
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Rows as callers send them, encoded, and scored by torch."""
-
-    rows: list[dict[str, Any]]
-    ids: np.ndarray
-    numbers: np.ndarray
-    scores: np.ndarray
-
-
-def prepare(home: Path) -> Prepared:
-    """The artifact, the online store and the callers' bodies under `home`, and what they should be answered."""
-    found = specs.find("flights")
-    columns, aggregates = found.columns, found.features.aggregates.features
-    past, asked = _with_aggregates(found, home)
-    rows = asked.drop(aggregates).with_columns(pl.col(columns.time).dt.to_string("iso:strict")).to_dicts()
-    encoding = fit(
-        past.to_dict(as_series=False), time=columns.time, zone=columns.zone, time_parts=found.features.time_parts,
-        categorical=columns.categorical, numeric=columns.numeric, min_frequency=found.features.min_frequency,
-        looked_up=aggregates,
-    )  # fmt: skip
-    torch.manual_seed(found.training.seed)
-    shape = {k: v for k, v in found.model.model_dump().items() if k in Model.__dataclass_fields__}
-    table = Table(encoding.sizes, 0.05 * torch.randn(sum(encoding.sizes), width("dcn", Model(**shape))))
-    tower = build("dcn", Model(**shape), encoding, encoding.encode(past.to_dict(as_series=False))[1])
-    model = Probability(Net(table, tower)).eval()
-    ids, numbers = encoding.encode(asked.to_dict(as_series=False))
-    with torch.no_grad():
-        scores = model(torch.from_numpy(ids), torch.from_numpy(numbers)).numpy()
-    _write_artifact(home / "artifact", encoding, graph(model.model, encoding), rows[:64], found)
-    (home / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    return Prepared(rows, ids, numbers, scores)
-
-
-def _with_aggregates(found: spec.ModelSpec, home: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The flights of the winter, and those that callers ask about; what was known of them lies in the online store."""
-    rows = flights.recorded(flights.data_folder()).filter(
-        pl.col("departure") < pl.datetime(2013, 4, 10, time_zone="UTC")
-    )
-    windows = list(Window(parse("2013-01-01"), parse("2013-04-10")).split(found.window))
-    tables, days = DeltaTables(home / "tables"), rows["departure"].dt.date().cast(pl.String)
-    content = {w: rows.filter(days == label(w.start)).to_arrow(compat_level=pl.CompatLevel.oldest()) for w in windows}
-    tables.replace("landed", content, "bench")
-    aggregation.land_sums(found, windows, tables, DuckDB(), "bench")
-    version = tables.version(aggregation.SUMS) or 0
-    open_store(str(home / "online"), found.name).land(aggregation.landed(found, windows[80:], tables, version), "")
-    known = aggregation.history(found, tables, windows[0], windows[-1])
-    whole = aggregation.with_aggregates(found, rows.drop(flights.OUTCOMES), known)
-    asked = pl.col("departure") >= pl.datetime(2013, 4, 1, time_zone="UTC")
-    return whole.filter(~asked), whole.filter(asked).head(ROWS)
-
-
-def _write_artifact(folder: Path, encoding: Encoding, onnx: bytes, examples: list[Any], found: spec.ModelSpec) -> None:
-    folder.mkdir()
-    files = {
-        "model.onnx": onnx,
-        "encoding.json": json.dumps(encoding.to_dict()).encode(),
-        "examples.json": json.dumps(examples).encode(),
-    }
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    manifest = {
-        "format": 1, "model": "flights", "family": "dcn", "run": "bench",
-        "files": {n: {"bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for n, d in files.items()},
-        "signature": signature(len(encoding.categorical), len(encoding.numeric)),
-        "columns": {**found.columns.model_dump(mode="json"),
-                    "aggregates": found.features.model_dump(mode="json")["aggregates"]},
-    }  # fmt: skip
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
-@contextmanager
-def program(*command: str, **environment: str) -> Iterator[psutil.Process]:
-    process = psutil.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
-
-
-@contextmanager
-def stack(settings: Settings) -> Iterator[dict[str, psutil.Process]]:
-    """Both slots ready and the gateway splitting 90/10."""
-    with ExitStack() as running:
-        started = {}
-        for slot in ("stable", "canary"):
-            started[slot] = running.enter_context(program(
-                sys.executable, "-m", "include.server", "--slot", slot, "--model", "flights",
-                "--artifact", str(settings.home / "artifact" / "manifest.json"), "--drain", "0",
-                "--store", str(settings.home / "online"),
-                "--port", settings.slot_url(slot).rsplit(":", 1)[1], "--log", str(settings.predictions),
-            ))  # fmt: skip
-            _await(f"{settings.slot_url(slot)}/v2/health/ready")
-        static = lay_out(settings)
-        traefik = str(Path(sys.executable).parent / "traefik")
-        started["gateway"] = running.enter_context(program(traefik, f"--configFile={static}", GOGC="400"))
-        for_settings(settings).apply("flights", Routes(canary=10))
-        _await(f"{settings.gateway_url}/v2/health/ready")
-        yield started
-
-
-def _await(url: str) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            if httpx.get(url, trust_env=False).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        if time.monotonic() > deadline:
-            raise SystemExit(f"{url} does not become ready")
-        time.sleep(0.1)
 
 
 def closed(bodies: Path, port: int, seconds: float, path: str = "/predict") -> dict[str, Any]:
@@ -185,6 +53,23 @@ def load(bodies: Path, port: int, seconds: float, rate: float = 0, path: str = "
     return dict(json.loads(done.stdout))
 
 
+def measured(processes: Mapping[str, psutil.Process], run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The run's figures, and the CPU time, in microseconds a request, of each process and of the callers."""
+
+    def spent() -> dict[str, float]:
+        times = {name: process.cpu_times() for name, process in processes.items()}
+        callers = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return {
+            **{name: t.user + t.system for name, t in times.items()},
+            "callers": callers.ru_utime + callers.ru_stime,
+        }
+
+    before = spent()
+    figures = run()
+    used = {name: round((after - before[name]) / figures["requests"] * 1e6, 1) for name, after in spent().items()}
+    return {**figures, "cpu_us": used}
+
+
 def difference(url: str, prepared: Prepared) -> float:
     """The greatest difference between a served score and torch's: every row single and in batches, eight callers at once."""
     rows, scores = prepared.rows, prepared.scores
@@ -198,7 +83,7 @@ def difference(url: str, prepared: Prepared) -> float:
         return max(callers.map(lambda each: worst(http, *each), asked))
 
 
-def beside(home: Path, prepared: Prepared, ours: float, seconds: float) -> dict[str, Any]:
+def beside(home: Path, prepared: Prepared, ours: Mapping[str, float], seconds: float) -> dict[str, Any]:
     """What each peer does alone, how many times that is ours, and by how much its first score is off; or why it is missing."""
     found: dict[str, Any] = {}
     numbers = np.nan_to_num(prepared.numbers[:1000])
@@ -219,7 +104,7 @@ def beside(home: Path, prepared: Prepared, ours: float, seconds: float) -> dict[
         found[peer.name] = {
             **figures,
             "difference": off,
-            "times": round(ours / figures["rps"], 2),
+            **{name: round(rps / figures["rps"], 2) for name, rps in ours.items()},
             "at_least": peer.at_least,
         }
     return found
@@ -236,17 +121,24 @@ def canary_share(settings: Settings) -> float:
 
 
 def bench(home: Path, seconds: float) -> dict[str, Any]:
-    settings = Settings(**{**SETTINGS.__dict__, "home": home})
-    prepared = prepare(home)
-    bodies = home / "rows.jsonl"
-    with stack(settings) as processes:
-        figures: dict[str, Any] = {"closed": closed(bodies, settings.gateway_port, seconds)}
+    settings, prepared, bodies = replace(SETTINGS, home=home), prepare(home), home / "rows.jsonl"
+    gateway, direct, short = settings.gateway_port, settings.stable_port, min(seconds, 15)
+    tensors = home / "tensors.jsonl"
+    tensors.write_bytes(
+        b"\n".join(peers.bodies(peers.PEERS[0], prepared.ids[:1000], np.nan_to_num(prepared.numbers[:1000])))
+    )
+    with stack(settings, hollow) as processes:
+        figures = {"ceiling": measured(processes, lambda: closed(bodies, gateway, short))}
+    with stack(settings, server) as processes:
+        figures["closed"] = measured(processes, lambda: closed(bodies, gateway, seconds))
         figures["split"] = round(canary_share(settings), 4)
-        figures["open"] = load(bodies, settings.gateway_port, seconds, BOUNDS["rps"])
-        figures["direct"] = closed(bodies, settings.stable_port, min(seconds, 15))
+        figures["open"] = measured(processes, lambda: load(bodies, gateway, seconds, BOUNDS["rps"]))
+        figures["direct"] = measured(processes, lambda: closed(bodies, direct, short))
+        figures["tensors"] = measured(processes, lambda: closed(tensors, direct, short, peers.V2))
         figures["score_difference"] = difference(settings.slot_url("stable"), prepared)
         figures["rss_mb"] = {n: round(p.memory_info().rss / 2**20) for n, p in processes.items()}
-    figures["peers"] = beside(home, prepared, figures["direct"]["rps"], min(seconds, 10))
+    ours = {"times": figures["tensors"]["rps"], "raw_times": figures["direct"]["rps"]}
+    figures["peers"] = beside(home, prepared, ours, min(seconds, 10))
     return figures
 
 
@@ -254,7 +146,7 @@ def holds(figures: dict[str, Any]) -> dict[str, bool]:
     return {
         "rps": figures["closed"]["rps"] >= BOUNDS["rps"],
         "p99_ms": max(figures[k]["p99_ms"] for k in ("closed", "open")) < BOUNDS["p99_ms"],
-        "errors": all(figures[k]["errors"] == BOUNDS["errors"] for k in ("closed", "open", "direct")),
+        "errors": all(figures[k]["errors"] == BOUNDS["errors"] for k in ("closed", "open", "direct", "tensors")),
         "score_difference": figures["score_difference"] <= BOUNDS["score_difference"],
         "rss_mb": max(figures["rss_mb"][slot] for slot in ("stable", "canary")) < BOUNDS["rss_mb"],
         **{name: peer.get("times", 0) >= peer.get("at_least", 1) for name, peer in figures["peers"].items()},
@@ -274,7 +166,7 @@ def main() -> int:
         else:
             figures, bounds = bench(Path(folder), options.seconds or 60), BOUNDS
             held = holds(figures)
-    for name in ("closed", "open", "direct", *figures.get("peers", {})):
+    for name in ("ceiling", "closed", "open", "direct", "tensors", *figures.get("peers", {})):
         if found := figures.get(name, figures.get("peers", {}).get(name)):
             print(f"{name:>10}: {found}", file=sys.stderr)
     print(json.dumps({"figures": figures, "bounds": bounds, "holds": held}))

@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 
-from benchmarks.serve import ROOT, SETTINGS, _await, prepare, program
+from benchmarks.serve_data import prepare
+from benchmarks.serve_stack import ROOT, SETTINGS, program, ready
 from tests.serving import Registry
 
 RATE, SWAPS = 2000, 20
@@ -33,7 +34,7 @@ def run(home: Path, seconds: float) -> tuple[dict[str, Any], dict[str, Any], dic
         sys.executable, "-m", "include.server", "--slot", "stable", "--model", "flights", "--registry", registry.url,
         "--port", url.rsplit(":", 1)[1], "--log", str(home / "log"), "--drain", "0", "--store", str(home / "online"),
     ) as server:  # fmt: skip
-        _await(f"{url}/v2/health/ready")
+        ready(f"{url}/v2/health/ready")
         caller = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.load", "--port", url.rsplit(":", 1)[1], "--bodies", home / "rows.jsonl",
              "--seconds", str(seconds), "--rate", str(RATE)],

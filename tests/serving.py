@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -161,14 +161,14 @@ class Registry:
 
 
 class Server:
-    """`python -m include.server` on a free port; stderr goes to `<folder>/server.err`."""
+    """`python -m include.server` on a free port, started by the command `under`; stderr goes to `<folder>/server.err`."""
 
-    def __init__(self, folder: Path, *flags: str, wait: bool = True) -> None:
+    def __init__(self, folder: Path, *flags: str, wait: bool = True, under: Sequence[str] = ()) -> None:
         self.log = folder / "log"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._errors = (folder / "server.err").open("ab")
-        command = [sys.executable, "-m", "include.server", "--model", "flights", "--port", str(self.port),
+        command = [*under, sys.executable, "-m", "include.server", "--model", "flights", "--port", str(self.port),
                    "--log", str(self.log), "--drain", "0.3", *flags]  # fmt: skip
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=self._errors, stderr=self._errors, env={**os.environ, "PYTHONPATH": str(ROOT)}

@@ -23,8 +23,8 @@ HOUR_BITS = 24
 #: Stands between the entities of a packed text; no text of a source holds it.
 UNIT = "\x1f"
 NAN = math.nan
-#: Before any hour that is asked for.
-NEVER = -(1 << 62)
+#: Hours whose answers an entity keeps: callers ask again and again about the events of some days.
+KEPT = 64
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -49,7 +49,7 @@ class Sums:
 class Series:
     """One entity's hours, ascending, with running totals; grows as outcomes become known."""
 
-    __slots__ = ("_answer", "_asked", "_counts", "_group", "_hours", "_lasts", "_newest", "_sums")
+    __slots__ = ("_answers", "_counts", "_group", "_hours", "_lasts", "_newest", "_sums")
 
     def __init__(
         self, group: Group, hours: list[int], newest: list[int], counts: list[list[float]],
@@ -57,14 +57,16 @@ class Series:
     ) -> None:  # fmt: skip
         self._group, self._hours, self._newest = group, hours, newest
         self._counts, self._sums, self._lasts = counts, sums, lasts
-        self._asked = NEVER
-        self._answer: tuple[float, ...] = ()
+        self._answers: dict[int, tuple[float, ...]] = {}
 
     def as_of(self, before: int) -> tuple[float, ...]:
         """The group's features in their order, from the hours before that one; NaN where nothing was known."""
-        if before != self._asked:
-            self._asked, self._answer = before, tuple(self._features(before))
-        return self._answer
+        answer = self._answers.get(before)
+        if answer is None:
+            if len(self._answers) >= KEPT:
+                self._answers.clear()
+            answer = self._answers[before] = tuple(self._features(before))
+        return answer
 
     def add(self, hour: int, known: int, values: Sequence[float | None]) -> None:
         """One more outcome, `values` in the order of `group.outcomes`, known in second `known` of that hour."""
@@ -82,8 +84,7 @@ class Series:
             if known > self._newest[i] or (known == self._newest[i] and not new <= last):
                 self._lasts[k][i] = last if known == self._newest[i] and value is None else new
         self._newest[i] = max(self._newest[i], known)
-        if hour < self._asked:
-            self._asked = NEVER
+        self._answers.clear()
 
     def _features(self, before: int) -> list[float]:
         hours, group = self._hours, self._group

@@ -66,6 +66,34 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 async def serve(options: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT; then drain, and write what is logged."""
+    service = _service(options)
+    app = App(service, Feedback(options.log / options.model / "feedback"))
+    server = Server(
+        app, options.host, options.port, interface=Interfaces.RSGI, http=HTTPModes.http1, websockets=False,
+        backlog=1024, backpressure=CONNECTIONS, log_enabled=False,
+        http1_settings=HTTP1Settings(header_read_timeout=10_000),
+    )  # fmt: skip
+    rpc = await _rpc(service, options)
+    stopped = asyncio.create_task(_told_to_stop())
+    watching, reading = asyncio.create_task(service.slot.watch()), asyncio.create_task(app.give_up_slow_bodies())
+    serving = asyncio.create_task(server.serve())
+    done, _ = await asyncio.wait((watching, serving, stopped), return_when=asyncio.FIRST_COMPLETED)
+    service.slot.draining = True
+    watching.cancel()
+    if stopped in done:
+        await asyncio.sleep(options.drain)
+        server.stop()  # type: ignore[no-untyped-call]
+        await serving
+    if rpc is not None:
+        await rpc.stop(options.body_seconds)
+    reading.cancel()
+    await asyncio.to_thread(service.log.close)
+    for task in done:
+        task.result()
+
+
+def _service(options: argparse.Namespace) -> Service:
+    """The slot, its log and its bounds, put together."""
     metrics = Metrics(options.slot, options.model)
     folder = options.log / options.model / options.slot
     limits = Limits(options.max_rows, options.threads, options.lenient)
@@ -75,36 +103,14 @@ async def serve(options: argparse.Namespace) -> None:
     slot = Slot(options.slot, options.model, _source(options), limits=limits, queue=queue, cached=options.cache,
                 metrics=metrics, memory=folder / "serving.json",
                 open_store=options.store and partial(open_store, options.store, options.model))  # fmt: skip
-    log = PredictionLog(folder, options.slot, metrics)
-    service = Service(slot, log, metrics, bounds)
-    app = App(service, Feedback(options.log / options.model / "feedback"))
-    server = Server(
-        app, options.host, options.port, interface=Interfaces.RSGI, http=HTTPModes.http1, websockets=False,
-        backlog=1024, backpressure=CONNECTIONS, log_enabled=False,
-        http1_settings=HTTP1Settings(header_read_timeout=10_000),
-    )  # fmt: skip
-    rpc = await _rpc(service, options)
+    return Service(slot, PredictionLog(folder, options.slot, metrics), metrics, bounds)
+
+
+async def _told_to_stop() -> None:
     stopped = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stopped.set)
-    watching = asyncio.create_task(slot.watch())
-    reading = asyncio.create_task(app.give_up_slow_bodies())
-    serving = asyncio.create_task(server.serve())
-    done, _ = await asyncio.wait(
-        (watching, serving, asyncio.create_task(stopped.wait())), return_when=asyncio.FIRST_COMPLETED
-    )
-    slot.draining = True
-    watching.cancel()
-    if stopped.is_set():
-        await asyncio.sleep(options.drain)
-        server.stop()  # type: ignore[no-untyped-call]
-        await serving
-    if rpc is not None:
-        await rpc.stop(options.body_seconds)
-    reading.cancel()
-    await asyncio.to_thread(log.close)
-    for task in done:
-        task.result()
+    await stopped.wait()
 
 
 async def _rpc(service: Service, options: argparse.Namespace) -> Any:

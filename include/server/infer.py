@@ -37,10 +37,10 @@ def read(model: Model, request: Infer, blobs: Mapping[str, bytes], max_rows: int
         raise Refused(400, f"numbers: {len(numbers)} rows where ids has {len(ids)}", "numbers")
     if len(ids) > max_rows:
         raise Refused(413, f"ids: {len(ids)} rows, at most {max_rows} go into one request", "ids")
-    bad = (ids < 0) | (ids >= np.array(model.encoding.sizes, dtype=np.int64))
+    bad = (ids < 0) | (ids >= model.sizes)
     if bad.any():
         row, column = (int(i) for i in np.argwhere(bad)[0])
-        field, size = model.encoding.categorical[column], model.encoding.sizes[column]
+        field, size = model.encoding.categorical[column], model.sizes[column]
         raise Refused(400, f"ids: row {row}, {field}: {ids[row, column]} is not below {size}", "ids")
     clean = np.where(np.isfinite(numbers), numbers, np.nan)
     return list(zip(ids.tolist(), clean.tolist(), strict=True))

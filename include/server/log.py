@@ -1,7 +1,7 @@
 """The prediction log: one line a row, written by a thread of its own so that no request waits for a disk."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,6 @@ EVERY = 0.25
 MAX_WAITING = 100_000
 #: Rows turned into text, or counted, at once; short, because the interpreter serves no request meanwhile.
 CHUNK, COUNTED = 64, 512
-
-
-_json = msgspec.json.Encoder().encode
 
 
 class Line(msgspec.Struct, gc=False):
@@ -80,18 +77,26 @@ class PredictionLog:
 
     def _write(self) -> None:
         entries, self._waiting = self._waiting, []
-        encoder = msgspec.json.Encoder()
-        for chunk in _chunks(entries, CHUNK):
-            try:
-                self._segments.append(encoder.encode_lines([self._line(entry) for entry in chunk]))
-                self._metrics.logged.add(("written",), len(chunk))
-            except OSError:
-                self._metrics.logged.add(("lost",), len(chunk))
+        written = self._append(entries)
+        self._metrics.logged.add(("written",), written)
+        if written < len(entries):
+            self._metrics.logged.add(("lost",), len(entries) - written)
         for model, same in groupby(entries, lambda entry: entry.model):
             for chunk in _chunks(list(same), COUNTED):
                 self._values.count(model, [entry.encoded for entry in chunk])
                 for entry in chunk:
                     self._metrics.scores.observe(entry.score, (model.version,))
+
+    def _append(self, entries: list[Entry]) -> int:
+        """How many were written: all, or those before the disk took no more. It is tried again with the next entries."""
+        written, encoder = 0, msgspec.json.Encoder()
+        for chunk in _chunks(entries, CHUNK):
+            try:
+                self._segments.append(encoder.encode_lines([self._line(entry) for entry in chunk]))
+            except OSError:
+                break
+            written += len(chunk)
+        return written
 
     def _line(self, entry: Entry) -> Line:
         model, row = entry.model, entry.row
@@ -99,18 +104,9 @@ class PredictionLog:
             key, when, row = None, None, infer.features(model, entry.encoded)
         else:
             key, when = model.rows.key(row), model.rows.time(row)
-            row = _with_aggregates(model, entry.encoded[1], row)
+            row = model.rows.logged(row, entry.encoded[1])
         return Line(entry.id, entry.at, model.version, self._slot, key, when, row, entry.score, entry.ms)
 
 
 def _chunks(entries: list[Entry], size: int) -> Iterator[list[Entry]]:
     return (entries[start : start + size] for start in range(0, len(entries), size))
-
-
-def _with_aggregates(model: Model, numbers: Sequence[float], row: Any) -> Any:
-    """A row as it was sent, and what was looked up for it: one JSON object of both."""
-    names = model.rows.looked_up
-    if not names:
-        return row
-    found = _json(dict(zip(names, numbers[-len(names) :], strict=True)))
-    return msgspec.Raw(_json(row)[:-1] + b"," + found[1:])

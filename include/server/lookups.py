@@ -21,7 +21,7 @@ class Lookups:
         """Reads the store whole; `fields` are the names of a row's values in their order."""
         self._store, self._aggregates, self._fields = store, aggregates, fields
         self._mark: tuple[int, int] | None = None
-        self._landing = False
+        self._landing = self._looked = False
         self.fault: str | None = None if store else "no online store was named: --store"
         self.written: float | None = None
         self.known = Known(aggregates, [])
@@ -31,10 +31,21 @@ class Lookups:
 
     def find(self, values: Sequence[Any], before: int) -> list[float]:
         """Every aggregate of a row as of that hour since 1970; NaN where nothing was known."""
-        store = self._store
-        if store is not None and not self._landing and self._changed(store) and (news := self._news(self._mark)):
-            self._apply(news)
         return self._read(values, before)
+
+    def look(self) -> None:
+        """Take up what was written, so that a request sees all that was written before it came: once for all requests of
+        a turn of the event loop, because a look costs as much as a row's aggregates."""
+        store = self._store
+        if store is None or self._looked:
+            return
+        self._looked = True
+        asyncio.get_running_loop().call_soon(self._forget)
+        if not self._landing and self._changed(store) and (news := self._news(self._mark)):
+            self._apply(news)
+
+    def _forget(self) -> None:
+        self._looked = False
 
     async def follow(self) -> None:
         """Read what was written since; windows that landed are put together beside the requests, not before them."""

@@ -49,6 +49,7 @@ class Model:
         self.encoding, self.rows, self._session = encoding, rows, session
         self.log_share = float(manifest.get("serving", {}).get("log_share", 1))
         self.loaded_at, self.load_seconds = time.time(), 0.0
+        self.sizes = np.array(encoding.sizes, dtype=np.int64)
         self.texts = {field: sorted(v, key=v.__getitem__) for field, v in encoding.vocabulary.items()}
 
     def score(self, ids: list[list[int]], numbers: list[list[float]]) -> list[float]:

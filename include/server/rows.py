@@ -39,7 +39,6 @@ class Rows:
     ) -> None:  # fmt: skip
         self._encode = RowEncoder(encoding, aggregates.features)
         self._width = len(self._encode.fields)
-        self.looked_up = aggregates.features
         self.lookups = Lookups(store, aggregates, self._encode.fields) if aggregates.groups else None
         self._hour = _Hours(aggregates, encoding.time)
         columns = list(dict.fromkeys((*self._encode.fields, *keys)))
@@ -51,6 +50,8 @@ class Rows:
         self.type: type[msgspec.Struct] = msgspec.defstruct(
             "Row", fields, kw_only=True, forbid_unknown_fields=not lenient, gc=False
         )
+        kept = [(f"c{i}", Any, msgspec.field(name=c)) for i, c in enumerate([*columns, *aggregates.features])]
+        self._logged = msgspec.defstruct("Logged", kept, gc=False) if aggregates.features else None
         many = Annotated[list[self.type], msgspec.Meta(min_length=1, max_length=max_rows)]  # type: ignore[name-defined]
         envelope = msgspec.defstruct("Envelope", [("rows", many)], forbid_unknown_fields=True)
         self._one: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.type)
@@ -81,6 +82,13 @@ class Rows:
         except ValueError as fault:
             field = str(fault).partition(":")[0]
             raise Refused(400, str(fault), field) from None
+
+    def logged(self, row: Any, numbers: Sequence[float]) -> Any:
+        """What the log keeps of a row: all that was sent, and the aggregates that were found, the last of its numbers."""
+        if self._logged is None:
+            return row
+        sent = msgspec.structs.astuple(row)
+        return self._logged(*sent, *numbers[len(sent) - len(self._logged.__struct_fields__) :])
 
     def key(self, row: Any) -> str | None:
         """The key columns joined by `|`, or None when none was sent."""

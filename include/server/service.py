@@ -31,18 +31,20 @@ class Service:
     """`under_way` is kept by the protocols: requests begun and not yet answered."""
 
     def __init__(self, slot: Slot, log: PredictionLog, metrics: Metrics, bounds: Bounds) -> None:
-        self.slot, self.metrics, self.bounds = slot, metrics, bounds
+        self.slot, self.log, self.metrics, self.bounds = slot, log, metrics, bounds
         self.under_way = 0
-        self._log = log
         self._ids, self._origin = count(1), secrets.token_hex(4)
         metrics.gauge(
             "perennial_inflight_requests", "Requests begun and not yet answered.", lambda: {(): self.under_way}
         )
 
     def serving(self) -> Batcher:
+        """The version served, which knows what was written to the online store by now. Raises Refused (503)."""
         serving = self.slot.serving
         if serving is None:
             raise Refused(503, f"no version to serve: {self.slot.reason}")
+        if serving.model.rows.lookups is not None:
+            serving.model.rows.lookups.look()
         return serving
 
     def admit(self, authorization: str | None) -> None:
@@ -78,7 +80,7 @@ class Service:
         ms, at = (time.perf_counter() - begun) * 1000, time.time()
         for i, (row, score) in enumerate(zip(encoded, scores, strict=True)):
             row_id = request_id if len(scores) == 1 else f"{request_id}-{i}"
-            self._log.add(Entry(model, row_id, at, rows and rows[i], row, score, ms))
+            self.log.add(Entry(model, row_id, at, rows and rows[i], row, score, ms))
         return scores
 
 

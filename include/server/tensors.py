@@ -89,8 +89,10 @@ def rows_of(tensor: Input, blob: bytes | None, width: int, kind: Any) -> NDArray
     flat = _binary(tensor, blob) if blob is not None else _listed(tensor, kind)
     if len(flat) != math.prod(shape):
         raise Refused(400, f"{tensor.name}: {len(flat)} values do not fill shape {shape}", tensor.name)
+    if kind is not np.float32:
+        return flat.astype(kind, copy=False).reshape(shape)
     with np.errstate(over="ignore"):
-        return np.asarray(flat).astype(kind).reshape(shape)
+        return flat.astype(kind).reshape(shape)
 
 
 def _binary(tensor: Input, blob: bytes) -> NDArray[Any]:

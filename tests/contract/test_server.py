@@ -1,7 +1,9 @@
 """The server as a process, over HTTP, with a registry that answers as MLflow does."""
 
 import itertools
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -60,7 +62,7 @@ def test_without_a_version_it_is_alive_not_ready_and_says_why(tmp_path: Path, re
     try:
         ready, predict = server.http.get("/v2/health/ready"), server.http.post("/predict", json=ROW)
         assert (ready.status_code, predict.status_code) == (503, 503)
-        assert "challenger" in await_(lambda: server.status()["reason"], "a reason")
+        await_(lambda: "challenger" in server.status()["reason"], "the reason to name the alias")
         assert predict.headers["retry-after"] == "1"
         registry.aliases["challenger"] = "2"
         serves(server, "2")
@@ -190,6 +192,34 @@ def test_a_log_that_cannot_be_written_stops_no_prediction_and_is_counted(tmp_pat
             lambda: server.metric('perennial_log_rows_total{slot="stable",model="flights",outcome="lost"}') == 10, ""
         )
         assert server.predict(ROW)["version"] == "1"
+    finally:
+        server.close()
+
+
+def test_on_a_full_disk_it_serves_on_counts_what_is_lost_and_logs_again_once_there_is_room(tmp_path: Path) -> None:
+    """The log lies on a disk of 128 KiB, which the server alone sees."""
+    log = tmp_path / "log"
+    log.mkdir()
+    under = ["unshare", "--map-root-user", "--mount",
+             "sh", "-c", f'mount -t tmpfs -o size=128k disk {log} && exec "$@"', "sh"]  # fmt: skip
+    if shutil.which("unshare") is None or subprocess.run([*under, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("a disk of one's own needs unshare and the kernel's leave to mount one")
+    uri = write_artifact(tmp_path / "run")["artifact_uri"]
+    server = Server(tmp_path, "--slot", "stable", "--artifact", uri, under=under)
+    seen = Path(f"/proc/{server.process.pid}/root{log}/flights/stable")
+    count = 'perennial_log_rows_total{slot="stable",model="flights",outcome='
+    written, lost = (partial(server.metric, f'{count}"{outcome}"') for outcome in ("written", "lost"))
+    try:
+        for asked in range(1000, 4000, 1000):
+            assert len(server.predict(*rows(1000))["scores"]) == 1000
+            await_(lambda asked=asked: written() + lost() == asked, "all to be logged or lost")
+        assert 0 < written() < 1000
+        assert all(segment.stat().st_size for segment in seen.glob("*.jsonl"))
+        before = written()
+        for segment in seen.glob("*.jsonl"):
+            segment.unlink()
+        server.predict(*rows(10))
+        await_(lambda: written() == before + 10, "the log to go on")
     finally:
         server.close()
 

@@ -1,0 +1,97 @@
+"""The flights model that `bench-serve` serves: its artifact, its online store, and the rows that callers ask about."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from include import spec, specs
+from include.adapters.delta import DeltaTables
+from include.adapters.duckdb import DuckDB
+from include.domain.encoding import Encoding, fit
+from include.domain.windows import Window, label, parse
+from include.local import flights
+from include.online.store import open_store
+from include.stages import aggregation
+from include.trainer.artifact import signature
+from include.trainer.export import Probability, graph
+from include.trainer.job import Model
+from include.trainer.model import Net, Table, build, width
+
+ROWS = 5000
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows as callers send them, encoded, and scored by torch."""
+
+    rows: list[dict[str, Any]]
+    ids: np.ndarray
+    numbers: np.ndarray
+    scores: np.ndarray
+
+
+def prepare(home: Path) -> Prepared:
+    """The artifact, the online store and the callers' bodies under `home`, and what they should be answered."""
+    found = specs.find("flights")
+    columns, aggregates = found.columns, found.features.aggregates.features
+    past, asked = _with_aggregates(found, home)
+    rows = asked.drop(aggregates).with_columns(pl.col(columns.time).dt.to_string("iso:strict")).to_dicts()
+    encoding = fit(
+        past.to_dict(as_series=False), time=columns.time, zone=columns.zone, time_parts=found.features.time_parts,
+        categorical=columns.categorical, numeric=columns.numeric, min_frequency=found.features.min_frequency,
+        looked_up=aggregates,
+    )  # fmt: skip
+    torch.manual_seed(found.training.seed)
+    shape = {k: v for k, v in found.model.model_dump().items() if k in Model.__dataclass_fields__}
+    table = Table(encoding.sizes, 0.05 * torch.randn(sum(encoding.sizes), width("dcn", Model(**shape))))
+    tower = build("dcn", Model(**shape), encoding, encoding.encode(past.to_dict(as_series=False))[1])
+    model = Probability(Net(table, tower)).eval()
+    ids, numbers = encoding.encode(asked.to_dict(as_series=False))
+    with torch.no_grad():
+        scores = model(torch.from_numpy(ids), torch.from_numpy(numbers)).numpy()
+    _write_artifact(home / "artifact", encoding, graph(model.model, encoding), rows[:64], found)
+    (home / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    return Prepared(rows, ids, numbers, scores)
+
+
+def _with_aggregates(found: spec.ModelSpec, home: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The flights of the winter, and those that callers ask about; what was known of them lies in the online store."""
+    rows = flights.recorded(flights.data_folder()).filter(
+        pl.col("departure") < pl.datetime(2013, 4, 10, time_zone="UTC")
+    )
+    windows = list(Window(parse("2013-01-01"), parse("2013-04-10")).split(found.window))
+    tables, days = DeltaTables(home / "tables"), rows["departure"].dt.date().cast(pl.String)
+    content = {w: rows.filter(days == label(w.start)).to_arrow(compat_level=pl.CompatLevel.oldest()) for w in windows}
+    tables.replace("landed", content, "bench")
+    aggregation.land_sums(found, windows, tables, DuckDB(), "bench")
+    version = tables.version(aggregation.SUMS) or 0
+    open_store(str(home / "online"), found.name).land(aggregation.landed(found, windows[80:], tables, version), "")
+    known = aggregation.history(found, tables, windows[0], windows[-1])
+    whole = aggregation.with_aggregates(found, rows.drop(flights.OUTCOMES), known)
+    asked = pl.col("departure") >= pl.datetime(2013, 4, 1, time_zone="UTC")
+    return whole.filter(~asked), whole.filter(asked).head(ROWS)
+
+
+def _write_artifact(folder: Path, encoding: Encoding, onnx: bytes, examples: list[Any], found: spec.ModelSpec) -> None:
+    folder.mkdir()
+    files = {
+        "model.onnx": onnx,
+        "encoding.json": json.dumps(encoding.to_dict()).encode(),
+        "examples.json": json.dumps(examples).encode(),
+    }
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    manifest = {
+        "format": 1, "model": "flights", "family": "dcn", "run": "bench",
+        "files": {n: {"bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for n, d in files.items()},
+        "signature": signature(len(encoding.categorical), len(encoding.numeric)),
+        "columns": {**found.columns.model_dump(mode="json"),
+                    "aggregates": found.features.model_dump(mode="json")["aggregates"]},
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))

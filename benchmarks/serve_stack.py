@@ -1,0 +1,71 @@
+"""Two model servers behind the gateway at 90/10, as `bench-serve` drives them."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+
+from include.adapters.traefik import for_settings, lay_out
+from include.ports import Routes
+from include.settings import ROOT, Settings
+
+SETTINGS = Settings(gateway_port=19088, gateway_admin_port=19089, stable_port=19001, canary_port=19002)
+
+
+@contextmanager
+def program(*command: str, **environment: str) -> Iterator[psutil.Process]:
+    process = psutil.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def server(settings: Settings, slot: str) -> list[str]:
+    """A model server's command."""
+    return [
+        sys.executable, "-m", "include.server", "--slot", slot, "--model", "flights", "--drain", "0",
+        "--artifact", str(settings.home / "artifact" / "manifest.json"), "--store", str(settings.home / "online"),
+        "--port", settings.slot_url(slot).rsplit(":", 1)[1], "--log", str(settings.predictions),
+    ]  # fmt: skip
+
+
+def hollow(settings: Settings, slot: str) -> list[str]:
+    """A server's in its place that does nothing: what the gateway and the callers leave of the machine."""
+    return [sys.executable, "-m", "benchmarks.hollow", settings.slot_url(slot).rsplit(":", 1)[1]]
+
+
+@contextmanager
+def stack(settings: Settings, command: Callable[[Settings, str], list[str]]) -> Iterator[dict[str, psutil.Process]]:
+    """Both slots ready and the gateway splitting 90/10."""
+    with ExitStack() as running:
+        started = {}
+        for slot in ("stable", "canary"):
+            started[slot] = running.enter_context(program(*command(settings, slot)))
+            ready(f"{settings.slot_url(slot)}/v2/health/ready")
+        static = lay_out(settings)
+        traefik = str(Path(sys.executable).parent / "traefik")
+        started["gateway"] = running.enter_context(program(traefik, f"--configFile={static}", GOGC="400"))
+        for_settings(settings).apply("flights", Routes(canary=10))
+        ready(f"{settings.gateway_url}/v2/health/ready")
+        yield started
+
+
+def ready(url: str) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            if httpx.get(url, trust_env=False).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{url} does not become ready")
+        time.sleep(0.1)
