@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def load(bodies: Path, port: int, seconds: float, rate: float = 0, path: str = "
 
 
 def measured(processes: Mapping[str, psutil.Process], run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The run's figures, and the CPU time, in microseconds a request, of each process and of the callers."""
+    """The run's figures, and the CPU time, in microseconds a request, of each process with its children and of the callers."""
 
     def spent() -> dict[str, float]:
         times = {name: process.cpu_times() for name, process in processes.items()}
@@ -94,9 +95,10 @@ def beside(home: Path, prepared: Prepared, ours: Mapping[str, float], seconds: f
         bodies = peers.bodies(peer, prepared.ids[:1000], numbers)
         (folder / "bodies.jsonl").write_bytes(b"\n".join(bodies))
         try:
-            with peers.serving(peer, home / "artifact" / "model.onnx", folder, bodies[0]) as first:
-                closed(folder / "bodies.jsonl", peers.PORT, 2, peer.path)
-                figures = closed(folder / "bodies.jsonl", peers.PORT, seconds, peer.path)
+            with peers.serving(peer, home / "artifact" / "model.onnx", folder, bodies[0]) as (process, first):
+                asked = partial(closed, folder / "bodies.jsonl", peers.PORT, path=peer.path)
+                asked(seconds=2)
+                figures = measured({"server": process}, partial(asked, seconds=seconds))
         except peers.Missing as fault:
             found[peer.name] = {"missing": str(fault)}
             continue

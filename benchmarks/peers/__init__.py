@@ -20,6 +20,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 
 HERE = Path(__file__).resolve().parent
 UV = Path(sys.executable).parent / "uv"
@@ -67,8 +68,8 @@ def install(peer: Peer) -> Path:
 
 
 @contextmanager
-def serving(peer: Peer, onnx: Path, folder: Path, first: bytes) -> Iterator[float]:
-    """The peer, ready; the score it gives to the first body. Raises Missing."""
+def serving(peer: Peer, onnx: Path, folder: Path, first: bytes) -> Iterator[tuple[psutil.Process, float]]:
+    """The peer, ready, and the score it gives to the first body. Raises Missing."""
     environment = install(peer)
     command = COMMANDS[peer.name](environment / "bin", onnx, folder)
     variables = {**os.environ, "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(HERE),
@@ -78,7 +79,7 @@ def serving(peer: Peer, onnx: Path, folder: Path, first: bytes) -> Iterator[floa
     with (folder / "said.txt").open("wb") as said:
         process = subprocess.Popen(command, cwd=folder, env=variables, stdout=said, stderr=said, start_new_session=True)
     try:
-        yield _first_score(peer, process, first, folder / "said.txt")
+        yield psutil.Process(process.pid), _first_score(peer, process, first, folder / "said.txt")
     finally:
         _stop(process)
 

@@ -21,6 +21,8 @@ from include.server.model import Limits, Named, Open, load
 #: Seconds between looks at the source, and before a version that did not load is tried again.
 EVERY = 0.5
 TRY_AGAIN = 5.0
+#: New objects that wait for the collector to look at them.
+GARBAGE = 50_000
 
 Failure = tuple[Named, str, float]
 Source = Callable[[], Named | None]
@@ -125,9 +127,11 @@ class Slot:
             logger.warning("version %s did not load: %s", named.version, fault)
             return
         if self.serving is None:
-            # What is loaded by now stays, so the collector need not visit it under load.
+            # What is loaded by now stays, so the collector need not visit it under load; nor each few hundred objects of
+            # requests, which hold no circles: those of a version that goes are collected when it is replaced.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(GARBAGE)
         self._replaced = self.serving is not None
         # From here new requests meet the new version; those under way end on the old one's batcher.
         cache = Cache(self._cached, self._metrics.cache) if self._cached else None
