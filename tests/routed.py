@@ -6,27 +6,31 @@ the controllers and the data plane, as the Gateway API and a Service define them
 
 import os
 import re
+import subprocess
 import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
-from include.adapters.gateway import Gateway
+from include.adapters.gateway import MIRRORING, Gateway
 from include.adapters.kubernetes import Absent, Cluster
 from include.adapters.replicas import Replicas
 from include.domain.errors import Unavailable
 from include.ports import Router
 from tests.gateway import traefik_gateway, until
 from tests.kubernetes_api import FakeKubernetes, serving
+from tests.kustomize import apply
 
 ROUTE = "apis/gateway.networking.k8s.io/v1/namespaced/httproutes/flights"
 DEPLOYMENT = "apis/apps/v1/namespaced/deployments/flights-{}"
+GATEWAY_API = "gateway.networking.k8s.io/v1"
+CLASS = f"apis/{GATEWAY_API}/gatewayclasses/{{}}"
 SERVICE = "api/v1/namespaced/services/flights"
 TRUE = ("Accepted", "ResolvedRefs")
 
@@ -51,6 +55,11 @@ class InCluster:
     router: Router
     says: Mapping[str, Any] = field(default_factory=dict)  #: in place of `True` in a condition
     copies: int = 0
+
+    def can(self, *features: str) -> None:
+        """As the Gateway's controller says of its class."""
+        known = [{"name": feature} for feature in features]
+        self.cluster.merge(f"{CLASS.format(self.cluster.namespace)}/status", {"status": {"supportedFeatures": known}})
 
     def look(self) -> None:
         """As the controllers do for every new generation."""
@@ -119,9 +128,15 @@ def on_traefik(home: Path, _api: str) -> Iterator[Routed]:
 
 @contextmanager
 def on_gateway(home: Path, api: str) -> Iterator[InCluster]:
-    spec = {"parentRefs": [{"name": "perennial"}], "hostnames": ["flights.example.org"]}
-    things = [("httproutes", "gateway.networking.k8s.io/v1", "HTTPRoute", "flights", spec)]
+    route = {"parentRefs": [{"name": "perennial"}], "hostnames": ["flights.example.org"]}
+    listener = {"name": "http", "protocol": "HTTP", "port": 80}
+    things = [
+        ("gatewayclasses", GATEWAY_API, "GatewayClass", "", {"controllerName": "example.org/test"}),
+        ("gateways", GATEWAY_API, "Gateway", "perennial", {"listeners": [listener]}),
+        ("httproutes", GATEWAY_API, "HTTPRoute", "flights", route),
+    ]
     with _in_cluster(home, api, lambda cluster: Gateway(cluster, patience=1.0), things) as world:
+        world.can(MIRRORING)
         yield world
 
 
@@ -144,7 +159,9 @@ def _in_cluster(home: Path, api: str, router: Callable[[Cluster], Router], thing
         cluster, fake = stack.enter_context(_fake(home) if api == "fake" else _real())
         world = InCluster(cluster, fake, router(cluster))
         for plural, version, kind, name, spec in things:
-            thing = {"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec}
+            if plural == "gateways":  # a class of its own, named after the namespace
+                spec["gatewayClassName"] = cluster.namespace
+            thing = {"apiVersion": version, "kind": kind, "metadata": {"name": name or cluster.namespace}, "spec": spec}
             _create(cluster, fake, plural, thing)
         stack.enter_context(_controller(world))
         until(
@@ -175,6 +192,9 @@ def _real() -> Iterator[tuple[Cluster, None]]:
         yield Cluster(name, kubeconfig), None
     finally:
         core.delete_namespace(name)
+        with suppress(client.ApiException):  # there is none
+            group, version = GATEWAY_API.split("/")
+            client.CustomObjectsApi().delete_cluster_custom_object(group, version, "gatewayclasses", name)
 
 
 def _create(cluster: Cluster, fake: FakeKubernetes | None, plural: str, thing: dict[str, Any]) -> None:
@@ -182,17 +202,10 @@ def _create(cluster: Cluster, fake: FakeKubernetes | None, plural: str, thing: d
     if fake:
         fake.put(plural, thing)
         return
-    from kubernetes import utils
-    from kubernetes.client import ApiClient, ApiException, CustomObjectsApi
-
     try:
-        if plural == "httproutes":
-            group, version = thing["apiVersion"].split("/")
-            CustomObjectsApi().create_namespaced_custom_object(group, version, cluster.namespace, plural, thing)
-        else:
-            utils.create_from_dict(ApiClient(), thing, namespace=cluster.namespace)
-    except ApiException as fault:
-        if fault.status != 404:
+        apply(cluster.kubeconfig, cluster.namespace, thing)
+    except subprocess.CalledProcessError as fault:
+        if "no matches for kind" not in fault.stderr:
             raise
         pytest.skip(f"the cluster has no {thing['kind']}")
 

@@ -6,12 +6,12 @@ applied by its own field manager, so that neither resets the other.
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from include.adapters.kubernetes import Cluster, name_of
 from include.adapters.traefik import BUCKET_HEADER, PATHS
-from include.domain.errors import Unavailable
+from include.domain.errors import Unavailable, UserMistake
 from include.ports import Routes
 
 API = "gateway.networking.k8s.io/v1"
@@ -19,6 +19,9 @@ API = "gateway.networking.k8s.io/v1"
 PORT = 80
 #: Conditions that a Gateway must report for the route's present generation.
 NEEDED = ("Accepted", "ResolvedRefs")
+#: The feature that a Gateway class must say it has before requests are copied: one without it may accept the route and
+#: then answer every request with an error (Traefik 3.7 does).
+MIRRORING = "HTTPRouteRequestMirror"
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,14 @@ class Gateway:
     patience: float = 30.0
 
     def apply(self, model: str, routes: Routes) -> None:
-        """Set the split and return once every Gateway of the route reports that it took it. Raises Unavailable."""
+        """Set the split and return once every Gateway of the route reports that it took it.
+
+        Raises Unavailable, and UserMistake for a mirror that a Gateway's class does not say it has.
+        """
         path, name = _path(model), name_of(model)
-        self.cluster.get(path)  # a route made here would hang on no Gateway
+        route = self.cluster.get(path)  # one made here would hang on no Gateway
+        if routes.mirror:
+            self._check_mirroring(route)
         content = {
             "apiVersion": API, "kind": "HTTPRoute", "metadata": {"name": name}, "spec": {"rules": rules(name, routes)}
         }  # fmt: skip
@@ -44,6 +52,16 @@ class Gateway:
         mirror = any(kept["type"] == "RequestMirror" for kept in last.get("filters", []))
         return Routes(weights.get(f"{name_of(model)}-canary", 0), mirror)
 
+    def _check_mirroring(self, route: Mapping[str, Any]) -> None:
+        for parent in route["spec"].get("parentRefs", []):
+            there = replace(self.cluster, namespace=parent.get("namespace", self.cluster.namespace))
+            name = there.get(f"apis/{API}/namespaced/gateways/{parent['name']}")["spec"]["gatewayClassName"]
+            if MIRRORING not in features(there.get(f"apis/{API}/gatewayclasses/{name}")):
+                raise UserMistake(
+                    f"rollout.shadow: Gateway class {name} does not say that it copies requests ({MIRRORING}): "
+                    f"set it to 0, or use another controller"
+                )
+
     def _await(self, path: str, route: dict[str, Any]) -> None:
         deadline = time.monotonic() + self.patience
         while reason := _refusal(route):
@@ -51,6 +69,11 @@ class Gateway:
                 raise Unavailable(f"{path.rpartition('/')[2]}: after {self.patience:g} s {reason}")
             time.sleep(0.1)
             route = self.cluster.get(path)
+
+
+def features(gateway_class: Mapping[str, Any]) -> set[str]:
+    """What the class's controller says that it can."""
+    return {str(feature["name"]) for feature in gateway_class.get("status", {}).get("supportedFeatures", [])}
 
 
 def rules(name: str, routes: Routes) -> list[dict[str, Any]]:

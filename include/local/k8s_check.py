@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from include.adapters.gateway import MIRRORING, features
 from include.adapters.kubernetes import Absent, Cluster
 
 GPU = "nvidia.com/gpu"
@@ -56,9 +57,12 @@ def _gateway(cluster: Cluster) -> Iterator[Part]:
     api = _api(cluster, "Gateway API", group, "PERENNIAL_ROUTER=replicas: weights are numbers of pods")
     yield api
     classes = _items(cluster, f"apis/{group}/gatewayclasses") if api.there else []
-    taken = [c["metadata"]["name"] for c in classes if _accepted(c)]
+    taken = {c["metadata"]["name"]: features(c) for c in classes if _accepted(c)}
     without = "no controller takes a route; install one, or PERENNIAL_ROUTER=replicas"
     yield Part("Gateway class", bool(taken), ", ".join(taken) or "none is accepted", without)
+    copying = [name for name, known in taken.items() if MIRRORING in known]
+    without = "requests are not copied to a shadow: rollout.shadow must be 0"
+    yield Part("request mirroring", bool(copying), ", ".join(copying) or f"no class has {MIRRORING}", without)
 
 
 def _accepted(thing: dict[str, Any]) -> bool:

@@ -1,8 +1,6 @@
 """A namespace of its own on a real cluster, with a home volume on one node, in which tests start Perennial's pods."""
 
-import json
 import os
-import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +17,7 @@ from include.adapters import training_pods
 from include.adapters.kubernetes import Cluster
 from include.settings import ROOT, Settings, from_env
 from include.spec import ModelSpec
-from tests.kustomize import KUBECTL, render
+from tests.kustomize import apply, render
 from tests.unit.toy import toy
 
 HOME = Path("/var/lib/perennial")
@@ -51,10 +49,7 @@ class Place:
         return toy(training={"timeout": "PT20M", "kubernetes": {**small, **kubernetes}})
 
     def create(self, thing: Mapping[str, Any]) -> None:
-        """As a person would, with kubectl."""
-        command = [KUBECTL, f"--kubeconfig={self.kubeconfig}", "apply", "--server-side", "--filename=-"]
-        placed = {**thing, "metadata": {**thing["metadata"], "namespace": self.namespace}}
-        subprocess.run(command, input=json.dumps(placed), text=True, check=True, stdout=subprocess.DEVNULL)
+        apply(self.kubeconfig, self.namespace, thing)
 
     def restrict(self) -> None:
         """As the manifests' namespace: a pod that Pod Security does not let pass is refused."""

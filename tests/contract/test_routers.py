@@ -14,7 +14,7 @@ from tests.kubernetes_api import Refused
 from tests.routed import DEPLOYMENT, ROUTE, InCluster, Routed, on_gateway, on_replicas, on_traefik
 
 KINDS = {"traefik": on_traefik, "gateway": on_gateway, "replicas": on_replicas}
-ANY = ["traefik", "gateway", "gateway on the cluster", "replicas", "replicas on the cluster"]
+ANY = ["traefik", "gateway", "gateway on the cluster", "replicas"]  #: on a cluster pods decide: tests/cluster
 SHAPING = ANY[:3]  #: those that see requests
 
 
@@ -81,6 +81,15 @@ def test_a_route_that_is_not_taken_is_a_fault_with_the_gateways_words(routed: In
 
 
 @GATEWAY
+def test_a_class_that_does_not_say_it_copies_requests_is_given_no_mirror(routed: InCluster) -> None:
+    routed.can()
+    with pytest.raises(UserMistake, match=r"rollout\.shadow: Gateway class .* does not say that it copies requests"):
+        routed.router.apply("flights", Routes(mirror=True))
+    routed.router.apply("flights", Routes(10))
+    assert routed.router.current("flights") == Routes(10)
+
+
+@GATEWAY
 def test_without_a_controller_the_fault_says_so(routed: InCluster) -> None:
     routed.says = {"silent": True}
     routed.cluster.merge(f"{ROUTE}/status", {"status": {"parents": []}})
@@ -112,7 +121,7 @@ def test_the_rollout_owns_the_split_and_nothing_else(routed: InCluster) -> None:
         assert owned["perennial-rollout"] == {"f:spec": {"f:rules": {}}}
 
 
-REPLICAS = pytest.mark.parametrize("routed", ["replicas", "replicas on the cluster"], indirect=True)
+REPLICAS = pytest.mark.parametrize("routed", ["replicas"], indirect=True)
 
 
 @REPLICAS

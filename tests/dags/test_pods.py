@@ -205,7 +205,7 @@ def test_the_roles_allow_what_is_called_and_no_more(fake: FakeKubernetes) -> Non
     job._await()
     job.sweep()
     _split_traffic(fake)
-    roles = [thing for thing in render(ROOT / "include/manifests/base") if thing["kind"] == "Role"]
+    roles = [t for t in render(ROOT / "include/manifests/overlays/cpu") if t["kind"] in ("Role", "ClusterRole")]
     allowed = {(group, resource, verb) for role in roles for rule in role["rules"] for group in rule["apiGroups"]
                for resource in rule["resources"] for verb in rule["verbs"]}  # fmt: skip
     assert fake.calls == allowed
@@ -241,13 +241,17 @@ async def _watch_until_it_ends(fake: FakeKubernetes, operator: pods.TrainInPod) 
 
 
 def _split_traffic(fake: FakeKubernetes) -> None:
-    fake.put("httproutes", {"metadata": {"name": "toy"}, "spec": {}})
+    fake.put("httproutes", {"metadata": {"name": "toy"}, "spec": {"parentRefs": [{"name": "perennial"}]}})
+    fake.put("gateways", {"metadata": {"name": "perennial"}, "spec": {"gatewayClassName": "plain"}})
+    fake.put("gatewayclasses", {"metadata": {"name": "plain"}})
     fake.put("services", {"metadata": {"name": "toy"}, "spec": {"selector": {}}})
     for slot, count in (("stable", 9), ("canary", 1)):
         fake.put("deployments", {"metadata": {"name": f"toy-{slot}"}, "spec": {"replicas": count}})
     cluster = Cluster("perennial", from_env().kubeconfig)
     with pytest.raises(Unavailable, match="no Gateway took it"):
         Gateway(cluster, patience=0).apply("toy", Routes(10))
+    with pytest.raises(UserMistake, match="does not say that it copies requests"):
+        Gateway(cluster).apply("toy", Routes(mirror=True))
     with pytest.raises(Unavailable, match="pods are ready"):
         Replicas(cluster, patience=0).apply("toy", Routes(50))
     Replicas(cluster).apply("toy", Routes(0))

@@ -11,7 +11,10 @@ BARE: dict[str, Object] = {
     "/apis/storage.k8s.io/v1/storageclasses": {"items": [{"metadata": {"name": "slow"}}]},
     "/api/v1/nodes": {"items": [{"metadata": {"name": "one"}, "status": {"allocatable": {"cpu": "2"}}}]},
 }
-ACCEPTED = {"conditions": [{"type": "Accepted", "status": "True"}]}
+ACCEPTED = {
+    "conditions": [{"type": "Accepted", "status": "True"}],
+    "supportedFeatures": [{"name": "HTTPRouteRequestMirror"}],
+}
 RICH: dict[str, Object] = {
     **BARE,
     "/apis/gateway.networking.k8s.io/v1": {}, "/apis/monitoring.coreos.com/v1": {}, "/apis/metrics.k8s.io/v1beta1": {},
@@ -30,7 +33,7 @@ def found(pages: dict[str, Object], folder: Path) -> list[Part]:
 def test_a_bare_cluster_is_told_what_it_lacks_and_takes_plain(tmp_path: Path) -> None:
     parts = found(BARE, tmp_path)
     lacking = {part.name: part.without for part in parts if not part.there}
-    assert set(lacking) == {"Gateway API", "Gateway class", "Prometheus operator", "metrics server", "custom metrics",
+    assert set(lacking) == {"Gateway API", "Gateway class", "request mirroring", "Prometheus operator", "metrics server", "custom metrics",
                             "Spark operator", "default storage class", "GPU"}  # fmt: skip
     assert "PERENNIAL_ROUTER=replicas" in lacking["Gateway API"]
     assert overlay(parts) == "plain"
@@ -38,7 +41,9 @@ def test_a_bare_cluster_is_told_what_it_lacks_and_takes_plain(tmp_path: Path) ->
 
 def test_a_cluster_that_has_all_takes_gpu(tmp_path: Path) -> None:
     parts = found(RICH, tmp_path)
-    assert {part.name: part.said for part in parts if part.there}["GPU"] == "4 nvidia.com/gpu on 1 nodes"
+    there = {part.name: part.said for part in parts if part.there}
+    assert there["GPU"] == "4 nvidia.com/gpu on 1 nodes"
+    assert there["request mirroring"] == "envoy"
     assert overlay(parts) == "gpu"
 
 
