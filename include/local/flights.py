@@ -6,6 +6,7 @@ Every field is what was known two hours before departure; what happened later is
 import argparse
 import importlib.util
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -16,6 +17,7 @@ from include import settings
 from include.domain.errors import UserMistake
 from include.domain.known import Outcome
 from include.domain.windows import label
+from include.local.board import board
 
 ZONE = "America/New_York"
 LATE_MINUTES = 15
@@ -23,6 +25,8 @@ LATE_MINUTES = 15
 LEAD = timedelta(hours=2)
 STALE = timedelta(hours=3)
 WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
+#: Whose flights the departure board shows, by the name of its columns.
+BOARDS = {"origin": ["origin"], "carrier": ["carrier", "origin"], "dest": ["dest"]}
 #: What is known only when the flight has arrived.
 OUTCOMES = ("late", "arr_delay", "arrived")
 #: Whose past the outcomes tell of.
@@ -86,13 +90,18 @@ def outcomes(start: date, end: date) -> list[Outcome]:
     ]  # fmt: skip
 
 
+@cache
 def recorded(data: Path) -> pl.DataFrame:
     """All flights of the package's data folder, by scheduled departure."""
     flights = _flights(data).join(_zones(data), on="dest", how="left")
     departure = pl.col("time_hour") + pl.duration(minutes="minute")
     planned = flights.with_columns(departure=departure, duration=_duration(flights)).with_columns(
-        arrived=pl.col("departure") + pl.duration(minutes=pl.col("duration") + pl.col("arr_delay"))
+        arrived=pl.col("departure") + pl.duration(minutes=pl.col("duration") + pl.col("arr_delay")),
+        left=pl.col("departure") + pl.duration(minutes="dep_delay"),
+        asked=pl.col("departure") - LEAD,
     )
+    boards = [column for name, by in BOARDS.items() for column in board(planned, by, name)]
+    planned = planned.with_columns(boards)
     return _with_weather(planned, data).select(
         pl.format("{}/{}/{}/{}", pl.col("date"), "carrier", "flight", "origin").alias("flight_id"),
         "departure",
@@ -102,7 +111,7 @@ def recorded(data: Path) -> pl.DataFrame:
         "distance", "duration",
         (pl.col("hour") * 60 + pl.col("minute")).alias("dep_minute"),
         (pl.col("sched_arr_time") // 100 * 60 + pl.col("sched_arr_time") % 100).alias("arr_minute"),
-        *WEATHER, "arr_delay", "arrived",
+        *WEATHER, *(column.name for column in boards), "arr_delay", "arrived",
     ).sort("departure", "flight_id")  # fmt: skip
 
 
@@ -140,8 +149,7 @@ def _with_weather(flights: pl.DataFrame, data: Path) -> pl.DataFrame:
     weather = pl.read_csv(data / "weather.csv", null_values=["NA", ""], infer_schema_length=None).select(
         "origin", *(pl.col(c).cast(pl.Float64) for c in WEATHER), observed=_timestamp("time_hour")
     )
-    asked = flights.with_columns(asked=pl.col("departure") - LEAD).sort("asked")
-    return asked.join_asof(
+    return flights.sort("asked").join_asof(
         weather.sort("observed"), left_on="asked", right_on="observed", by="origin", tolerance=STALE,
         check_sortedness=False,
     )  # fmt: skip

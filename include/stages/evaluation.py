@@ -48,24 +48,9 @@ def evaluate(
     data = records.read(dataset)
     rows = read_test_rows(spec, data, tables)
     columns = raw_columns(rows, [c for c in rows.column_names if c != spec.columns.label])
-    scores = {name: scorer.score(artifact, columns) for name, artifact in models.items()}
-    faults = {}
-    if champion is not None:
-        try:
-            _check_columns(champion.artifact, columns)
-            scores[CHAMPION] = scorer.score(champion.artifact, columns)
-        except Corrupt as fault:
-            faults[CHAMPION] = f"version {champion.number} cannot be scored: {fault}"
-    labels = rows[spec.columns.label].to_numpy().astype(np.float64)
-    times = rows[spec.columns.time].cast(pa.int64()).to_numpy() // 1_000_000
-    groups = spans(times, int(spec.window.length.total_seconds()))
-    arrays = {
-        "labels": labels,
-        "times": times,
-        **scores,
-        **{f"slice:{name}": _slice(rows[name]) for name in spec.gates.slices.by if name in rows.column_names},
-        **_changed(spec, models[CHALLENGER], columns, scorer),
-    }
+    scores, faults = _scores(models, champion, columns, scorer)
+    arrays = _arrays(spec, rows, scores) | _changed(spec, models[CHALLENGER], columns, scorer)
+    groups = spans(arrays["times"], int(spec.window.length.total_seconds()))
     out = folder / "evaluation"
     out.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(out / "scores.npz", **arrays)
@@ -74,10 +59,10 @@ def evaluate(
         "format": FORMAT, "model": spec.name, "description": spec.description, "run": data["run"],
         "spec_digest": spec.digest,
         "dataset": {"uri": dataset.uri, "digest": dataset.digest}, "table_version": data["table_version"],
-        "windows": data["windows"], "rows": len(labels), "positives": int(labels.sum()),
+        "windows": data["windows"], "rows": len(rows), "positives": int(arrays["labels"].sum()),
         "models": {name: {"uri": model.uri, "digest": model.digest} for name, model in everything.items()},
         "champion": champion and champion.number,
-        "metrics": {name: measure(spec, labels, values, groups) for name, values in scores.items()},
+        "metrics": {name: measure(spec, arrays["labels"], values, groups) for name, values in scores.items()},
         "faults": faults, "absent": _absent(spec, dataset, data, columns),
         "files": {"scores.npz": records.facts(out / "scores.npz")},
     })  # fmt: skip
@@ -184,6 +169,30 @@ def read_test_rows(spec: ModelSpec, data: Mapping[str, Any], tables: Tables) -> 
             f"and the dataset {data['rows']['test']:,}; run the features stage again"
         )
     return rows
+
+
+def _scores(
+    models: Mapping[str, Reference], champion: Version | None, columns: Columns, scorer: Scorer
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, str]]:
+    """Of each model, and of the champion where it can be scored; else why not."""
+    scores = {name: scorer.score(artifact, columns) for name, artifact in models.items()}
+    if champion is None:
+        return scores, {}
+    try:
+        _check_columns(champion.artifact, columns)
+        return scores | {CHAMPION: scorer.score(champion.artifact, columns)}, {}
+    except Corrupt as fault:
+        return scores, {CHAMPION: f"version {champion.number} cannot be scored: {fault}"}
+
+
+def _arrays(spec: ModelSpec, rows: pa.Table, scores: Mapping[str, NDArray[np.float64]]) -> Columns:
+    """What the gates will need of the test rows; times in epoch seconds."""
+    sliced = [name for name in spec.gates.slices.by if name in rows.column_names]
+    return {
+        "labels": rows[spec.columns.label].to_numpy().astype(np.float64),
+        "times": rows[spec.columns.time].cast(pa.int64()).to_numpy() // 1_000_000,
+        **scores, **{f"slice:{name}": _slice(rows[name]) for name in sliced},
+    }  # fmt: skip
 
 
 def _check_columns(artifact: Reference, columns: Columns) -> None:

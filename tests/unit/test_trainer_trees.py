@@ -6,7 +6,13 @@ import onnxruntime
 import pytest
 
 from include.trainer import treegraph
+from include.trainer.run import run
 from include.trainer.treegraph import float32_at_most
+from tests.small_dataset import job, write_dataset
+
+
+class Never:
+    asked = False
 
 
 def scores_of(graph: bytes, ids: np.ndarray, numbers: np.ndarray) -> np.ndarray:
@@ -49,3 +55,12 @@ def test_thresholds_are_rounded_down_to_float32():
     assert float32_at_most(between) < between < float(np.float32(30.79))
     assert float32_at_most(0.5) == 0.5
     assert float32_at_most(1.7e308) == float(np.finfo(np.float32).max)
+
+
+@pytest.mark.parametrize(("rows", "used"), [(1000, False), (4000, True)])
+def test_trees_split_on_categories_of_which_they_see_enough_rows(tmp_path, rows, used):
+    """`shop` has 12 categories and decides much; of 83 rows each the trees would remember the rows."""
+    given = job(write_dataset(tmp_path / "dataset", train=rows), tmp_path / "out", "lightgbm")
+    run(given, Never())
+    shop = lightgbm.Booster(model_file=given.out / "model.txt").feature_importance()[0]
+    assert (shop > 0) == used
