@@ -168,6 +168,26 @@ def test_a_server_follows_what_is_written(opened: Open) -> None:
     assert server.misses == {"who": 1}
 
 
+def test_a_request_sees_what_was_written_to_the_embedded_one_before_it_came(tmp_path: Path) -> None:
+    """Without waiting for the server to follow; the requests of one turn of its loop look once."""
+    writer = open_store(str(tmp_path), "m")
+    writer.land([SEEN], oldest="")
+    server = Lookups(open_store(str(tmp_path), "m"), Aggregates(groups=(GROUP,)), ["who"])
+
+    async def asked() -> list[list[float]]:
+        seen = []
+        for n in range(3):
+            await asyncio.sleep(0)
+            server.look()
+            seen.append(server.find(["a"], 3))
+            writer.add([replace(OUTCOME, key=f"k{n}", known=7200 + n, values={"late": 0.0})])
+            server.look()
+            assert server.find(["a"], 3) == seen[-1]
+        return seen
+
+    assert asyncio.run(asked()) == [[0.5, 2], [pytest.approx(1 / 3), 3], [0.25, 4]]
+
+
 def _answers(client: redis.Redis) -> bool:
     try:
         return bool(client.ping())
