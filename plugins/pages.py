@@ -88,9 +88,9 @@ def page(model: Model) -> str:
         raise HTTPException(404, str(fault)) from None
     settings, ledger = parts.settings, parts.ledger()
     state = rollout_state.load(parts.controls().folder, model)
-    drawn = rollout_evidence.pictures(rollout_evidence.looks_of(model, state.run, ledger)) if state else {}
+    looks = rollout_evidence.looks_of(model, state.run, ledger) if state else []
     return model_page.page(
-        model, spec.description, standing.reign(model, ledger, datetime.now(UTC)), state, drawn.values(),
+        model, spec.description, standing.reign(model, ledger, datetime.now(UTC)), state, looks,
         standing.tables(model, ledger, settings.runs), model_page.reports(settings.reports / model))  # fmt: skip
 
 

@@ -1,12 +1,12 @@
 """A model's page for people: who is champion and why, what its versions and rollouts showed, what the watch decided."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
 from include.domain.steering import TO_A_ROLLOUT, Word
-from include.stages import markup
+from include.stages import markup, rollout_evidence
 from include.stages.rollout_state import State
 from include.stages.standing import Table
 
@@ -24,29 +24,31 @@ def index(models: Sequence[tuple[str, str, str]]) -> str:
 
 
 def page(
-    model: str, description: str, reign: str, state: State | None, drawn: Iterable[str], tables: Sequence[Table],
-    reports: Sequence[str],
+    model: str, description: str, reign: str, state: State | None, looks: Sequence[rollout_evidence.Row],
+    tables: Sequence[Table], reports: Sequence[str],
 ) -> str:  # fmt: skip
-    """One model; `drawn` are the plots of the rollout in `state`, `reports` paths of pages below its folder of reports."""
+    """One model; `looks` are those of the rollout in `state`, `reports` paths of pages below its folder of reports."""
     dags = [
         f'<a target="_top" href="/dags/{model}.{f}">{f}</a>' for f in ("data", "train", "rollout", "watch", "steer")
     ]
     found = [f'<li><a href="reports/{quote(path)}">{escape(path)}</a></li>' for path in reports]
     body = [
         f"<p>{escape(description)}</p><nav>{''.join(dags)}</nav>",
-        f"<p><b>Champion</b>: {escape(reign)}</p><p><b>Rollout</b>: {escape(_told(state))}</p>",
+        f"<p><b>Champion</b>: {escape(reign)}</p><p><b>Rollout</b>: {escape(_told(state, looks))}</p>",
         _buttons(state),
-        *drawn,
+        *rollout_evidence.pictures(looks).values(),
         *map(_table, tables),
         f"<h2>Reports</h2><ul>{''.join(found) or '<li>none yet</li>'}</ul>",
     ]
     return markup.document(model, "".join(body))
 
 
-def _told(state: State | None) -> str:
+def _told(state: State | None, looks: Sequence[rollout_evidence.Row]) -> str:
+    """How it ended, or what its last look at requests said."""
     if state is None:
         return "none yet"
-    return f"version {state.version}: {state.phase}" + (f"; {state.reason}" if state.reason else "")
+    said = state.reason or (looks[-1]["sentence"] if looks else "")
+    return f"version {state.version}: {state.phase}" + (f"; {said}" if said else "")
 
 
 def _buttons(state: State | None) -> str:

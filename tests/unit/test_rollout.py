@@ -243,15 +243,24 @@ def test_what_a_person_says_sends_traffic_back_and_is_kept_with_its_reason(world
     assert (row["word"], row["by"], row["reason"]) == (word, "ada", "too many calls")
 
 
-def test_the_models_page_has_a_button_for_each_word_that_can_be_said_now(world: World) -> None:
-    def buttons() -> set[str]:
+def test_the_models_page_says_how_the_rollout_stands_with_a_button_for_each_word_that_can_be_said_now(
+    world: World,
+) -> None:
+    def page() -> str:
         state = rollout_state.load(world.folder, "toy")
-        page = model_page.page("toy", "Is it?", "nobody", state, ["<svg/>"], [], [])
-        return set(re.findall(r'<button name="word" value="([^"]+)"', page))
+        return model_page.page("toy", "Is it?", "nobody", state, world.ledger.read("toy", "look"), [], [])
+
+    def buttons() -> set[str]:
+        return set(re.findall(r'<button name="word" value="([^"]+)"', page()))
 
     assert buttons() == {"roll back", "restore the previous champion"}
+    world.ledger.clock = lambda: world.now
     world.begin()
+    world.warm(1)
+    world.signals.traffic("canary", 10)
+    world.look()
     assert buttons() == set(Word)
+    assert "version 2: running; 10 %: 7 s of at most 600 s" in page()
 
 
 def test_words_are_for_the_rollout_they_were_said_to(world: World) -> None:
