@@ -113,12 +113,18 @@ class Live:
         """Of the ledger, oldest first."""
         return [row for row in self.parts.ledger().read(MODEL, kind) if row["version"] == version]
 
-    def supersede(self) -> None:
-        """Change the spec, and wait until Airflow has taken it up: the DAG lets two runs in."""
+    @contextmanager
+    def plan(self, *, runs: int = 1, **changes: Any) -> Iterator[None]:
+        """Another `rollout` section in the spec meanwhile, once Airflow lets so many runs of the DAG in."""
         path = self.settings.models / f"{MODEL}.yaml"
-        spec = yaml.safe_load(path.read_text())
-        path.write_text(yaml.safe_dump(spec | {"rollout": spec["rollout"] | {"newer": "supersede"}}))
-        self.until(lambda: self.airflow.get(f"/dags/{ROLLOUT}")["max_active_runs"] == 2, 120, "the changed DAG")
+        before = path.read_text()
+        spec = yaml.safe_load(before)
+        path.write_text(yaml.safe_dump(spec | {"rollout": spec["rollout"] | changes}))
+        self.until(lambda: self.airflow.get(f"/dags/{ROLLOUT}")["max_active_runs"] == runs, 120, "the changed DAG")
+        try:
+            yield
+        finally:
+            path.write_text(before)
 
     def approve(self, version: str) -> None:
         """As the task `release` does."""

@@ -83,8 +83,8 @@ def back(live: Live, _: float) -> Shown:
 
 def spoiled(live: Live, _: float) -> Shown:
     """A challenger trained on wrong outcomes, which labels give away: back before it is promoted, by the judge alone."""
-    version = live.spoiled
-    with live.load(CALM) as seen:
+    version, guards = live.spoiled, {"error_rate": 0.02, "slow_share": None, "logloss": 0.03}
+    with live.plan(guards=guards), live.load(CALM) as seen:
         end = live.ended(version, live.challenge(version))
     last = live.rows("look", version)[-1]
     figures = {"ended": end, "why": live.reason(version), "step": last["step"], "counts": last["counts"], **_told(seen)}
@@ -127,37 +127,44 @@ def person(live: Live, _: float) -> Shown:
     }
 
 
-def newer(live: Live, _: float) -> Shown:
-    """A newer challenger waits for the older one's end; where the spec says supersede, it ends the older one."""
+def newer_waits(live: Live, _: float) -> Shown:
+    """A newer challenger waits until a person aborts the older one; its own run is ended by hand, as failed."""
     older, younger = live.other, live.spoiled
     with live.load(CALM) as seen:
         first = live.challenge(older)
         live.at_step(1)
         live.approve(younger)
         live.until(live.waits, 60, "an approval that waits")
-        waiting = live.version("challenger"), live.split()
+        waited = live.version("challenger"), live.split()
         live.steer(Word.ABORT, "make way")
         ends = [live.ended(older, first)]
         second = live.begun(younger)
         live.at_step(0)
         live.airflow.mark(ROLLOUT, second, "failed")
         ends.append(live.ended(younger, second))
-        marked = live.reason(younger)
-        live.supersede()
-        third = live.challenge(older)
-        live.at_step(1)
-        fourth = live.challenge(younger)
-        ends.append(live.ended(older, third))
-        superseded = live.reason(older)
-        live.airflow.mark(ROLLOUT, fourth, "failed")
-        ends.append(live.ended(younger, fourth))
-    figures = {"ended": ends, "waiting": str(waiting), "marked": marked, "superseded": superseded, **_told(seen)}
+    why = live.reason(older), live.reason(younger)
+    figures = {"ended": ends, "waited beside": str(waited), "why": why, **_told(seen)}
     return figures, {
-        "waited": waiting == (older, Routes(10)),
-        "all rolled back": set(ends) == {Phase.ROLLED_BACK},
-        "a run marked as failed sends traffic back": "ended by a person" in marked,
-        "superseded": superseded == f"superseded by version {younger}",
-        "all to stable": live.split() == rollout.ALL_TO_STABLE,
+        "waited": waited == (older, Routes(10)),
+        "rolled back": set(ends) == {Phase.ROLLED_BACK} and live.split() == rollout.ALL_TO_STABLE,
+        "by a person": why[0].startswith("aborted by admin: make way") and "ended by a person" in why[1],
+    }
+
+
+def newer_supersedes(live: Live, _: float) -> Shown:
+    """Where the spec says so, a newer challenger ends the older one's rollout and begins its own."""
+    older, younger = live.other, live.spoiled
+    with live.plan(runs=2, newer="supersede"), live.load(CALM) as seen:
+        first = live.challenge(older)
+        live.at_step(1)
+        second = live.challenge(younger)
+        end, why = live.ended(older, first), live.reason(older)
+        live.steer(Word.ABORT)
+        ends = [end, live.ended(younger, second)]
+    figures = {"ended": ends, "why": why, **_told(seen)}
+    return figures, {
+        "superseded": why == f"superseded by version {younger}",
+        "rolled back": set(ends) == {Phase.ROLLED_BACK} and live.split() == rollout.ALL_TO_STABLE,
     }
 
 
@@ -210,4 +217,7 @@ def _told(seen: dict[str, Any]) -> dict[str, Any]:
     return {"failed": failed, **{name: seen[name] for name in names if name in seen}}
 
 
-SCENES = {scene.__name__: scene for scene in (good, killed_canary, back, spoiled, held, person, newer, kills)}
+SCENES = {
+    scene.__name__: scene
+    for scene in (good, killed_canary, back, spoiled, held, person, newer_waits, newer_supersedes, kills)
+}

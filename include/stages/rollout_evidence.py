@@ -31,7 +31,7 @@ def page(model: str, run: str, ledger: Ledger) -> str:
     """The rollout as HTML, also while it runs: what happened, the traffic of each step, and a plot per guard."""
     story = [row for row in ledger.read(model, "rollout") if row.get("run") == run]
     story += [{**row, "event": "shadow"} for row in ledger.read(model, "agreement") if row["run"] == run]
-    said = [row for row in ledger.read(model, "word") if row["run"] == run]
+    said = [row for row in ledger.read(model, "word") if row.get("run") == run]
     looks = looks_of(model, run, ledger)
     told = "".join(f"<li>{escape(line)}</li>" for line in _story(story, said, looks))
     body = [f"<p>{escape(run)}</p><ul>{told}</ul>", *pictures(looks).values(), markup.table(HEADS, _traffic(looks))]

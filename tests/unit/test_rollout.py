@@ -222,6 +222,8 @@ def test_a_guard_that_fails_sends_traffic_back_though_the_rollout_is_paused(worl
 
 def test_a_person_can_promote_now(world: World) -> None:
     world.ledger.clock = lambda: world.now
+    world.say(Word.ROLL_BACK, "to no rollout")
+    world.ledger.append("toy", "word", word="pause", by="ada", reason="of an older release, which kept no run")
     world.begin()
     world.pass_all()
     world.enter(LAST)
