@@ -2,12 +2,9 @@
 
 import json
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Any
@@ -18,14 +15,14 @@ import yaml
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks import rollout_traffic
 from include import specs
-from include.adapters import traefik
 from include.domain.errors import Unavailable
 from include.domain.steering import Word
 from include.local import flights, story
 from include.local.rest import FINISHED, Airflow
 from include.ports import Reference, Routes
-from include.settings import ROOT, Settings
+from include.settings import Settings
 from include.spec import ModelSpec
 from include.stages import rollout, rollout_look, rollout_state
 from include.stages.rollout_state import State
@@ -192,49 +189,13 @@ class Live:
         """Why the version's newest rollout ended."""
         return str(self.rows("rollout", version)[-1].get("reason", ""))
 
-    @contextmanager
-    def load(self, rate: float) -> Iterator[dict[str, Any]]:
-        """Requests at that rate while it lasts, none where it is 0; what callers and the gateway showed is there at the end."""
-        command = [sys.executable, "-m", "benchmarks.load", "--port", str(self.settings.gateway_port), "--bodies",
-                   str(self.bodies), "--seconds", "3600", "--rate", str(rate), "--connections", "32"]  # fmt: skip
-        seen: dict[str, Any] = {}
-        sender = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) if rate else None
-        try:
-            with self._splits() as splits:
-                yield seen
-        finally:
-            if sender:
-                sender.terminate()
-                seen |= json.loads(sender.communicate(timeout=60)[0])
+    def load(self, rate: float) -> AbstractContextManager[dict[str, Any]]:
+        """Requests at that rate meanwhile, and what callers and the gateway showed."""
         planned = [rollout.ALL_TO_STABLE, *(stage.routes for stage in rollout.plan(self.spec))]
-        seen |= {"splits": " → ".join(map(_named, splits)), "unplanned": [str(s) for s in splits if s not in planned]}
-
-    @contextmanager
-    def _splits(self) -> Iterator[list[Routes]]:
-        """What the gateway serves meanwhile, each split as it comes."""
-        splits: list[Routes] = []
-        over = threading.Event()
-
-        def follow() -> None:
-            while not over.wait(0.1):
-                with suppress(httpx.HTTPError, KeyError):
-                    if (now := self.split()) not in splits[-1:]:
-                        splits.append(now)
-
-        follower = threading.Thread(target=follow)
-        follower.start()
-        try:
-            yield splits
-        finally:
-            over.set()
-            follower.join()
+        return rollout_traffic.load(self.settings, self.bodies, rate, planned)
 
     def split(self) -> Routes:
-        """What the gateway serves, by its own word; the split is asked first, so that both are never of different plans."""
-        with httpx.Client(base_url=f"{self.settings.gateway_admin_url}/api/http", timeout=2, trust_env=False) as api:
-            services = {f"{MODEL}-split": api.get(f"/services/{MODEL}-split@file").raise_for_status().json()}
-            routers = {MODEL: api.get(f"/routers/{MODEL}@file").raise_for_status().json()}
-        return traefik.routes_of(MODEL, {"services": services, "routers": routers})
+        return rollout_traffic.split(self.settings)
 
     def until(self, true: Callable[[], bool], timeout: float, what: str) -> None:
         deadline = time.monotonic() + timeout
@@ -278,7 +239,3 @@ class Live:
                 counted, last = counts, now
             time.sleep(0.02)
         return round(last, 2)
-
-
-def _named(routes: Routes) -> str:
-    return "shadow" if routes.mirror else f"{routes.canary} %" if routes.canary else "stable"
