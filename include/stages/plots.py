@@ -88,6 +88,8 @@ def forest(title: str, axis: str, effects: Sequence[Effect], margin: float) -> s
 
 def _curve(line: Line, colour: str, across: tuple[float, float], up: tuple[float, float]) -> list[str]:
     x, y = np.asarray(line.x, float), np.asarray(line.y, float)
+    if len(x) == 1:
+        return _dot(line, colour, across, up)
     kept = np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS)).astype(int))
     found = []
     if line.low is not None and line.high is not None:
@@ -97,6 +99,16 @@ def _curve(line: Line, colour: str, across: tuple[float, float], up: tuple[float
         found.append(f'<polygon points="{points}" fill="{colour}" opacity=".15"/>')
     found.append(_path(list(zip(x[kept], y[kept], strict=True)), across, up, colour))
     return found
+
+
+def _dot(line: Line, colour: str, across: tuple[float, float], up: tuple[float, float]) -> list[str]:
+    """A curve of one point would not be seen: a dot, on a bar where there is a band."""
+    x, *values = (
+        float(np.asarray(part, float)[0]) for part in (line.x, line.y, line.low, line.high) if part is not None
+    )
+    (middle, at), *ends = (_place(x, value, across, up) for value in values)
+    found = [f'<circle cx="{middle:.1f}" cy="{at:.1f}" r="3" fill="{colour}"/>']
+    return found + ([_stroke(middle, ends[0][1], middle, ends[1][1], colour)] if ends else [])
 
 
 def _axes(names: tuple[str, str], across: tuple[float, float], up: tuple[float, float]) -> list[str]:

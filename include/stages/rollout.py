@@ -226,7 +226,7 @@ def _attach(controls: Controls, state: State, registry: Registry) -> None:
     """The looks and their plots go to the training's run."""
     pages = rollout_evidence.write(state.model, state.run, controls.ledger, controls.folder)
     if run_id := registry.version(state.model, state.version).tags.get("mlflow_run_id"):
-        registry.attach(run_id, pages, "rollout")
+        registry.attach(run_id, pages, f"rollout/{state.run}")
 
 
 def _end(controls: Controls, state: State, phase: Phase, reason: str) -> State:

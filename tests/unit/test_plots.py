@@ -27,3 +27,10 @@ def test_what_lies_outside_of_the_range_is_drawn_at_its_edge() -> None:
     heights = [float(point.split(",")[1]) for point in band.attrib["points"].split()]
     assert min(heights) == plots.TOP
     assert max(heights) == plots.HEIGHT - plots.BOTTOM
+
+
+def test_a_single_look_is_a_dot_on_its_interval() -> None:
+    alone = plots.Line("100 %", [0], [0.5], low=[0.0], high=[1.0])
+    drawn = ElementTree.fromstring(plots.chart("looks", ("minutes", "worse by"), [alone], up=(0, 1)))
+    (dot,) = (part for part in drawn if part.tag.endswith("circle"))
+    assert float(dot.attrib["cy"]) == pytest.approx((plots.TOP + plots.HEIGHT - plots.BOTTOM) / 2)

@@ -466,7 +466,7 @@ def test_the_evidence_of_a_rollout_is_attached_to_the_run_that_made_the_model(wo
     world.begin()
     world.pass_all()
     world.promote()
-    attached = world.registry.attached["m2/rollout"]
+    attached = world.registry.attached["m2/rollout/run-1"]
     assert attached == ["rollout.html", "error_rate.svg", "slow_share.svg"]
     page = (world.folder / "toy-run-1" / "rollout.html").read_text()
     traffic = "<td>50 %</td><td>canary</td><td>20,000</td><td>0</td><td>0</td>"
