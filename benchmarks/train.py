@@ -2,16 +2,21 @@
 
 `make bench-train`, or `python -m benchmarks.train --section flights --quick` (one epoch, fewer rows). All train at batch
 4096 on two threads: embedding 16, three full-rank cross layers, MLP 256-128. The peers get an environment of their own
-under Perennial's home. The last line is one JSON object with the figures, the bounds and `holds`.
+under Perennial's home. With `--keep FOLDER` a bench that was stopped goes on where it was.
+The last line is one JSON object with the figures, the bounds and `holds`.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +30,7 @@ from include.domain import metrics
 from include.ports import Reference
 from include.spec import ModelSpec
 from include.specs import find
-from include.stages import training
+from include.stages import records, training
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ("torch==2.13.0", "fuxictr==2.3.10", "numpy==2.4.6", "pandas==3.1.1", "catboost==1.2.10")
@@ -57,8 +62,7 @@ def ours(spec: ModelSpec, dataset: Reference, out: Path, epochs: int, precision:
         "training": spec.training.model_copy(update={
             "batch_size": 4096, "threads": THREADS, "epochs": epochs, "precision": precision}),
     })  # fmt: skip
-    out.mkdir()
-    (out / "job.json").write_text(json.dumps(training.job(changed, dataset, "dcn", out, None)))
+    records.write(out / "job.json", training.job(changed, dataset, "dcn", out, None))
     command = [sys.executable, "-m", "include.trainer", str(out / "job.json")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, env=_environ()) as program:
         _, code, used = os.wait4(program.pid, 0)
@@ -67,8 +71,10 @@ def ours(spec: ModelSpec, dataset: Reference, out: Path, epochs: int, precision:
         raise SystemExit(f"the trainer ended with {program.returncode}")
     manifest = json.loads((out / "manifest.json").read_text())
     speed = manifest["samples_per_second"]
+    flops = _flops(out / "model.safetensors")
+    shutil.rmtree(out)
     return {"samples_per_second": speed, "auc": manifest["metrics"]["test"]["auc"], "peak_gb": used.ru_maxrss / 2**20,
-            "gflops": speed * _flops(out / "model.safetensors") / 1e9}  # fmt: skip
+            "gflops": speed * flops / 1e9}  # fmt: skip
 
 
 def _flops(weights: Path) -> int:
@@ -79,7 +85,7 @@ def _flops(weights: Path) -> int:
 
 
 def peer(name: str, dataset: Reference, work: Path, epochs: int) -> dict[str, Any]:
-    work.mkdir(exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
     folder = Path(dataset.uri.removeprefix("file://")).parent
     command = [str(environment()), "benchmarks/train_peers.py", name, str(folder), str(work), str(epochs)]
     said = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=_environ())
@@ -88,26 +94,41 @@ def peer(name: str, dataset: Reference, work: Path, epochs: int) -> dict[str, An
     return {"samples_per_second": found["samples_per_second"], "auc": auc}
 
 
+def kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was measured before, where the file is there; else it is measured and noted."""
+    if not path.exists():
+        records.write(path, measure())
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
 def _environ() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(THREADS), "PYTHONPATH": str(ROOT)}
 
 
-def fp32_peak(size: int = 2048, seconds: float = 2.0) -> float:
-    """GFLOP/s of square fp32 matrix products on as many threads; the best of a few."""
+def matrix_peaks(size: int = 2048, seconds: float = 2.0) -> dict[str, float]:
+    """GFLOP/s of square matrix products on as many threads in fp32 and bf16; the best of a few."""
     torch.set_num_threads(THREADS)
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        began = time.perf_counter()
-        a @ b
-        best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best / 1e9
+    found = {}
+    for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        a, b = torch.randn(size, size).to(kind), torch.randn(size, size).to(kind)
+        best, end = float("inf"), time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            began = time.perf_counter()
+            a @ b
+            best = min(best, time.perf_counter() - began)
+        found[f"{name}_peak_gflops"] = 2 * size**3 / best / 1e9
+    return found
 
 
-def compared(dataset: Reference, spec: ModelSpec, at: Path, epochs: int, peers: list[str]) -> dict[str, Any]:
+def compared(data: dict[str, Any], spec: ModelSpec, at: Path, epochs: int, peers: list[str]) -> dict[str, Any]:
     """Ours in its own precision and in fp32, and the peers, one after the other."""
-    found: dict[str, Any] = {f"ours_{p}": ours(spec, dataset, at / p, epochs, p) for p in ("auto", "fp32")}
-    found |= {name: peer(name, dataset, at / "peers", epochs) for name in peers}
+    dataset, found = Reference(data["uri"], data["digest"]), {}
+    for precision in ("auto", "fp32"):
+        measure = partial(ours, spec, dataset, at / precision, epochs, precision)
+        found[f"ours_{precision}"] = kept(at / f"ours_{precision}.json", measure)
+    for name in peers:
+        found[name] = kept(at / f"{name}.json", partial(peer, name, dataset, at / "peers", epochs))
     for name, values in found.items():
         print(f"{spec.name:>8} {name:<10}", {k: round(v, 4) for k, v in values.items()}, file=sys.stderr, flush=True)
     if peers:
@@ -119,18 +140,22 @@ def compared(dataset: Reference, spec: ModelSpec, at: Path, epochs: int, peers: 
 
 def flights_section(at: Path, quick: bool, peers: list[str]) -> dict[str, Any]:
     spec = find("flights")
-    found = compared(train_data.flights_year(spec, at / "data"), spec, at, 1 if quick else 3, peers)
-    found["fp32_peak_gflops"] = fp32_peak()
-    found["share_of_fp32_peak"] = found["ours_fp32"]["gflops"] / found["fp32_peak_gflops"]
-    return found
+    data = kept(at / "data.json", lambda: asdict(train_data.flights_year(spec, at / "data")))
+    found = compared(data, spec, at, 1 if quick else 3, peers) | kept(at / "peak.json", matrix_peaks)
+    return {**found, "share_of_fp32_peak": found["ours_fp32"]["gflops"] / found["fp32_peak_gflops"]}
 
 
 def clicks_section(at: Path, quick: bool, peers: list[str]) -> dict[str, Any]:
     spec, rows = find("clicks"), 100_000 if quick else 600_000
-    dataset, best = train_data.clicks_stream(spec, at / "data", table=TABLE, rows=rows)
-    found = compared(dataset, spec, at, 1, peers)
+
+    def made() -> dict[str, Any]:
+        dataset, best = train_data.clicks_stream(spec, at / "data", table=TABLE, rows=rows)
+        return {**asdict(dataset), "best_auc": best}
+
+    data = kept(at / "data.json", made)
+    found = compared(data, spec, at, 1, peers)
     table = TABLE * SHAPE["embedding"] * 4 / 2**30  # type: ignore[operator]
-    return {**found, "best_auc": best, "memory_tables": found["ours_fp32"]["peak_gb"] / table}
+    return {**found, "best_auc": data["best_auc"], "memory_tables": found["ours_fp32"]["peak_gb"] / table}
 
 
 def main() -> int:
@@ -139,12 +164,13 @@ def main() -> int:
     parser.add_argument("--section", choices=sections, action="append")
     parser.add_argument("--quick", action="store_true", help="one epoch, fewer rows")
     parser.add_argument("--peer", choices=("fuxictr", "deepctr", "none"), action="append")
+    parser.add_argument("--keep", type=Path, help="a folder for what was measured; a temporary one when left out")
     given = parser.parse_args()
     peers = [p for p in given.peer or ["fuxictr", "deepctr"] if p != "none"]
     figures: dict[str, Any] = {"bf16_instructions": bool(torch.cpu.get_capabilities().get("avx512_bf16"))}
-    for name in given.section or sections:
-        with tempfile.TemporaryDirectory() as folder:
-            figures[name] = sections[name](Path(folder), given.quick, peers)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in given.section or sections:
+            figures[name] = sections[name]((given.keep or Path(folder)) / name, given.quick, peers)
     flat = {f"{s}_{k}": v for s, found in figures.items() if isinstance(found, dict) for k, v in found.items()}
     flat["memory_tables"] = flat.pop("clicks_memory_tables", 0.0)
     holds = {name: flat[name] <= bound if name == "memory_tables" else flat[name] >= bound

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import ibis
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from include.domain.encoding import FIRST_KNOWN, Encoding
-from include.domain.windows import Window, label
+from include.domain.windows import Window, label, parse
 from include.local import clicks, flights
 from include.ports import Reference
 from include.spec import ModelSpec
-from include.stages import assembly, records
+from include.stages import aggregation, assembly, records
 
 START = date(2024, 1, 1)
 
@@ -40,16 +41,24 @@ def by_window(rows: pl.DataFrame, time: str) -> pl.DataFrame:
     return rows.with_columns(window=pl.col(time).dt.strftime("%Y-%m-%d"))
 
 
+def year(spec: ModelSpec) -> Rows:
+    """All flights with the spec's aggregates, each as of the moment at which its prediction is asked for."""
+    rows = by_window(flights.recorded(flights.data_folder()), spec.columns.time)
+    if spec.features.aggregates.groups:
+        sums = aggregation.hourly_sums(spec, ibis.memtable(rows.to_arrow())).to_pyarrow()
+        first, last = (
+            Window(day, day + spec.window.length) for day in map(parse, (rows["window"][0], rows["window"][-1]))
+        )
+        known = aggregation.history(spec, Rows({"sums": pl.DataFrame(pl.from_arrow(sums))}), first, last)  # type: ignore[arg-type]
+        rows = aggregation.with_aggregates(spec, rows, known)
+    return Rows({"features": rows})
+
+
 def flights_year(spec: ModelSpec, out: Path) -> Reference:
     """All flights of 2013: the last 36 days are the test, the 36 before validate, the rest trains."""
     wanted = spec.training.model_copy(update={"validate_windows": 36, "test_windows": 36})
-    rows = by_window(flights.recorded(flights.data_folder()), spec.columns.time)
-    there = Rows(
-        {"features": rows.with_columns(pl.lit(None, pl.Float64).alias(n) for n in spec.features.aggregates.features)}
-    )
-    return assembly.assemble(
-        spec.model_copy(update={"training": wanted}), datetime(2014, 2, 1, tzinfo=UTC), there, "bench", out
-    )
+    asked = spec.model_copy(update={"training": wanted})
+    return assembly.assemble(asked, datetime(2014, 2, 1, tzinfo=UTC), year(spec), "bench", out)  # type: ignore[arg-type]
 
 
 def clicks_stream(spec: ModelSpec, out: Path, *, table: int, rows: int) -> tuple[Reference, float]:

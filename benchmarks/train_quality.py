@@ -16,22 +16,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import ibis
 import numpy as np
 import onnxruntime
-import polars as pl
 from numpy.typing import NDArray
 
 from benchmarks.train import ROOT, environment
-from benchmarks.train_data import Rows, by_window, clicks_stream
+from benchmarks.train_data import Rows, clicks_stream, year
 from include import settings
 from include.domain import metrics
-from include.domain.windows import Window, parse
-from include.local import flights
 from include.ports import Reference
 from include.spec import ModelSpec
 from include.specs import find
-from include.stages import aggregation, assembly, records, training
+from include.stages import assembly, records, training
 
 OURS, PEERS = ("dcn", "blend"), ("lightgbm", "catboost", "logistic")
 DRAWS, DAY = 2000, 86_400
@@ -54,19 +50,6 @@ PERIODS = (
     Period("September", datetime(2013, 10, 1, tzinfo=UTC), 31, 30),
     Period("November-December", datetime(2014, 1, 1, tzinfo=UTC), 31, 61),
 )
-
-
-def year(spec: ModelSpec) -> Rows:
-    """All flights with the spec's aggregates, each as of the moment at which its prediction is asked for."""
-    rows = by_window(flights.recorded(flights.data_folder()), spec.columns.time)
-    if spec.features.aggregates.groups:
-        sums = aggregation.hourly_sums(spec, ibis.memtable(rows.to_arrow())).to_pyarrow()
-        first, last = (
-            Window(day, day + spec.window.length) for day in map(parse, (rows["window"][0], rows["window"][-1]))
-        )
-        known = aggregation.history(spec, Rows({"sums": pl.DataFrame(pl.from_arrow(sums))}), first, last)  # type: ignore[arg-type]
-        rows = aggregation.with_aggregates(spec, rows, known)
-    return Rows({"features": rows})
 
 
 def dataset(spec: ModelSpec, tables: Rows, period: Period, out: Path) -> Reference:

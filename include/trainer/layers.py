@@ -26,7 +26,7 @@ class Crossing(torch.autograd.Function):
         x0, x, weight, crossing = ctx.saved_tensors
         above = gradients[0].contiguous()
         inner = above * x0
-        wide = (inner.T @ x).float(), inner.sum(0, dtype=torch.float32)
+        wide = (inner.T @ x).float(), inner.sum(0).float()
         return above * crossing, torch.addmm(above, inner, weight), *wide
 
 

@@ -1,7 +1,7 @@
 """How the tower's weights move: AdamW, and the running mean of the weights, which is the model that is kept.
 
-Written out rather than taken from torch.optim, whose first step imports torch's compiler and takes as long as a small
-training; here each line of the algorithm has its own.
+The kernel is that of torch.optim's fused AdamW, without its classes: their first step imports torch's compiler and takes as
+long as a small training.
 """
 
 from collections.abc import Iterator
@@ -36,13 +36,11 @@ class Optimizer:
         weights, first, second, means = (
             [local(group[name]) for name in moved] for group in (self.parameters, self.first, self.second, self.means)
         )
-        torch._foreach_lerp_(first, gradients, 1 - BETAS[0])
-        torch._foreach_mul_(second, BETAS[1])
-        torch._foreach_addcmul_(second, gradients, gradients, value=1 - BETAS[1])
-        roots = torch._foreach_sqrt(second)
-        torch._foreach_div_(roots, pace.correction)
-        torch._foreach_add_(roots, EPSILON)
-        torch._foreach_addcdiv_(weights, first, roots, value=-pace.size)
+        steps = [torch.tensor(pace.step, device=w.device) for w in weights]
+        torch._fused_adamw_(
+            weights, gradients, first, second, [], steps, lr=pace.rate, beta1=BETAS[0], beta2=BETAS[1],
+            eps=EPSILON, weight_decay=0.0, amsgrad=False, maximize=False,
+        )  # fmt: skip
         torch._foreach_lerp_(means, weights, 1 - pace.kept)
         for name in moved:
             self.parameters[name].grad = None

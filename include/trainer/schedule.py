@@ -16,9 +16,12 @@ WIDE_RATE, WIDE_DECAY = 10.0, 0.01
 class Pace:
     """Of one step: `p ← keep · p - size · m / (√v / correction + ε)`, then `mean ← kept · mean + (1 - kept) · p`.
 
-    `keep` is what the decay leaves of an embedding; the dense weights do not decay.
+    `keep` is what the decay leaves of an embedding; the dense weights do not decay. `rate` and `step`, counted from 1, are what
+    size and correction come from.
     """
 
+    rate: float
+    step: float
     size: float
     correction: float
     keep: float
@@ -53,6 +56,8 @@ class Schedule:
         """Of step number `step`, counted from 0 (Loshchilov & Hutter 2019, algorithm 2)."""
         rate = self.rate_at(step)
         return Pace(
+            rate=rate,
+            step=step + 1.0,
             size=rate / (1 - BETAS[0] ** (step + 1)),
             correction=math.sqrt(1 - BETAS[1] ** (step + 1)),
             keep=max(0.0, 1 - rate * self.decay),

@@ -72,8 +72,7 @@ class Grouped:
     def of(cls, numbers: Tensor) -> "Grouped":
         ordered, order = torch.sort(numbers, stable=True)
         rows, places, counts = torch.unique_consecutive(ordered, return_inverse=True, return_counts=True)
-        place = torch.empty_like(order)
-        place[order] = places
+        place = torch.empty_like(order).scatter_(0, order, places)
         return cls(rows, place, order, counts.cumsum(0) - counts)
 
     def sums(self, values: Tensor) -> Tensor:
