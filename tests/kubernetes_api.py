@@ -140,7 +140,8 @@ def serving(fake: FakeKubernetes, kubeconfig: Path) -> Iterator[None]:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else {}
             try:
-                status, answer = 200, fake.answer(self.command, self.path, self.headers.get("Content-Type", ""), body)
+                status = 201 if self.command == "POST" else 200
+                answer = fake.answer(self.command, self.path, self.headers.get("Content-Type", ""), body)
             except Refused as refused:
                 status = refused.status
                 answer = {"kind": "Status", "code": status, "reason": refused.reason, "message": str(refused)}

@@ -13,6 +13,14 @@ APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
 #: Seconds for one answer.
 TIMEOUT = 10.0
 NOT_FOUND = 404
+#: The user of all images.
+USER = 10001
+#: What Pod Security `restricted` asks of a pod and of each of its containers.
+POD_SECURITY = {
+    "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}  # fmt: skip
+CONTAINER_SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
 class Absent(Unavailable):

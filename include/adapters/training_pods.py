@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from include.adapters.kubernetes import name_of
+from include.adapters.kubernetes import CONTAINER_SECURITY, POD_SECURITY, name_of
 from include.domain.pods import CONTAINER, MISTAKE, STOPPED, Pods
 from include.settings import Settings
 from include.spec import ModelSpec
@@ -18,7 +18,6 @@ STORAGE_SECRET = "perennial-storage"
 HOME_CLAIM = "perennial-home"
 #: What the trainer must not exceed: another pod of the same training is found and removed by this label.
 TRAINING = "perennial.dev/training"
-USER = 10001
 #: Tries of one node whose trainer failed; a lost node does not count.
 TRIES = 3
 #: Seconds after which a finished Job is removed with its pods.
@@ -81,10 +80,7 @@ def _pod(
         "serviceAccountName": SERVICE_ACCOUNT,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": {**POD_SECURITY},
         "terminationGracePeriodSeconds": int(asked.grace.total_seconds()),
         "activeDeadlineSeconds": int(spec.training.timeout.total_seconds()),
         "containers": [_container(asked, settings, command, variables)],
@@ -112,9 +108,7 @@ def _container(
         "env": [home, {"name": "PERENNIAL_STORAGE", "value": settings.storage}, *variables],
         "envFrom": [{"secretRef": {"name": STORAGE_SECRET, "optional": True}}],
         "resources": {"requests": {"cpu": asked.cpu, **limits}, "limits": limits},
-        "securityContext": {
-            "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": {**CONTAINER_SECURITY, "readOnlyRootFilesystem": True},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"name": "home", "mountPath": str(settings.home)}, {"name": "shm", "mountPath": "/dev/shm"},

@@ -15,7 +15,7 @@ from kubernetes import client
 
 from include.adapters import training_pods
 from include.adapters.gateway import Gateway
-from include.adapters.kubernetes import Cluster
+from include.adapters.kubernetes import USER, Cluster
 from include.adapters.replicas import Replicas
 from include.adapters.traefik import BUCKET_HEADER
 from include.local.k8s_check import look
@@ -155,7 +155,7 @@ def gateway_of(place: Place) -> str:
 def ask(place: Place, host: str, times: int, **headers: str) -> dict[str, float]:
     """Percent of the requests that each slot answered."""
     name = f"ask-{uuid.uuid4().hex[:8]}"
-    said = place.run(name, ASK.format(host=host, times=times, headers=headers), user=training_pods.USER)
+    said = place.run(name, ASK.format(host=host, times=times, headers=headers), user=USER)
     return {slot: 100 * count / times for slot, count in json.loads(said).items()}
 
 

@@ -1,5 +1,6 @@
 """On a cluster the task `features` is a SparkApplication that runs the project's own program over the run's windows."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,18 @@ from airflow.sdk import DAG
 
 from include import jobs
 from include.domain.errors import UserMistake
-from include.settings import Settings
+from include.settings import ROOT, Settings
 from include.specs import find
 from plugins import spark
+from tests.kubernetes_api import FakeKubernetes, serving
+from tests.kustomize import render
+from tests.unit.test_manifests import of
 
 SPEC = find("flights")
-SETTINGS = Settings(storage="s3://bucket/p", online="redis://cache:6379/0", namespace="ml", spark_image="spark:1")
+INSTALLED, RIGHTS = (render(ROOT / "include/manifests" / name) for name in ("base", "spark"))
+SETTINGS = Settings(
+    home=Path("/home"), storage="s3://bucket/p", online="redis://cache:6379/0", namespace="ml", spark_image="spark:1"
+)
 
 
 def test_the_application_runs_the_features_job_with_the_clusters_own_places() -> None:
@@ -23,8 +30,26 @@ def test_the_application_runs_the_features_job_with_the_clusters_own_places() ->
     assert made["arguments"] == ["features", "flights", *spark.WINDOWS, spark.RUN]
     for part in ("driver", "executor"):
         given = {v["name"]: v["value"] for v in made[part]["env"]}
-        assert given == {"PERENNIAL_SPARK": "submitted", "PERENNIAL_STORAGE": "s3://bucket/p",
+        assert given == {"PERENNIAL_HOME": "/home", "PERENNIAL_SPARK": "submitted", "PERENNIAL_STORAGE": "s3://bucket/p",
                          "PERENNIAL_ONLINE": "redis://cache:6379/0"}  # fmt: skip
+        assert made[part]["envFrom"] == [{"secretRef": {"name": "perennial-storage", "optional": True}}]
+        assert made[part]["volumeMounts"] == [{"name": "home", "mountPath": "/home"}], "the windows' records lie there"
+        assert made[part]["securityContext"]["allowPrivilegeEscalation"] is False
+    assert made["volumes"][0]["persistentVolumeClaim"]["claimName"] in of(INSTALLED, "PersistentVolumeClaim")
+    assert made["driver"]["serviceAccount"] in of(RIGHTS, "ServiceAccount")
+
+
+def test_airflow_may_submit_and_remove_an_application_and_no_more(tmp_path: Path) -> None:
+    fake = FakeKubernetes()
+    fake.changed = lambda _, thing: thing.setdefault("status", {"applicationState": {"state": "RUNNING"}})
+    with serving(fake, tmp_path / "kubeconfig"):
+        operator = spark.features(SPEC, replace(SETTINGS, kubeconfig=str(tmp_path / "kubeconfig")))
+        operator.launcher.start_spark_job()
+        operator.launcher.delete_spark_job()
+    rules = of(RIGHTS, "Role")["perennial-spark-launcher"]["rules"]
+    assert fake.calls == {
+        (rule["apiGroups"][0], rule["resources"][0], verb) for rule in rules for verb in rule["verbs"]
+    }
 
 
 def test_the_operator_submits_it_and_fills_in_the_runs_windows() -> None:
