@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -54,16 +54,13 @@ def load(bodies: Path, port: int, seconds: float, rate: float = 0, path: str = "
     return dict(json.loads(done.stdout))
 
 
-def measured(processes: Mapping[str, psutil.Process], run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The run's figures, and the CPU time, in microseconds a request, of each process with its children and of the callers."""
+def measured(processes: Mapping[str, Sequence[psutil.Process]], run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The run's figures, and the CPU time, in microseconds a request, of each group of processes and of the callers."""
 
     def spent() -> dict[str, float]:
-        times = {name: process.cpu_times() for name, process in processes.items()}
+        times = {name: sum(sum(p.cpu_times()[:2]) for p in group) for name, group in processes.items()}
         callers = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return {
-            **{name: t.user + t.system for name, t in times.items()},
-            "callers": callers.ru_utime + callers.ru_stime,
-        }
+        return {**times, "callers": callers.ru_utime + callers.ru_stime}
 
     before = spent()
     figures = run()
@@ -95,10 +92,10 @@ def beside(home: Path, prepared: Prepared, ours: Mapping[str, float], seconds: f
         bodies = peers.bodies(peer, prepared.ids[:1000], numbers)
         (folder / "bodies.jsonl").write_bytes(b"\n".join(bodies))
         try:
-            with peers.serving(peer, home / "artifact" / "model.onnx", folder, bodies[0]) as (process, first):
+            with peers.serving(peer, home / "artifact" / "model.onnx", folder, bodies[0]) as (group, first):
                 asked = partial(closed, folder / "bodies.jsonl", peers.PORT, path=peer.path)
                 asked(seconds=2)
-                figures = measured({"server": process}, partial(asked, seconds=seconds))
+                figures = measured({"server": group}, partial(asked, seconds=seconds))
         except peers.Missing as fault:
             found[peer.name] = {"missing": str(fault)}
             continue
@@ -130,7 +127,7 @@ def bench(home: Path, seconds: float) -> dict[str, Any]:
         b"\n".join(peers.bodies(peers.PEERS[0], prepared.ids[:1000], np.nan_to_num(prepared.numbers[:1000])))
     )
     with stack(settings, hollow) as processes:
-        figures = {"ceiling": measured(processes, lambda: closed(bodies, gateway, short))}
+        figures: dict[str, Any] = {"ceiling": measured(processes, lambda: closed(bodies, gateway, short))}
     with stack(settings, server) as processes:
         figures["closed"] = measured(processes, lambda: closed(bodies, gateway, seconds))
         figures["split"] = round(canary_share(settings), 4)
@@ -138,7 +135,7 @@ def bench(home: Path, seconds: float) -> dict[str, Any]:
         figures["direct"] = measured(processes, lambda: closed(bodies, direct, short))
         figures["tensors"] = measured(processes, lambda: closed(tensors, direct, short, peers.V2))
         figures["score_difference"] = difference(settings.slot_url("stable"), prepared)
-        figures["rss_mb"] = {n: round(p.memory_info().rss / 2**20) for n, p in processes.items()}
+        figures["rss_mb"] = {n: round(p.memory_info().rss / 2**20) for n, [p] in processes.items()}
     ours = {"times": figures["tensors"]["rps"], "raw_times": figures["direct"]["rps"]}
     figures["peers"] = beside(home, prepared, ours, min(seconds, 10))
     return figures

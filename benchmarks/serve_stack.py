@@ -43,16 +43,18 @@ def hollow(settings: Settings, slot: str) -> list[str]:
 
 
 @contextmanager
-def stack(settings: Settings, command: Callable[[Settings, str], list[str]]) -> Iterator[dict[str, psutil.Process]]:
+def stack(
+    settings: Settings, command: Callable[[Settings, str], list[str]]
+) -> Iterator[dict[str, list[psutil.Process]]]:
     """Both slots ready and the gateway splitting 90/10."""
     with ExitStack() as running:
         started = {}
         for slot in ("stable", "canary"):
-            started[slot] = running.enter_context(program(*command(settings, slot)))
+            started[slot] = [running.enter_context(program(*command(settings, slot)))]
             ready(f"{settings.slot_url(slot)}/v2/health/ready")
         static = lay_out(settings)
         traefik = str(Path(sys.executable).parent / "traefik")
-        started["gateway"] = running.enter_context(program(traefik, f"--configFile={static}", GOGC="400"))
+        started["gateway"] = [running.enter_context(program(traefik, f"--configFile={static}", GOGC="400"))]
         for_settings(settings).apply("flights", Routes(canary=10))
         ready(f"{settings.gateway_url}/v2/health/ready")
         yield started

@@ -68,8 +68,8 @@ def install(peer: Peer) -> Path:
 
 
 @contextmanager
-def serving(peer: Peer, onnx: Path, folder: Path, first: bytes) -> Iterator[tuple[psutil.Process, float]]:
-    """The peer, ready, and the score it gives to the first body. Raises Missing."""
+def serving(peer: Peer, onnx: Path, folder: Path, first: bytes) -> Iterator[tuple[list[psutil.Process], float]]:
+    """The peer's processes, ready, and the score it gives to the first body. Raises Missing."""
     environment = install(peer)
     command = COMMANDS[peer.name](environment / "bin", onnx, folder)
     variables = {**os.environ, "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(HERE),
@@ -79,9 +79,20 @@ def serving(peer: Peer, onnx: Path, folder: Path, first: bytes) -> Iterator[tupl
     with (folder / "said.txt").open("wb") as said:
         process = subprocess.Popen(command, cwd=folder, env=variables, stdout=said, stderr=said, start_new_session=True)
     try:
-        yield psutil.Process(process.pid), _first_score(peer, process, first, folder / "said.txt")
+        score = _first_score(peer, process, first, folder / "said.txt")
+        yield _group(process.pid), score
     finally:
         _stop(process)
+
+
+def _group(leader: int) -> list[psutil.Process]:
+    """It and what it started, also where that has another parent by now."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getpgid(process.pid) == leader:
+                found.append(process)
+    return found
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
