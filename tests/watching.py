@@ -93,7 +93,7 @@ class World:
             self.land(day, land)
             self.serve(day, spoil=serve)
 
-    def train(self, number: str, first: int) -> Version:
+    def train(self, number: str, first: int, importance: Mapping[str, float] = {"temp": 0.6, "dest": 0.4}) -> Version:
         """A version trained on 28 days, validated on 7, tested on 7."""
         folder = self.folder / f"run{number}"
         train, test = (
@@ -110,11 +110,20 @@ class World:
             challenger=np.concatenate([d["chance"] for d in test]),
             times=np.concatenate([[int(t.timestamp()) for t in d["at"]] for d in test]),
         )  # fmt: skip
+        evaluation = records.write(folder / "evaluation" / "evaluation.json", {
+            "files": {"scores.npz": records.facts(folder / "evaluation" / "scores.npz")},
+            "importance": importance,
+        })  # fmt: skip
         labels = [label(START + timedelta(days=d)) for d in range(first, first + 42)]
         windows = {"train": labels[:28], "validate": labels[28:35], "test": labels[35:]}
         manifest = {"format": 1, "windows": windows, "metrics": {"test": {"auc": 0.7, "logloss": 0.6}},
                     "files": {"encoding.json": records.facts(folder / "dcn" / "encoding.json")}}  # fmt: skip
-        return Version("flights", number, records.write(folder / "dcn" / "manifest.json", manifest), {})
+        return Version(
+            "flights",
+            number,
+            records.write(folder / "dcn" / "manifest.json", manifest),
+            {"evaluation": evaluation.digest},
+        )
 
     def predictions(self, model: str, since: datetime | None = None) -> pa.Table:
         return self.log

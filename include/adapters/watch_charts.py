@@ -14,6 +14,7 @@ from include.domain.sketch import Sketch
 
 WIDTH, HEIGHT, LEFT, RIGHT, FOOT = 1000, 180, 130, 10, 22
 CELL, BARS, BAR, TALL = 15, 24, 8, 76
+LETTER = 6.2  #: a letter of a feature's name, in pixels
 #: Okabe and Ito's colours, told apart by people who see few.
 BLUE, ORANGE, RED, GREY = "#0072b2", "#d55e00", "#b3261e", "#8a8a8a"
 
@@ -69,7 +70,7 @@ def series(
 
 
 def heat_map(moved: Mapping[str, Sequence[Moved]], strongest: float) -> str:
-    """Features × windows, the furthest feature first; an effect of `strongest` is darkest, drift has a frame."""
+    """Features × windows, the furthest feature first; an effect of `strongest` is darkest, drift is red and the rest grey."""
     windows = list(moved)
     by_window = {w: {m.feature: m for m in found} for w, found in moved.items()}
     peak: dict[str, float] = {}
@@ -77,15 +78,16 @@ def heat_map(moved: Mapping[str, Sequence[Moved]], strongest: float) -> str:
         for m in found:
             peak[m.feature] = max(peak.get(m.feature, 0.0), m.effect)
     features = sorted(peak, key=lambda f: -peak[f])
-    wide = min(CELL, (WIDTH - LEFT - RIGHT) / max(1, len(windows)))
-    body = [_text(LEFT - 6, (r + 1) * CELL - 4, feature, end=True) for r, feature in enumerate(features)]
+    left = LETTER * max(map(len, features), default=0) + 12
+    wide = min(CELL, (WIDTH - left - RIGHT) / max(1, len(windows)))
+    body = [_text(left - 6, (r + 1) * CELL - 4, feature, end=True) for r, feature in enumerate(features)]
     for c, window in enumerate(windows):
         for r, feature in enumerate(features):
             if feature in by_window[window]:
-                body.append(_cell(by_window[window][feature], window, (LEFT + c * wide, r * CELL, wide), strongest))
+                body.append(_cell(by_window[window][feature], window, (left + c * wide, r * CELL, wide), strongest))
     height = CELL * len(features) + FOOT
-    body += _dates(windows, lambda w: LEFT + (windows.index(w) + 0.5) * wide, height, least=int(90 / wide))
-    return _svg(LEFT + wide * len(windows) + 60, height, body)
+    body += _dates(windows, lambda w: left + (windows.index(w) + 0.5) * wide, height, least=int(90 / wide))
+    return _svg(left + wide * len(windows) + 60, height, body)
 
 
 def histogram(then: Sketch, now: Sketch, names: Sequence[str], *, ends: tuple[str, str]) -> str:
@@ -127,10 +129,10 @@ def _bars(reference: Sketch) -> NDArray[np.intp]:
 
 def _cell(moved: Moved, window: str, place: tuple[float, float, float], strongest: float) -> str:
     x, y, wide = place
-    shade = int(255 * (1 - min(1.0, moved.effect / strongest)))
-    frame = f' stroke="{RED}" stroke-width="1.5"' if moved.drifted else ""
+    depth = min(1.0, moved.effect / strongest)
+    look = f'fill="{RED if moved.drifted else GREY}" fill-opacity="{0.1 + 0.9 * depth:.2f}"'
     title = f"{moved.feature}, {window}: effect {moved.effect:.3f}, PSI {moved.psi:.3f}, p {moved.p:.2g}"
-    return _rect(x, y + 1, wide - 2, CELL - 3, f'fill="rgb(255,{shade},{shade})"{frame}', title)
+    return _rect(x, y + 1, wide - 2, CELL - 3, look, title)
 
 
 def _padded(known: Sequence[float]) -> tuple[float, float]:

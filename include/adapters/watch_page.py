@@ -39,7 +39,8 @@ def page(course: Course) -> str:
         '<span class="fire">a training was asked for</span>, <span class="warn">a signal fired and was held back</span>, '
         "grey looked and found nothing to start, green the cause has gone. Hover for the numbers.</p>",
         *_performance(course, windows, marks(course)),
-        "<h2>Drift</h2><p>Effect by feature and window, darker is further; a frame where it is drift.</p>",
+        "<h2>Drift</h2><p>Effect by feature and window, darker is further; red where it is drift: further, "
+        "for sure, than the windows of the training lie from each other.</p>",
         charts.heat_map(course.moved, 3 * course.effect_bound),
         "<h2>Features of the newest window</h2><p>Grey is training, blue the newest window, the furthest first.</p>",
         _histograms(course),

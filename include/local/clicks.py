@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 from scipy.stats import rankdata
 
 from include import settings
@@ -44,17 +45,22 @@ Tell = Callable[[date, int], None]
 class Drift:
     """From day `at` on (reaching its full size after `days`) the world differs by `size`.
 
-    `shift` moves the distribution of the inputs, of all fields or of `field` alone; `concept` turns the effects.
+    `shift` moves the distribution of the inputs, of all fields or of `field` alone; `concept` turns the effects. With
+    `weekdays` (0 is Monday) it is a season: the world differs on these days alone.
     """
 
+    __pydantic_config__ = {"extra": "forbid"}
     at: date
     kind: Literal["shift", "concept"] = "shift"
     days: int = 0
     size: float = 1.0
-    field: str | None = None
+    field: Literal[(*NUMBERS, *CATEGORIES)] | None = None  # type: ignore[valid-type]
+    weekdays: tuple[int, ...] = tuple(range(7))
 
     def strength(self, day: date) -> float:
-        """0 before, `size` when complete, a straight line between."""
+        """0 before and on other weekdays, `size` when complete, a straight line between."""
+        if day.weekday() not in self.weekdays:
+            return 0.0
         since = (day - self.at).days + 1
         return 0.0 if since <= 0 else self.size * min(1.0, since / (self.days + 1))
 
@@ -221,6 +227,15 @@ def _best_auc(scored: Sequence[Scored]) -> float:
     return area(np.concatenate(truth), np.concatenate(clicks))
 
 
+def _drift(text: str) -> Drift:
+    """Raises ArgumentTypeError, which names every fault by its path."""
+    try:
+        return TypeAdapter(Drift).validate_json(text)
+    except ValidationError as fault:
+        told = (f"{'.'.join(map(str, e['loc'])) or text}: {e['msg']}" for e in fault.errors())
+        raise argparse.ArgumentTypeError("; ".join(told)) from None
+
+
 def main() -> None:
     """`python -m include.local.clicks 2024-01-01 2024-04-01`: deliver these days into the home's inbox."""
     arguments = argparse.ArgumentParser(description=main.__doc__)
@@ -228,14 +243,19 @@ def main() -> None:
     arguments.add_argument("end", type=date.fromisoformat, help="the first day that is not delivered")
     arguments.add_argument("--rows", type=int, default=20_000, help="impressions a day")
     arguments.add_argument("--form", choices=SHAPES, default="parquet")
+    arguments.add_argument("--drift", action="append", type=_drift, help="instead of the shipped ones, as JSON, e.g. "
+                           '{"at": "2024-03-01", "field": "i3", "size": 0.5}; may be repeated')  # fmt: skip
     given = arguments.parse_args()
+    stream = Clicks(schedule=given.drift or SCHEDULE)
     inbox = settings.from_env().home / "inbox" / SHAPES[given.form].model
 
     def tell(day: date, done: int) -> None:
         print(f"{day}  {done:,} of {given.rows:,} rows", end="\r", file=sys.stderr, flush=True)  # noqa: T201
 
     for day in days(given.start, given.end):
-        (best,) = deliver(inbox, day, day + timedelta(days=1), given.rows, form=given.form, tell=tell).values()
+        (best,) = deliver(
+            inbox, day, day + timedelta(days=1), given.rows, form=given.form, clicks=stream, tell=tell
+        ).values()
         print(f"{day}  {given.rows:,} rows, best possible AUC {best:.4f}")  # noqa: T201
 
 

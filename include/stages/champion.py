@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from include.domain.encoding import Encoding
 from include.domain.errors import Corrupt
 from include.domain.performance import Measured, Scored, auc, logloss
 from include.domain.windows import Grain, label
-from include.ports import Version
+from include.ports import Reference, Version
 from include.stages import records
 from include.stages.sketching import window_of
 
@@ -23,7 +22,8 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Champion:
-    """`ends` is the end of its newest window; `test` its scores on the test windows, `measured` its metrics there."""
+    """`ends` is the end of its newest window; `test` its scores on the test windows, `measured` its metrics there;
+    `importance` the features' shares in what moves its scores."""
 
     version: str
     encoding: Encoding
@@ -44,10 +44,10 @@ def load(version: Version, grain: Grain) -> Champion:
         encoding = Encoding.from_dict(records.part(folder / "manifest.json", manifest["files"], "encoding.json"))
         windows = manifest["windows"]
         newest = max(w for part in windows.values() for w in part)
-        test = _test_scores(folder.parent / "evaluation" / "scores.npz", grain)
+        test, importance = _evaluated(version, folder.parent / "evaluation" / "evaluation.json", grain)
         return Champion(
             version.number, encoding, tuple(windows["train"]), window_of(newest, grain).end,
-            _measured(manifest["metrics"]["test"], test), test, manifest.get("importance"),
+            _measured(manifest["metrics"]["test"], test), test, importance,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as fault:
         raise Corrupt(f"{version.artifact.uri}: not a manifest of format {FORMAT}: {fault!r}") from None
@@ -67,14 +67,14 @@ def window_label(number: int, grain: Grain) -> str:
     return label(datetime.fromtimestamp(0, UTC) + number * grain.length)
 
 
-def _test_scores(path: Path, grain: Grain) -> Scored | None:
-    if not path.is_file():
-        return None
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-            return scored(kept["labels"], kept["challenger"], kept["times"], grain)
-    except (OSError, EOFError, BadZipFile, ValueError) as fault:
-        raise Corrupt(f"{path}: cannot be read as the scores of the test windows ({fault})") from None
+def _evaluated(version: Version, path: Path, grain: Grain) -> tuple[Scored | None, Mapping[str, float] | None]:
+    """Scores of the test windows and the features' importance; None each for a version without an evaluation."""
+    if "evaluation" not in version.tags:
+        return None, None
+    record = records.read(Reference(str(path), version.tags["evaluation"]))
+    records.check_files(path, record["files"])
+    with np.load(path.with_name("scores.npz"), allow_pickle=False) as kept:
+        return scored(kept["labels"], kept["challenger"], kept["times"], grain), record["importance"] or None
 
 
 def _measured(metrics: Mapping[str, float], test: Scored | None) -> dict[str, Measured]:

@@ -18,7 +18,7 @@ from include.domain.verdict import Check, Outcome, Verdict
 from include.domain.windows import Window, parse
 from include.ports import Reference, Scorer, Tables, Version
 from include.spec import ModelSpec
-from include.stages import records
+from include.stages import importance, records
 
 FORMAT = 1
 #: Fewer windows than this say too little about how windows differ: then equal parts of their time stand for them.
@@ -64,6 +64,7 @@ def evaluate(
         "champion": champion and champion.number,
         "metrics": {name: measure(spec, arrays["labels"], values, groups) for name, values in scores.items()},
         "faults": faults, "absent": _absent(spec, dataset, data, columns),
+        "importance": importance.shares(scorer, models[CHALLENGER], columns, _features(spec, columns), spec.training.seed),
         "files": {"scores.npz": records.facts(out / "scores.npz")},
     })  # fmt: skip
 
@@ -200,6 +201,10 @@ def _check_columns(artifact: Reference, columns: Columns) -> None:
     known = records.read(artifact)["columns"]
     if gone := [name for name in (*known["categorical"], *known["numeric"]) if name not in columns]:
         raise Corrupt(f"it needs {', '.join(gone)}, and the table has no such column any more")
+
+
+def _features(spec: ModelSpec, columns: Columns) -> list[str]:
+    return [name for name in (*spec.columns.categorical, *spec.numeric) if name in columns]
 
 
 def _absent(spec: ModelSpec, dataset: Reference, data: Mapping[str, Any], columns: Columns) -> dict[str, list[str]]:

@@ -37,7 +37,7 @@ def register(model: str, evaluation: Reference, judged: Judged, *, registry: Reg
     """The version of the evaluated challenger, tagged with where it comes from, its metrics and its verdict."""
     record, manifest = _records(evaluation)
     artifact = Reference(**record["models"][CHALLENGER])
-    version = registry.register(model, artifact, _tags(record, manifest, judged), manifest["mlflow_run_id"])
+    version = registry.register(model, artifact, _tags(evaluation, record, manifest, judged), manifest["mlflow_run_id"])
     facts = {"run": record["run"], "verdict": judged.verdict.outcome, "reasons": judged.verdict.reasons}
     _once(ledger, model, "registered", version=version.number, artifact=artifact.digest, **facts)
     return version
@@ -126,14 +126,16 @@ def _records(evaluation: Reference) -> tuple[dict[str, Any], dict[str, Any]]:
     return record, records.read(Reference(**record["models"][CHALLENGER]))
 
 
-def _tags(record: Mapping[str, Any], manifest: Mapping[str, Any], judged: Judged) -> dict[str, str]:
+def _tags(
+    evaluation: Reference, record: Mapping[str, Any], manifest: Mapping[str, Any], judged: Judged
+) -> dict[str, str]:
     metrics = record["metrics"][CHALLENGER]
     said = {f"test_{n}": f"{m['value']:.4f} ({m['low']:.4f} to {m['high']:.4f})" for n, m in metrics.items()}
     windows = record["windows"]
     return {
         "run": record["run"], "family": manifest["family"], "verdict": judged.verdict.outcome,
         "reasons": "\n".join(judged.verdict.reasons), "table_version": str(record["table_version"]),
-        "dataset_digest": record["dataset"]["digest"], "spec_digest": record["spec_digest"],
+        "evaluation": evaluation.digest, "dataset_digest": record["dataset"]["digest"], "spec_digest": record["spec_digest"],
         "git_commit": str(manifest["git_commit"]), "trained_on": f"{windows['train'][0]} to {windows['train'][-1]}",
         "tested_on": f"{windows['test'][0]} to {windows['test'][-1]}",
         "mlflow_run_id": manifest["mlflow_run_id"] or "", **said,

@@ -64,6 +64,28 @@ def test_a_gradual_drift_grows_by_the_day() -> None:
     assert strengths == pytest.approx([0, 0.1, 0.3, 0.5, 0.5])
 
 
+def test_a_season_comes_back_on_its_weekdays_alone() -> None:
+    weekend = Drift(DAY, size=0.5, weekdays=(5, 6))
+    assert [weekend.strength(date(2024, 1, day)) for day in range(1, 9)] == [0, 0, 0, 0, 0, 0.5, 0.5, 0]
+
+
+def test_a_drill_plants_the_drift_that_it_is_given_and_names_what_is_wrong_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PERENNIAL_HOME", str(tmp_path))
+    asked = ["clicks", "2024-01-01", "2024-01-02", "--rows", "400", "--drift"]
+    monkeypatch.setattr("sys.argv", [*asked, '{"at": "2024-01-01", "field": "i3", "size": 2}'])
+    clicks.main()
+    delivered = pl.read_parquet(tmp_path / "inbox" / "clicks" / "2024-01-01.parquet")
+    assert delivered["i3"].equals(Clicks(schedule=[Drift(DAY, field="i3", size=2)]).day(DAY, 400).rows["i3"])
+    monkeypatch.setattr("sys.argv", [*asked, '{"at": "2024-01-01", "field": "i33", "strength": 2}'])
+    with pytest.raises(SystemExit):
+        clicks.main()
+    told = capsys.readouterr().err
+    assert "field: Input should be" in told
+    assert "strength: Unexpected keyword" in told
+
+
 @pytest.mark.parametrize("form", ["parquet", "tsv"])
 def test_either_form_lands_with_the_same_digest(tmp_path: Path, form: str) -> None:
     spec = find("clicks")

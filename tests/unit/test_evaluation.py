@@ -95,6 +95,7 @@ def test_all_candidates_score_the_labelled_test_rows_in_order_of_time(world: Wor
     auc = record["metrics"]["challenger"]["auc"]
     assert auc["low"] < auc["value"] < auc["high"]
     assert record["champion"] == "1"
+    assert sum(record["importance"].values()) == pytest.approx(1)
 
 
 def test_a_better_challenger_passes(world: World) -> None:

@@ -60,6 +60,12 @@ def test_moved_features_fire_and_the_predictions_follow(world: World) -> None:
     assert {found["feature_drift"], found["prediction_drift"]} == {State.FIRE}
 
 
+def test_drift_in_a_feature_that_the_champion_hardly_uses_only_warns(world: World) -> None:
+    world.registry.champion = world.train("2", 0, importance={"temp": 0.001, "dest": 0.999})
+    world.live(range(42, 45), land=hotter, serve=hotter)
+    assert world.look()["feature_drift"].state is State.WARN
+
+
 def test_broken_input_blocks_retraining(world: World) -> None:
     def broken(columns: dict[str, Any]) -> dict[str, Any]:
         return {**reversed_truth(columns), "temp": np.full(ROWS, np.nan)}
@@ -175,7 +181,7 @@ def test_scores_of_the_test_windows_that_are_half_written_are_named(world: World
     world.live(range(42, 50))
     look = world.look()
     assert set(states(look).values()) == {State.UNKNOWN}
-    assert "scores.npz: cannot be read" in look["auc"].sentence
+    assert "scores.npz: its SHA-256" in look["auc"].sentence
 
 
 def test_predictions_without_a_key_or_a_time_are_left_out(world: World) -> None:
