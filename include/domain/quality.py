@@ -102,7 +102,8 @@ def wilson(hits: int, rows: int, confidence: float) -> tuple[float, float]:
 
 def _shares(rules: Quality, name: str, reference: Sequence[Mapping[str, float]],
             window: Mapping[str, tuple[float, int]], *, bound: float, label: str) -> Signal:  # fmt: skip
-    """The feature whose share rose most; confidence is split over the features (Bonferroni)."""
+    """The feature whose share rose most, of those that surely passed the bound if any did; confidence is split over the
+    features (Bonferroni)."""
     if not window or not reference:
         return unknown(name, "no feature to compare" if reference else "the reference windows are missing", (label,))
     z = _quantile(1 - (1 - rules.confidence) / (2 * len(window)))
@@ -111,7 +112,7 @@ def _shares(rules: Quality, name: str, reference: Sequence[Mapping[str, float]],
         usual = np.array([w[feature] for w in reference])
         error = _error(usual, share, rows)
         found.append((share - float(usual.mean()), z * error, share, feature))
-    change, half, share, worst = max(found, key=lambda f: f[0] - f[1])
+    change, half, share, worst = max(found, key=lambda f: (f[0] - f[1] > bound, f[0]))
     kind = "without a value" if name == "missing" else "with a value that training never saw"
     sentence = (
         f"{share:.1%} of {label}'s rows {kind} in {worst}, a rise of {change:.1%} "

@@ -73,6 +73,29 @@ def test_a_large_difference_on_little_evidence_only_warns() -> None:
     assert State.WARN in {s.state for s in found}
 
 
+def estimate(spread: float, rows: int) -> State:
+    """Of scores whose log-odds spread so far, against the test's AUC of scores that spread by 1."""
+    random = np.random.default_rng(5)
+    scores = 1 / (1 + np.exp(-random.normal(-1, spread, rows)))
+    test = Measured(performance.expected_auc(1 / (1 + np.exp(-random.normal(-1, 1, 50_000)))), 0.004, 13)
+    return performance.estimated(RULES, scores, np.arange(rows) % 7, tuple("abcdefg"), test).state
+
+
+@pytest.mark.parametrize(
+    ("spread", "rows", "state"),
+    [(1.0, 4000, State.OK), (0.85, 700, State.WARN), (0.3, 4000, State.FIRE), (0.3, 100, State.UNKNOWN)],
+)
+def test_scores_that_tell_rows_less_apart_promise_less_before_any_label_is_due(
+    spread: float, rows: int, state: State
+) -> None:
+    assert estimate(spread, rows) is state
+
+
+def test_a_gap_between_scores_and_labels_on_little_evidence_only_warns() -> None:
+    found = performance.signals(Performance(min_rows=50), scored(150, seed=4, tilt=0.2), measured(scored(seed=2)))
+    assert found[2].state is State.WARN
+
+
 def test_too_few_labels_or_one_class_alone_is_unknown() -> None:
     test = measured(scored(seed=2))
     few = performance.signals(RULES, scored(100), test)

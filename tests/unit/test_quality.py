@@ -39,6 +39,12 @@ def test_a_new_category_everywhere_fires_and_a_few_new_ones_do_not() -> None:
     assert quality.unseen(RULES, REFERENCE, window(unseen=0.1, seed=99), "w").state is State.OK
 
 
+def test_a_rise_on_few_rows_only_warns() -> None:
+    assert quality.missing(RULES, REFERENCE, window(missing=0.3, rows=60, seed=5), "w").state is State.WARN
+    assert quality.unseen(RULES, REFERENCE, window(unseen=0.75, rows=60, seed=4), "w").state is State.WARN
+    assert quality.skew(RULES, {"temp": 2}, 100, ("w",)).state is State.WARN
+
+
 def test_no_reference_is_unknown() -> None:
     assert quality.missing(RULES, [], window(), "w").state is State.UNKNOWN
     assert quality.volume(RULES, [], 10, "w").state is State.UNKNOWN
