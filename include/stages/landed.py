@@ -140,7 +140,7 @@ class Writer:
         """One row a key, the one delivered last (by file name, then place), in order of time and key."""
         time, keys = self._spec.columns.time, list(self._spec.columns.keys)
         places = rows.select("file", "line", time, *(k for k in keys if k != time)).with_row_index("_at")
-        if places.select(pl.struct(keys).n_unique()).item() < rows.height:
+        if places.select(pl.struct(keys).is_duplicated().any()).item():
             places = places.sort("file", "line").unique(keys, keep="last", maintain_order=True)
         order = places.sort(time, *keys)["_at"]
         return rows if len(order) == rows.height and order.is_sorted() else rows[order]
