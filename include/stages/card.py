@@ -23,15 +23,15 @@ Scores = Mapping[str, NDArray[np.float64]]
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
-def write(evaluation: Reference, judged: Judged) -> list[Path]:
-    """Write `card.md`, `card.html` and the plots beside the evaluation; their paths."""
+def write(evaluation: Reference, judged: Judged, cause: str) -> list[Path]:
+    """Write `card.md`, `card.html` and the plots beside the evaluation; their paths. `cause`: why there was a training."""
     record, verdict = records.read(evaluation), records.read(judged.record)
     folder = records.path_of(evaluation.uri).parent
     artifact = records.read(Reference(**record["models"][CHALLENGER]))
     drawn = {**pictures(record, verdict, folder / "scores.npz"), **_learning(artifact.get("curves", {}))}
     pages = {
-        "card.md": "\n".join(_markdown(record, verdict, judged, artifact)),
-        "card.html": _html(record, judged, artifact, list(drawn.values())),
+        "card.md": "\n".join(_markdown(record, verdict, judged, artifact, cause)),
+        "card.html": _html(record, judged, artifact, cause, list(drawn.values())),
         **drawn,
     }
     for name, text in pages.items():
@@ -83,10 +83,10 @@ def _calibration(labels: NDArray[np.float64], candidates: Scores) -> str:
 
 
 def _markdown(
-    record: Mapping[str, Any], verdict: Mapping[str, Any], judged: Judged, artifact: Mapping[str, Any]
+    record: Mapping[str, Any], verdict: Mapping[str, Any], judged: Judged, artifact: Mapping[str, Any], cause: str
 ) -> Iterator[str]:
     yield f"# {_title(record, artifact)}: {judged.verdict.outcome}"
-    for sentence in _story(record, judged):
+    for sentence in _story(record, judged, cause):
         yield f"\n{sentence}"
     for heads, rows in (_metrics(record), _checks(judged), *_slices(verdict)):
         yield ""
@@ -97,9 +97,11 @@ def _markdown(
         yield f"\n{sentence}"
 
 
-def _html(record: Mapping[str, Any], judged: Judged, artifact: Mapping[str, Any], drawn: Sequence[str]) -> str:
+def _html(
+    record: Mapping[str, Any], judged: Judged, artifact: Mapping[str, Any], cause: str, drawn: Sequence[str]
+) -> str:
     body = [
-        markup.paragraphs(_story(record, judged)), markup.table(*_metrics(record)), *drawn,
+        markup.paragraphs(_story(record, judged, cause)), markup.table(*_metrics(record)), *drawn,
         markup.table(*_checks(judged)), markup.paragraphs(_limits(record, artifact)),
     ]  # fmt: skip
     return markup.document(_title(record, artifact), "".join(body), outcome=judged.verdict.outcome)
@@ -109,9 +111,10 @@ def _title(record: Mapping[str, Any], artifact: Mapping[str, Any]) -> str:
     return f"{record['model']}, {artifact['family']} of run {record['run']}"
 
 
-def _story(record: Mapping[str, Any], judged: Judged) -> Iterator[str]:
+def _story(record: Mapping[str, Any], judged: Judged, cause: str) -> Iterator[str]:
     windows = record["windows"]
     yield record["description"]
+    yield f"Why it was trained: {cause}."
     share = record["positives"] / max(record["rows"], 1)
     yield (
         f"Trained on {_span(windows['train'])}, tested on {_span(windows['test'])}: "

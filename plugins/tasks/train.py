@@ -140,7 +140,7 @@ def gate(model: str, evidence: Ref) -> Ref:
             spec, known, tables=parts.tables(spec), scorer=parts.scorer(), probe=parts.probe()
         )
         judged = evaluation.judge(spec, known, measured)
-        pages = card.write(known, judged)
+        pages = card.write(known, judged, checked()["cause"])
         promotion.publish(model, known, judged, pages, registry=parts.registry(), ledger=parts.ledger())
         if not spec.gates.dry_run:
             settle(judged.verdict)

@@ -23,6 +23,7 @@ DAY = timedelta(days=1)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS = 6000
 #: What the rehearsal measures.
+CAUSE = "logloss: .742 where the test windows had .454"
 SERVED = {"score_gap": 0.0}
 SPEC = toy(gates={"min_auc": 0.6, "baselines": ["logistic"], "slices": {"by": ["c"]},
                   "behaviour": [{"column": "x", "add": 1.0, "expect": "rises"}]})  # fmt: skip
@@ -212,7 +213,7 @@ def test_the_evidence_is_attached_whatever_the_verdict(world: World) -> None:
     judged = evaluation.judge(SPEC, reference, SERVED)
     assert judged.verdict.reasons
     for _ in range(2):
-        pages = card.write(reference, judged)
+        pages = card.write(reference, judged, CAUSE)
         promotion.publish("toy", reference, judged, pages, registry=registry, ledger=ledger)
     assert {"evaluation.json", "verdict.json", "card.html"} <= set(registry.attached["m1/evaluation"])
     (row,) = ledger.read("toy", "judged")
@@ -234,12 +235,12 @@ def test_the_card_is_one_page_with_its_plots_inside(world: World) -> None:
     spec = toy(gates={"baselines": ["logistic"], "slices": {"by": ["c"]}}, description="Is y <really> true?")
     reference = world.evaluate(spec, champion=world.champion)
     judged = evaluation.judge(spec, reference, {})
-    pages = {page.name: page.read_text() for page in card.write(reference, judged)}
+    pages = {page.name: page.read_text() for page in card.write(reference, judged, CAUSE)}
     assert set(pages) == {"card.md", "card.html", "roc.svg", "calibration.svg", "loss.svg", "slices.svg"}
     assert pages["card.html"].count("<svg") == 4
     assert "Is y &lt;really&gt; true?" in pages["card.html"]
     assert "http" not in pages["card.html"].replace("http://www.w3.org/2000/svg", ""), "loads nothing from elsewhere"
-    for said in ("champion (version 1)", "2026-01-02", "Limits:", "against logistic", "| c=a | "):
+    for said in (CAUSE, "champion (version 1)", "2026-01-02", "Limits:", "against logistic", "| c=a | "):
         assert said in pages["card.md"]
     assert card.markdown_of(reference).read_text() == pages["card.md"]
     for name in ("roc.svg", "calibration.svg", "loss.svg", "slices.svg"):
@@ -248,7 +249,7 @@ def test_the_card_is_one_page_with_its_plots_inside(world: World) -> None:
 
 def test_the_card_of_a_first_release_says_that_there_is_no_champion(world: World) -> None:
     reference = world.evaluate()
-    pages = card.write(reference, evaluation.judge(SPEC, reference, SERVED))
+    pages = card.write(reference, evaluation.judge(SPEC, reference, SERVED), CAUSE)
     assert "no champion yet" in pages[0].read_text()
     assert "slices.svg" not in {page.name for page in pages}
 
@@ -258,7 +259,7 @@ def test_scores_that_are_no_numbers_fail_and_still_have_a_card(world: World) -> 
     reference = world.evaluate(champion=world.champion)
     judged = evaluation.judge(SPEC, reference, SERVED)
     assert judged.verdict.outcome is Outcome.FAIL
-    assert "are not numbers" in card.write(reference, judged)[0].read_text()
+    assert "are not numbers" in card.write(reference, judged, CAUSE)[0].read_text()
 
 
 def test_a_champion_whose_column_is_gone_is_not_scored_as_if_it_were_missing(world: World) -> None:
