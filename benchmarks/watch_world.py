@@ -1,0 +1,136 @@
+"""`clicks` under watch: days that drift as planned, a LightGBM champion of the days before, and what it answered.
+
+Tables, prediction log and ledger are the real ones, and a look is the stage `monitoring`, from the windows' sketches to the
+decision. Landing, validation and the servers are left out: rows and answers go straight into the tables.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import lightgbm
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from include.adapters.delta import DeltaTables
+from include.adapters.ledger import FileLedger
+from include.adapters.segments import PREDICTIONS, SCHEMAS, Segments
+from include.adapters.signals import ProductionSignals
+from include.domain.encoding import fit
+from include.domain.windows import Window, label
+from include.local.clicks import SIZES, Clicks, Drift
+from include.ports import Version
+from include.specs import find
+from include.stages import monitoring, records
+from include.stages.assembly import encoded
+from include.stages.monitoring import Look
+from include.trainer.trees import PARAMETERS, table
+
+FIRST = date(2024, 1, 1)  #: a Monday
+#: Days that the champion is trained on, that are set aside, that it is tested on.
+TRAIN, VALIDATE, TEST = 28, 3, 7
+ENDS = TRAIN + VALIDATE + TEST
+TREES = 80
+SPEC = find("clicks")
+#: Fewer values of the large categories than the shipped stream has, for speed.
+FEW = tuple(min(size, 1000) for size in SIZES)
+
+
+@dataclass(frozen=True)
+class Registry:
+    champion: Version
+
+    def alias(self, _model: str, alias: str) -> Version | None:
+        return self.champion if alias == "champion" else None
+
+
+class World:
+    """`rows` impressions a day; `schedule` is the drift that the champion's own days have too."""
+
+    def __init__(self, folder: Path, seed: int, *schedule: Drift, rows: int = 2000) -> None:
+        self.folder, self.seed, self.schedule, self.rows = folder, seed, schedule, rows
+        self.tables, self.ledger = DeltaTables(folder / "tables"), FileLedger(folder / "ledger")
+        self.signals = ProductionSignals("", Segments(folder / "log"), lambda _: self.tables)
+        days = [self.day(day) for day in range(ENDS)]
+        self._land(dict(enumerate(days)))
+        self._train(pl.concat(days[:TRAIN]))
+        self.registry = Registry(self._keep(pl.concat(days[-TEST:])))
+
+    def day(self, day: int, *planted: Drift) -> pl.DataFrame:
+        stream = Clicks(self.seed, (*self.schedule, *planted), FEW)
+        return stream.day(FIRST + timedelta(days=day), self.rows).rows
+
+    def live(self, days: Sequence[int], *planted: Drift) -> None:
+        """The days land and the champion answers each of their rows; what was there of them is replaced."""
+        made = {day: self.day(day, *planted) for day in days}
+        self._land(made)
+        self.tables.replace(PREDICTIONS, {window(day): self._answered(rows) for day, rows in made.items()}, "bench")
+
+    def look(self, day: int) -> Look:
+        """At the end of that day."""
+        return monitoring.sense(
+            SPEC, tables=self.tables, signals=self.signals, registry=self.registry, as_of=window(day).end  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def asks(self, look: Look, run: str) -> bool:
+        """Whether the watch asks for a training."""
+        return monitoring.decide_and_record(SPEC, look, self.ledger, run=run).start
+
+    def _land(self, days: Mapping[int, pl.DataFrame]) -> None:
+        content = {window(day): rows.to_arrow() for day, rows in days.items()}
+        for name in ("landed", "features"):
+            self.tables.replace(name, content, "bench")
+
+    def _train(self, rows: pl.DataFrame) -> None:
+        columns, asked = SPEC.columns, SPEC.features
+        self.encoding = fit(
+            {name: rows[name].to_list() for name in columns.features}, time=columns.time, zone=columns.zone, time_parts=(),
+            categorical=columns.categorical, numeric=columns.numeric, min_frequency=asked.min_frequency,
+        )  # fmt: skip
+        data = lightgbm.Dataset(self._inputs(rows), rows["click"].to_numpy(),
+                                categorical_feature=list(range(len(columns.categorical))))  # fmt: skip
+        self.model = lightgbm.train({**PARAMETERS, "seed": self.seed, "num_threads": 1}, data, TREES)
+
+    def _keep(self, test: pl.DataFrame) -> Version:
+        """What a training run leaves of its model that the watch reads."""
+        out, names = self.folder / "run", [label(window(day).start) for day in range(ENDS)]
+        records.write(out / "lightgbm" / "encoding.json", self.encoding.to_dict())
+        (out / "evaluation").mkdir()
+        np.savez(out / "evaluation" / "scores.npz", labels=test["click"].to_numpy(), challenger=self._scores(test),
+                 times=test["time"].dt.epoch("s").to_numpy())  # fmt: skip
+        gains = self.model.feature_importance("gain")
+        evaluation = records.write(out / "evaluation" / "evaluation.json", {
+            "files": {"scores.npz": records.facts(out / "evaluation" / "scores.npz")},
+            "importance": dict(zip(SPEC.columns.features, (gains / gains.sum()).tolist(), strict=True)),
+        })  # fmt: skip
+        windows = {"train": names[:TRAIN], "validate": names[TRAIN:-TEST], "test": names[-TEST:]}
+        manifest = {"format": 1, "windows": windows, "metrics": {"test": {}},
+                    "files": {"encoding.json": records.facts(out / "lightgbm" / "encoding.json")}}  # fmt: skip
+        return Version(
+            SPEC.name,
+            "1",
+            records.write(out / "lightgbm" / "manifest.json", manifest),
+            {"evaluation": evaluation.digest},
+        )
+
+    def _inputs(self, rows: pl.DataFrame) -> NDArray[np.float32]:
+        return table(*encoded(self.encoding, rows))
+
+    def _scores(self, rows: pl.DataFrame) -> NDArray[np.float64]:
+        return np.asarray(self.model.predict(self._inputs(rows)))
+
+    def _answered(self, rows: pl.DataFrame) -> pa.Table:
+        """Lines of the prediction log."""
+        same = {"version": "1", "slot": "stable", "mode": None, "ms": 1.0, "segment": "stable/bench"}
+        own = {"id": rows["id"], "at": rows["time"].dt.epoch("s"), "time": rows["time"], "key": rows["id"],
+               "score": self._scores(rows), "features": rows.select(SPEC.columns.features).write_ndjson().splitlines()}  # fmt: skip
+        lines = pl.DataFrame(own).with_columns(**{name: pl.lit(value) for name, value in same.items()})
+        return lines.select(SCHEMAS[PREDICTIONS].names).to_arrow().cast(SCHEMAS[PREDICTIONS])
+
+
+def window(day: int) -> Window:
+    start = datetime(FIRST.year, FIRST.month, FIRST.day, tzinfo=UTC) + timedelta(days=day)
+    return Window(start, start + timedelta(days=1))
