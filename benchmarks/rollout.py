@@ -56,7 +56,10 @@ def play(settings: Settings, names: list[str], rate: float, console: Console) ->
         console.print(f"prepared in {time.monotonic() - begun:.0f} s")
         for name in names:
             begun = time.monotonic()
-            figures, claims = SCENES[name](live, rate)
+            try:
+                figures, claims = SCENES[name](live, rate)
+            except TimeoutError as late:
+                figures, claims = {"waited in vain for": str(late)}, {"came to its end": False}
             shown[name] = {"seconds": round(time.monotonic() - begun), **figures}
             claims["no split beyond the plan"] = not figures.get("unplanned")
             holds |= {f"{name}: {claim}": held for claim, held in claims.items()}
