@@ -19,12 +19,12 @@ import uvloop
 
 
 class Load:
-    def __init__(self, requests: list[bytes], seconds: float, rate: float) -> None:
-        self.requests, self.rate = requests, rate
+    def __init__(self, requests: list[bytes], seconds: float, rate: float, connections: int) -> None:
+        self.requests, self.rate, self.connections = requests, rate, connections
         self.begun = time.perf_counter()
         self.clock = time.time()  #: of the first request
         self.until = self.begun + seconds
-        self.sent, self.statuses = 0, Counter[bytes]()
+        self.sent, self.unsent, self.statuses = 0, 0, Counter[bytes]()
         self.seconds, self.failures = Counter[int](), Counter[int]()
         self.latencies: list[float] = []
         self.idle: deque[Caller] = deque()
@@ -81,13 +81,24 @@ class Load:
             handed = owed
             await asyncio.sleep(0.001)
 
-    def report(self, connections: int) -> dict[str, Any]:
+    async def answers(self, seconds: float) -> None:
+        """Wait until all callers are idle, at most so long."""
+        late = time.perf_counter() + seconds
+        while len(self.idle) < self.connections and time.perf_counter() < late:
+            await asyncio.sleep(0.01)
+
+    def give_up(self) -> None:
+        """Send nothing more of what is due: what is on its way can still be answered."""
+        self.unsent = len(self.due)
+        self.due.clear()
+
+    def report(self) -> dict[str, Any]:
         ordered = sorted(self.latencies)
         taken = time.perf_counter() - self.begun
-        errors = self.sent - self.statuses[b"200"] + len(self.due)
+        errors = self.sent - self.statuses[b"200"] + self.unsent
         failing = {second: [count, self.seconds[second]] for second, count in sorted(self.failures.items()) if count}
         return {
-            "generator": "load.py", "requests": self.sent, "errors": errors, "rps": round(len(ordered) / taken), "connections": connections,
+            "generator": "load.py", "requests": self.sent, "errors": errors, "rps": round(len(ordered) / taken), "connections": self.connections,
             "rate": self.rate or None, **{f"p{p:g}_ms": _percentile(ordered, p) for p in (50, 90, 99, 99.9)},
             "max_ms": round(ordered[-1] * 1000, 2), "statuses": {s.decode(): n for s, n in self.statuses.items()},
             "began": self.clock, "failing_seconds": failing,
@@ -137,7 +148,7 @@ def _requests(path: Path, route: str) -> list[bytes]:
 
 
 async def run(options: argparse.Namespace) -> dict[str, Any]:
-    load = Load(_requests(options.bodies, options.path), options.seconds, options.rate)
+    load = Load(_requests(options.bodies, options.path), options.seconds, options.rate, options.connections)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, load.stop)
     callers = [asyncio.create_task(load.connect(options.port)) for _ in range(options.connections)]
     for _ in callers:
@@ -150,12 +161,12 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
         for _ in range(options.connections):
             load.idle.popleft().send(time.perf_counter())
         await asyncio.sleep(load.until - time.perf_counter())
-    late = time.perf_counter() + 5
-    while len(load.idle) < options.connections and time.perf_counter() < late:
-        await asyncio.sleep(0.01)
+    await load.answers(seconds=5)
+    load.give_up()
+    await load.answers(seconds=5)
     for caller in callers:
         caller.cancel()
-    return load.report(options.connections)
+    return load.report()
 
 
 def main() -> None:
