@@ -55,6 +55,13 @@ class Load:
         else:
             caller.send(now)
 
+    def free(self) -> "Caller | None":
+        """An idle caller whose connection stands."""
+        while self.idle:
+            if not (caller := self.idle.popleft()).transport.is_closing():
+                return caller
+        return None
+
     async def connect(self, port: int) -> None:
         """One more caller, and another in its place whenever its connection breaks."""
         loop = asyncio.get_running_loop()
@@ -77,7 +84,7 @@ class Load:
             owed = int((now - self.begun) * self.rate)
             for n in range(handed, owed):
                 due = self.begun + n / self.rate
-                self.idle.popleft().send(due) if self.idle else self.due.append(due)
+                caller.send(due) if (caller := self.free()) else self.due.append(due)
             handed = owed
             await asyncio.sleep(0.001)
 
