@@ -1,6 +1,5 @@
 """The flights model that `bench-serve` serves: its artifact, its online store, and the rows that callers ask about."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,9 @@ from include.local import flights
 from include.online.store import open_store
 from include.stages import aggregation
 from include.trainer.artifact import signature
-from include.trainer.export import Probability, graph
+from include.trainer.dataset import Fields
+from include.trainer.export import Probability, write
+from include.trainer.files import facts
 from include.trainer.job import Model
 from include.trainer.model import Net, Table, build, width
 
@@ -50,12 +51,12 @@ def prepare(home: Path) -> Prepared:
     torch.manual_seed(found.training.seed)
     shape = {k: v for k, v in found.model.model_dump().items() if k in Model.__dataclass_fields__}
     table = Table(encoding.sizes, 0.05 * torch.randn(sum(encoding.sizes), width("dcn", Model(**shape))))
-    tower = build("dcn", Model(**shape), encoding, encoding.encode(past.to_dict(as_series=False))[1])
+    tower = build("dcn", Model(**shape), Fields.of(encoding), encoding.encode(past.to_dict(as_series=False))[1])
     model = Probability(Net(table, tower)).eval()
     ids, numbers = encoding.encode(asked.to_dict(as_series=False))
     with torch.no_grad():
         scores = model(torch.from_numpy(ids), torch.from_numpy(numbers)).numpy()
-    _write_artifact(home / "artifact", encoding, graph(model.model, encoding), rows[:64], found)
+    _write_artifact(home / "artifact", encoding, model.model, rows[:64], found)
     (home / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     return Prepared(rows, ids, numbers, scores)
 
@@ -78,18 +79,18 @@ def _with_aggregates(found: spec.ModelSpec, home: Path) -> tuple[pl.DataFrame, p
     return whole.filter(~asked), whole.filter(asked).head(ROWS)
 
 
-def _write_artifact(folder: Path, encoding: Encoding, onnx: bytes, examples: list[Any], found: spec.ModelSpec) -> None:
+def _write_artifact(folder: Path, encoding: Encoding, net: Net, examples: list[Any], found: spec.ModelSpec) -> None:
     folder.mkdir()
     files = {
-        "model.onnx": onnx,
         "encoding.json": json.dumps(encoding.to_dict()).encode(),
         "examples.json": json.dumps(examples).encode(),
     }
     for name, data in files.items():
         (folder / name).write_bytes(data)
+    write(net, folder / "model.onnx")
     manifest = {
         "format": 1, "model": "flights", "family": "dcn", "run": "bench",
-        "files": {n: {"bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for n, d in files.items()},
+        "files": {n: facts(folder / n) for n in (*files, "model.onnx")},
         "signature": signature(len(encoding.categorical), len(encoding.numeric)),
         "columns": {**found.columns.model_dump(mode="json"),
                     "aggregates": found.features.model_dump(mode="json")["aggregates"]},

@@ -18,9 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from include.domain.encoding import FIRST_KNOWN, Encoding
 from include.trainer import train
-from include.trainer.dataset import Dataset, Split
+from include.trainer.dataset import Dataset, Fields, Split
 from include.trainer.job import Job, Model, Training
 from include.trainer.tracking import Silent
 from include.trainer.world import World
@@ -57,9 +56,7 @@ def drawn(rows: int, table: int) -> Dataset:
     """Rows whose categories follow Zipf's law, as those of click logs do."""
     random, size = np.random.default_rng(17), table // CATEGORIES
     fields = tuple(f"c{n}" for n in range(CATEGORIES)), tuple(f"i{n}" for n in range(NUMBERS))
-    vocabulary = {f: {str(n): n for n in range(FIRST_KNOWN, size)} for f in fields[0]}
     knots = {f: tuple(np.linspace(-2, 2, 65)) for f in fields[1]}
-    encoding = Encoding("at", "UTC", (), *fields, vocabulary, knots)
 
     def split(count: int) -> Split:
         ids = np.minimum(random.zipf(1.2, (count, CATEGORIES)), size - 1).astype(np.int32)
@@ -67,7 +64,7 @@ def drawn(rows: int, table: int) -> Dataset:
         labels = (random.random(count) < 0.25).astype(np.float32)
         return Split(ids, numbers, labels, np.arange(count, dtype=np.int64))
 
-    return Dataset({}, Path(), encoding, split(rows), split(8192), split(8192))
+    return Dataset({}, Path(), Fields(*fields, [size] * CATEGORIES, knots), split(rows), split(8192), split(8192))
 
 
 def ours(data: Dataset, batch: int, device: torch.device, folder: Path) -> float:
@@ -77,7 +74,7 @@ def ours(data: Dataset, batch: int, device: torch.device, folder: Path) -> float
     speed = 0.0
     for n in range(2):
         job = Job(Path(), "", "dcn", shape, plan, 17, "", folder / str(n), None)
-        speed = train.fit(job, data, World(0, 1, device), Silent(), Never()).samples_per_second  # type: ignore[arg-type]
+        speed = train.trained(job, data, World(0, 1, device), Silent(), Never())[1].samples_per_second  # type: ignore[arg-type]
     return speed
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from include.domain.errors import PerennialError, UserMistake
 from include.trainer import job as jobs
-from include.trainer.memory import keep_freed
 from include.trainer.run import run
 from include.trainer.signals import MISTAKE, STOPPED, Stop, Stopped
 
@@ -18,7 +17,6 @@ def main(arguments: list[str]) -> int:
     try:
         if len(arguments) != 1:
             raise UserMistake("usage: python -m include.trainer job.json")
-        keep_freed()
         run(jobs.read(Path(arguments[0])), Stop())
     except Stopped as stopped:
         return _last_words(str(stopped), STOPPED)

@@ -4,7 +4,9 @@ The manifest's `graph` names the one to serve.
 """
 
 import json
+import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,16 @@ from numpy.typing import NDArray
 from include.domain import metrics
 from include.domain.errors import Corrupt
 from include.trainer.dataset import Dataset, Split
-from include.trainer.files import facts, write_atomically
+from include.trainer.files import facts, place, write_atomically
 from include.trainer.fitted import Fitted
 from include.trainer.job import Job
-from include.trainer.quantization import quantized
+from include.trainer.quantization import quantize
 from include.trainer.tracking import Tracker
 
 MANIFEST, GRAPH, INT8 = "manifest.json", "model.onnx", "model.int8.onnx"
 TOLERANCE = 1e-5
 ROWS = 8192
+Scores = NDArray[np.float64]
 
 
 def finished(job: Job) -> bool:
@@ -40,35 +43,36 @@ def finished(job: Job) -> bool:
 
 
 def publish(job: Job, data: Dataset, fitted: Fitted, tracker: Tracker) -> dict[str, Any]:
-    """Check the graph, measure it, write all files and last the manifest, which is returned.
+    """Check the graph, measure it, put all files in place and last the manifest, which is returned.
 
     Raises Corrupt when a score of the test windows differs from the trained model's by more than 1e-5.
     """
     splits = {"validate": data.validate, "test": data.test}
-    scores = {name: _run(fitted.onnx, split) for name, split in splits.items()}
-    difference = float(np.abs(scores["test"] - fitted.score(data.test.ids, data.test.numbers)).max())
+    scores = _scores(fitted.graph, splits)
+    difference = float(np.abs(scores["test"] - fitted.scores).max())
     if not difference <= TOLERANCE:
         raise Corrupt(f"the ONNX graph of the {job.family} model is off by {difference:.2g} on the test windows")
-    contents = {**fitted.weights, GRAPH: fitted.onnx}
+    written, smaller = {path.name: path for path in fitted.weights} | {GRAPH: fitted.graph}, fitted.graph.parent / INT8
     for name in ("encoding.json", "examples.json"):
-        contents[name] = (data.folder / name).read_bytes()
-    graph, smaller = GRAPH, quantized(fitted.onnx)
-    int8 = smaller and _compared(job, data.test, smaller, scores["test"])
-    if smaller and int8 and int8["offered"]:
-        contents[INT8] = smaller
-        if job.model.serve == "int8":
-            graph, scores = INT8, {name: _run(smaller, split) for name, split in splits.items()}
-    job.out.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        write_atomically(job.out / name, content)
+        written[name] = Path(shutil.copy(data.folder / name, fitted.graph.parent))
+    graph, int8 = GRAPH, None
+    if quantize(fitted.graph, smaller):
+        in_int8 = _scores(smaller, splits)
+        int8 = _compared(job, data.test, scores["test"], in_int8["test"])
+        if int8["offered"]:
+            written[INT8] = smaller
+            if job.model.serve == "int8":
+                graph, scores = INT8, in_int8
+    for name, path in written.items():
+        place(path, job.out / name)
     manifest = {
         **_origin(job, data),
         "mlflow_run_id": tracker.run_id,
-        "files": {name: facts(job.out / name) for name in contents},
+        "files": {name: facts(job.out / name) for name in written},
         "graph": graph,
         "int8": int8,
         "onnx_difference": difference,
-        "signature": signature(len(data.encoding.categorical), len(data.encoding.numeric)),
+        "signature": signature(len(data.fields.categorical), len(data.fields.numeric)),
         "metrics": {name: metrics.summary(split.labels, scores[name]) for name, split in splits.items()},
         "curves": tracker.curves,
         "seconds": round(fitted.seconds, 3),
@@ -97,9 +101,9 @@ def _origin(job: Job, data: Dataset) -> dict[str, Any]:
     }
 
 
-def _compared(job: Job, test: Split, int8: bytes, scores: NDArray[np.float64]) -> dict[str, Any]:
+def _compared(job: Job, test: Split, fp32: Scores, int8: Scores) -> dict[str, Any]:
     """What quantization costs on the test windows, and whether that is little enough to offer its graph."""
-    auc_loss = metrics.auc(test.labels, scores) - metrics.auc(test.labels, _run(int8, test))
+    auc_loss = metrics.auc(test.labels, fp32) - metrics.auc(test.labels, int8)
     bound = job.training.max_auc_loss_int8
     return {"auc_loss": auc_loss, "max_auc_loss": bound, "offered": bool(auc_loss < bound)}
 
@@ -130,12 +134,17 @@ def git_state() -> tuple[str, str]:
     return said("rev-parse", "HEAD"), " ".join(said("diff", "--name-only", "HEAD").split())
 
 
-def _run(graph: bytes, split: Split) -> NDArray[np.float64]:
+def _scores(graph: Path, splits: Mapping[str, Split]) -> dict[str, Scores]:
+    """What the graph says of each, `[n]`."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    parts = [
-        session.run(["score"], {"ids": split.ids[part].astype(np.int64), "numbers": split.numbers[part]})[0]
-        for part in (slice(i, i + ROWS) for i in range(0, len(split), ROWS))
-    ]
-    return np.concatenate(parts).astype(np.float64)
+    session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+
+    def of(split: Split) -> Scores:
+        parts = [
+            session.run(["score"], {"ids": split.ids[part].astype(np.int64), "numbers": split.numbers[part]})[0]
+            for part in (slice(i, i + ROWS) for i in range(0, len(split), ROWS))
+        ]
+        return np.concatenate(parts).astype(np.float64)
+
+    return {name: of(split) for name, split in splits.items()}

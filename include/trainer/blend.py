@@ -5,6 +5,7 @@ logloss is at most the mean of its parts', and on flights it was the lower of th
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,25 +14,24 @@ from onnx import compose, helper
 from include.trainer.fitted import Fitted
 
 
-def of(parts: Sequence[Fitted]) -> Fitted:
-    """One result of several: their mean, all their weights, and the time of them all."""
+def of(parts: Sequence[Fitted], folder: Path) -> Fitted:
+    """One result of several: their mean, whose graph goes into the folder, all their weights, and the time of them all."""
+    whole = folder / "blend.onnx"
+    whole.write_bytes(graph([part.graph for part in parts]))
     seconds = sum(part.seconds for part in parts)
     seen = sum(part.samples_per_second * part.seconds for part in parts)
     return Fitted(
-        weights={name: data for part in parts for name, data in part.weights.items()},
-        onnx=graph([part.onnx for part in parts]),
-        score=lambda ids, numbers: np.mean([part.score(ids, numbers) for part in parts], axis=0),
+        weights=[path for part in parts for path in part.weights],
+        graph=whole,
+        scores=np.mean([part.scores for part in parts], axis=0),
         seconds=seconds,
         samples_per_second=seen / max(seconds, 1e-9),
     )
 
 
-def graph(parts: Sequence[bytes]) -> bytes:
+def graph(parts: Sequence[Path]) -> bytes:
     """Graphs of the same inputs → one graph of these inputs, whose score is the mean of theirs."""
-    models = [
-        compose.add_prefix(onnx.load_from_string(part), f"part{i}_", rename_inputs=False)
-        for i, part in enumerate(parts)
-    ]
+    models = [compose.add_prefix(onnx.load(part), f"part{i}_", rename_inputs=False) for i, part in enumerate(parts)]
     mean = helper.make_node("Mean", [model.graph.output[0].name for model in models], ["score"])
     whole = helper.make_graph(
         [*(node for model in models for node in model.graph.node), mean],

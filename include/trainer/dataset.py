@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,24 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Fields:
+    """What a model is made of: the encoding but for its texts, which would take twice the memory of their embeddings."""
+
+    categorical: tuple[str, ...]
+    numeric: tuple[str, ...]
+    sizes: list[int]  #: ids per categorical field
+    knots: Mapping[str, tuple[float, ...]]
+
+    @classmethod
+    def of(cls, encoding: Encoding) -> "Fields":
+        return cls(encoding.categorical, encoding.numeric, encoding.sizes, encoding.knots)
+
+
+@dataclass(frozen=True)
 class Dataset:
     record: dict[str, Any]  #: `dataset.json`
     folder: Path
-    encoding: Encoding
+    fields: Fields
     train: Split
     validate: Split
     test: Split
@@ -49,11 +64,16 @@ def load(path: Path, digest: str) -> Dataset:
     record, folder = json.loads(path.read_text(encoding="utf-8")), path.parent
     for name, facts in record["files"].items():
         _check(folder / name, facts["sha256"])
-    encoding = Encoding.from_dict(json.loads((folder / "encoding.json").read_text(encoding="utf-8")))
+    fields = Fields.of(encoding(folder / "encoding.json"))
     splits = {name: _split(folder, name) for name in SPLITS}
     for name, split in splits.items():
         _refuse_useless(name, split, record["windows"][name])
-    return Dataset(record, folder, encoding, **splits)
+    return Dataset(record, folder, fields, **splits)
+
+
+def encoding(path: Path) -> Encoding:
+    """With all texts."""
+    return Encoding.from_dict(json.loads(path.read_bytes()))
 
 
 def _split(folder: Path, name: str) -> Split:

@@ -1,18 +1,19 @@
 """What every family's training gives back, so that one function can check, measure and publish it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-Score = Callable[[NDArray[np.int32], NDArray[np.float32]], NDArray[np.float64]]
-
 
 @dataclass(frozen=True)
 class Fitted:
-    weights: Mapping[str, bytes]  #: content by file name
-    onnx: bytes
-    score: Score  #: ids, numbers → probabilities `[n]` by the framework that trained, which the ONNX graph must equal
+    weights: Sequence[Path]
+    graph: Path  #: ONNX
+    scores: NDArray[
+        np.float64
+    ]  #: of the test windows, by the framework that trained; those of the graph must equal them
     seconds: float
     samples_per_second: float

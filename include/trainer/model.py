@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from include.domain.encoding import Encoding
+from include.trainer.dataset import Fields
 from include.trainer.job import Model
 from include.trainer.layers import Cross, LowRankCross, mlp
 from include.trainer.scaling import Scale
@@ -46,15 +46,15 @@ class DCN(nn.Module):
     vector of the field's own where the number is missing.
     """
 
-    def __init__(self, shape: Model, encoding: Encoding, numbers: NDArray[np.float32]) -> None:
+    def __init__(self, shape: Model, fields: Fields, numbers: NDArray[np.float32]) -> None:
         super().__init__()
-        self.scale = Scale(encoding, numbers)
-        fields = len(encoding.numeric)
+        self.scale = Scale(fields, numbers)
+        measured = len(fields.numeric)
         self.directions = (
-            nn.Parameter(torch.randn(2, fields, shape.embedding) * 0.1) if shape.numbers == "embedded" else None
+            nn.Parameter(torch.randn(2, measured, shape.embedding) * 0.1) if shape.numbers == "embedded" else None
         )
-        width = len(encoding.sizes) * shape.embedding
-        width += self.scale.outputs if self.directions is None else fields * shape.embedding
+        width = len(fields.sizes) * shape.embedding
+        width += self.scale.outputs if self.directions is None else measured * shape.embedding
         self.padding = -width % EVEN
         width += self.padding
         self.crosses = nn.ModuleList(
@@ -86,9 +86,9 @@ class DCN(nn.Module):
 class Logistic(nn.Module):
     """A wide logistic regression: one weight an id (a vector of width 1), one a scaled number, one a missing flag."""
 
-    def __init__(self, encoding: Encoding, numbers: NDArray[np.float32]) -> None:
+    def __init__(self, fields: Fields, numbers: NDArray[np.float32]) -> None:
         super().__init__()
-        self.scale = Scale(encoding, numbers)
+        self.scale = Scale(fields, numbers)
         self.weights = nn.Parameter(torch.zeros(self.scale.outputs))
         self.bias = nn.Parameter(torch.zeros(1))
 
@@ -112,8 +112,8 @@ class Net(nn.Module):
         return logits
 
 
-def build(family: str, shape: Model, encoding: Encoding, numbers: NDArray[np.float32]) -> Tower:
-    return Logistic(encoding, numbers) if family == "logistic" else DCN(shape, encoding, numbers)
+def build(family: str, shape: Model, fields: Fields, numbers: NDArray[np.float32]) -> Tower:
+    return Logistic(fields, numbers) if family == "logistic" else DCN(shape, fields, numbers)
 
 
 def width(family: str, shape: Model) -> int:

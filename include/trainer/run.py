@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,35 +30,43 @@ def run(job: Job, stop: Stop) -> None:
     if job.family == "lightgbm":
         from include.trainer import trees
 
-        with _alone(job), _tracked(job, data, Tracker(job.out, job.tracking)) as tracker:
-            _publish(job, data, trees.fit(job, data, tracker), tracker)
+        with _alone(job) as draft, _tracked(job, data, Tracker(job.out, job.tracking)) as tracker:
+            _publish(job, data, trees.fit(job, data, tracker, draft), tracker)
         return
     from include.trainer import checkpoint, train, world
 
     with world.join(job.training) as here:
         if not here.first:
-            train.fit(job, data, here, Silent(), stop)
+            train.trained(job, data, here, Silent(), stop)
             return
-        with _alone(job), _tracked(job, data, Tracker(job.out, job.tracking)) as tracker:
-            fitted = train.fit(job, data, here, tracker, stop)
+        with _alone(job) as draft, _tracked(job, data, Tracker(job.out, job.tracking)) as tracker:
+            fitted = train.fit(job, data, here, tracker, stop, draft)
             if job.family == "blend":
                 from include.trainer import blend, trees
 
-                fitted = blend.of([fitted, trees.fit(job, data, tracker)])
+                fitted = blend.of([fitted, trees.fit(job, data, tracker, draft)], draft)
             _publish(job, data, fitted, tracker)
         checkpoint.forget(job.checkpoints)
 
 
 @contextmanager
-def _alone(job: Job) -> Iterator[None]:
-    """Raises Conflict while another trainer works on the same result, as one may whose launcher died."""
+def _alone(job: Job) -> Iterator[Path]:
+    """A folder for files that are not published yet, beside those that are.
+
+    Raises Conflict while another trainer works on the same result, as one may whose launcher died.
+    """
     job.out.mkdir(parents=True, exist_ok=True)
     with (job.out / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Conflict(f"{job.out}: another trainer is at work on this job; wait for it or stop it") from None
-        yield
+        draft = job.out / "draft"
+        draft.mkdir(exist_ok=True)
+        try:
+            yield draft
+        finally:
+            shutil.rmtree(draft)
 
 
 @contextmanager
@@ -106,5 +115,5 @@ def _publish(job: Job, data: Dataset, fitted: Fitted, tracker: Tracker) -> None:
         tracker.say(f"{split} " + " ".join(f"{name} {value:.4f}" for name, value in values.items()))
     tracker.metrics({"seconds": fitted.seconds, "samples_per_second": fitted.samples_per_second}, last)
     tracker.tags({"artifact_uri": str(job.out / artifact.MANIFEST)})
-    tracker.files("model", [job.out / name for name in (*fitted.weights, artifact.MANIFEST)])
+    tracker.files("model", [job.out / name for name in (*(path.name for path in fitted.weights), artifact.MANIFEST)])
     tracker.say(f"wrote {job.out / artifact.MANIFEST}")

@@ -7,8 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from include.domain.encoding import Encoding
-from include.trainer.export import exporting
+from include.trainer.dataset import Fields
 
 #: Scaled numbers stay within the normal scores of this quantile and its mirror image (±2.05): a number never seen in
 #: training is at most as strange as the strangest in fifty.
@@ -20,7 +19,7 @@ SAMPLE = 500_000
 class Scale(nn.Module):
     """Raw numbers `[batch, N]` → rank-Gaussian scores and missing flags `[batch, 2 N]`.
 
-    A number's rank among the training data, read at the encoding's knots, becomes the normal score of that rank, linear
+    A number's rank among the training data, read at the field's knots, becomes the normal score of that rank, linear
     between the knots and constant outside; a missing number becomes 0 and raises its flag.
     """
 
@@ -29,9 +28,9 @@ class Scale(nn.Module):
     slopes: Tensor
     heights: Tensor
 
-    def __init__(self, encoding: Encoding, numbers: NDArray[np.float32]) -> None:
+    def __init__(self, fields: Fields, numbers: NDArray[np.float32]) -> None:
         super().__init__()
-        curves = [_curve(np.array(encoding.knots[f]), numbers[:SAMPLE, i]) for i, f in enumerate(encoding.numeric)]
+        curves = [_curve(np.array(fields.knots[f]), numbers[:SAMPLE, i]) for i, f in enumerate(fields.numeric)]
         pieces = max((len(curve.widths) for curve in curves), default=1)
         for name, beyond in (("starts", np.inf), ("widths", 0), ("slopes", 0), ("heights", 0)):
             padded = [_padded(getattr(curve, name), pieces, beyond) for curve in curves]
@@ -41,7 +40,7 @@ class Scale(nn.Module):
     def forward(self, numbers: Tensor) -> Tensor:
         missing = torch.isnan(numbers)
         known = torch.nan_to_num(numbers)
-        scores = self._summed(known) if exporting() else self._searched(known)
+        scores = self._summed(known) if torch.onnx.is_in_onnx_export() else self._searched(known)
         return torch.cat([torch.where(missing, torch.zeros_like(scores), scores), missing.float()], dim=1)
 
     def _searched(self, numbers: Tensor) -> Tensor:

@@ -1,21 +1,23 @@
 """The training loop of the torch models. It reads from top to bottom: model, optimizer, steps, epochs, result."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import nn
 
 from include.domain import metrics
-from include.trainer import export, gpu, model, parallel, warm
+from include.trainer import gpu, model, parallel, warm
 from include.trainer.batches import batches, prefetched, tensors
 from include.trainer.checkpoint import Checkpoints, of_tensor
-from include.trainer.dataset import Dataset, Split
+from include.trainer.dataset import Dataset, Split, encoding
 from include.trainer.embedding import Embedding
 from include.trainer.fitted import Fitted
 from include.trainer.gradients import Gradients
 from include.trainer.job import Job
-from include.trainer.memory import MicroBatch
+from include.trainer.memory import MicroBatch, keep_freed
 from include.trainer.model import Net, Table, Tower
 from include.trainer.optimizer import Optimizer
 from include.trainer.order import steps
@@ -30,28 +32,30 @@ from include.trainer.world import World
 SCORE_ROWS = 8192
 
 
-def fit(job: Job, data: Dataset, world: World, tracker: Tracker, stop: Stop) -> Fitted:
-    """Train, from the newest checkpoint where there is one. Raises Stopped on SIGTERM and NonFiniteLoss."""
+def fit(job: Job, data: Dataset, world: World, tracker: Tracker, stop: Stop, folder: Path) -> Fitted:
+    """Train and write the model's files into the folder. Raises Stopped on SIGTERM and NonFiniteLoss."""
+    from include.trainer import export  # its onnx is no use before
+
     net, progress = trained(job, data, world, tracker, stop)
-    return Fitted(
-        weights={"model.safetensors": save(net.state_dict())},
-        onnx=export.graph(net, data.encoding),
-        score=lambda ids, numbers: score(net, ids, numbers),
-        seconds=progress.seconds,
-        samples_per_second=progress.samples_per_second,
-    )
+    weights, graph = folder / "model.safetensors", folder / "net.onnx"
+    export.write(net, graph)
+    save_file(net.state_dict(), weights)
+    weights.chmod(graph.stat().st_mode)  # safetensors lets its owner alone read it
+    return Fitted([weights], graph, score(net, data.test), progress.seconds, progress.samples_per_second)
 
 
 def trained(job: Job, data: Dataset, world: World, tracker: Tracker, stop: Stop) -> tuple[Net, Progress]:
+    """The model and how it went, from the newest checkpoint where there is one; all processes must ask together."""
     plan = job.training
     per_epoch = steps(len(data.train), plan.batch_size)
     total = plan.epochs * per_epoch
     torch.set_num_threads(threads(plan))
+    keep_freed()
     schedule = Schedule.of(job, total)
-    table = Embedding(data.encoding.sizes, model.width(job.family, job.model), schedule, job, world)
+    table = Embedding(data.fields.sizes, model.width(job.family, job.model), schedule, job, world)
     tower = new_tower(job, data).to(world.device)
     if job.start:
-        warm.begin(job.start, data.encoding, tower, table.rows, tracker)
+        warm.begin(job.start, encoding(data.folder / "encoding.json"), tower, table.rows, tracker)
     if plan.compile:
         tower.compile()
     shared = parallel.spread(tower, plan, world)
@@ -85,13 +89,13 @@ def trained(job: Job, data: Dataset, world: World, tracker: Tracker, stop: Stop)
     progress.ended()
     kept = new_tower(job, data)
     kept.load_state_dict(optimizer.kept(), strict=False)
-    return Net(Table(data.encoding.sizes, table.averaged().cpu()), kept), progress
+    return Net(Table(data.fields.sizes, table.averaged().cpu()), kept), progress
 
 
 def new_tower(job: Job, data: Dataset) -> Tower:
     """The same in every process."""
     torch.manual_seed(job.seed)
-    return model.build(job.family, job.model, data.encoding, data.train.numbers)
+    return model.build(job.family, job.model, data.fields, data.train.numbers)
 
 
 @torch.no_grad()
@@ -108,13 +112,9 @@ def score_together(tower: nn.Module, table: Embedding, split: Split, world: Worl
 
 
 @torch.inference_mode()
-def score(net: Net, ids: NDArray[np.int32], numbers: NDArray[np.float32]) -> NDArray[np.float64]:
+def score(net: Net, split: Split) -> NDArray[np.float64]:
     """Probabilities `[n]` in float32 arithmetic."""
     net.eval()
-    parts = [
-        torch.sigmoid(
-            net(torch.from_numpy(ids[i : i + SCORE_ROWS].astype(np.int64)), torch.tensor(numbers[i : i + SCORE_ROWS]))
-        )
-        for i in range(0, len(ids), SCORE_ROWS)
-    ]
+    slices = [slice(start, start + SCORE_ROWS) for start in range(0, len(split), SCORE_ROWS)]
+    parts = [torch.sigmoid(net(*tensors(split, rows, torch.device("cpu")))) for rows in slices]
     return torch.cat(parts).numpy().astype(np.float64)

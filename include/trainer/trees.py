@@ -1,6 +1,7 @@
 """LightGBM: gradient-boosted trees on the same ids and numbers, as one ONNX graph with the same inputs and output."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,8 @@ PARAMETERS = {
 ROWS_PER_CATEGORY = 300
 
 
-def fit(job: Job, data: Dataset, tracker: Tracker) -> Fitted:
-    """Grow trees until the validate windows gain no more."""
+def fit(job: Job, data: Dataset, tracker: Tracker, folder: Path) -> Fitted:
+    """Grow trees until the validate windows gain no more; their files go into the folder."""
     categorical = data.train.ids.shape[1]
     train = lightgbm.Dataset(table(told_apart(data.train.ids), data.train.numbers), data.train.labels,
                              weight=data.train.weights, categorical_feature=list(range(categorical)))  # fmt: skip
@@ -42,12 +43,11 @@ def fit(job: Job, data: Dataset, tracker: Tracker) -> Fitted:
     )  # fmt: skip
     seconds = time.monotonic() - began
     rounds = booster.current_iteration()
-    text = booster.model_to_string(num_iteration=booster.best_iteration)
-    return Fitted(
-        {"model.txt": text.encode()}, treegraph.graph(booster.dump_model(), categorical, data.train.numbers.shape[1]),
-        lambda ids, numbers: np.asarray(booster.predict(table(ids, numbers)), dtype=np.float64),
-        seconds, len(data.train) * rounds / max(seconds, 1e-9),
-    )  # fmt: skip
+    weights, graph = folder / "model.txt", folder / "lightgbm.onnx"
+    weights.write_text(booster.model_to_string(num_iteration=booster.best_iteration), encoding="utf-8")
+    graph.write_bytes(treegraph.graph(booster.dump_model(), categorical, data.train.numbers.shape[1]))
+    scores = np.asarray(booster.predict(table(data.test.ids, data.test.numbers)), dtype=np.float64)
+    return Fitted([weights], graph, scores, seconds, len(data.train) * rounds / max(seconds, 1e-9))
 
 
 def told_apart(ids: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from include.domain.encoding import MISSING, UNKNOWN, Encoding
 from include.domain.errors import Corrupt
 from include.trainer import table
+from include.trainer.dataset import encoding as read_encoding
 from include.trainer.files import facts
 from include.trainer.job import Start
 from include.trainer.tracking import Tracker
@@ -46,7 +47,7 @@ class Champion:
         manifest = json.loads(start.manifest.read_text(encoding="utf-8"))
         weights, encoding = (self._checked(start.manifest, manifest, n) for n in ("model.safetensors", "encoding.json"))
         self.weights = load_file(weights)
-        self.encoding = Encoding.from_dict(json.loads(encoding.read_text(encoding="utf-8")))
+        self.encoding = read_encoding(encoding)
 
     @torch.no_grad()
     def give_rows(self, encoding: Encoding, weight: Tensor, row: int = 0, stride: int = 1) -> int:

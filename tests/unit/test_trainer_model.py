@@ -7,15 +7,16 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from include.domain.encoding import Encoding, fit
+from include.domain.encoding import fit
 from include.trainer import export, layers, model
+from include.trainer.dataset import Fields
 from include.trainer.job import Model
 from include.trainer.scaling import Scale
 
 SHAPE = Model(embedding=4, cross_layers=2, cross_rank=3, hidden=(8,), dropout=0.0)
 
 
-def encoding_of(numbers: np.ndarray, categories: int = 2) -> Encoding:
+def fields_of(numbers: np.ndarray, categories: int = 2) -> Fields:
     fields = [f"c{i}" for i in range(categories)]
     columns = {"at": [0] * len(numbers), **{f: ["a", "b"] * (len(numbers) // 2) for f in fields}}
     columns |= {f"x{i}": numbers[:, i] for i in range(numbers.shape[1])}
@@ -23,13 +24,13 @@ def encoding_of(numbers: np.ndarray, categories: int = 2) -> Encoding:
                numeric=[f"x{i}" for i in range(numbers.shape[1])], min_frequency=1)  # fmt: skip
 
 
-def net_of(family: str, shape: Model, encoding: Encoding, train: np.ndarray) -> model.Net:
-    rows = torch.randn(max(sum(encoding.sizes), 1), model.width(family, shape))
-    return model.Net(model.Table(encoding.sizes, rows), model.build(family, shape, encoding, train))
+def net_of(family: str, shape: Model, fields: Fields, train: np.ndarray) -> model.Net:
+    rows = torch.randn(max(sum(fields.sizes), 1), model.width(family, shape))
+    return model.Net(model.Table(fields.sizes, rows), model.build(family, shape, fields, train))
 
 
 def scaled(train: np.ndarray, numbers: list[float]) -> np.ndarray:
-    scale = Scale(encoding_of(train), train)
+    scale = Scale(fields_of(train), train)
     return scale(torch.tensor(numbers, dtype=torch.float32)[:, None]).numpy()
 
 
@@ -92,7 +93,7 @@ def test_mixture_of_equal_experts_is_one_of_them():
 
 def test_embedded_number_is_its_score_along_its_fields_direction():
     train = np.random.default_rng(0).normal(0, 1, (50, 2)).astype(np.float32)
-    tower = model.build("dcn", replace(SHAPE, numbers="embedded"), encoding_of(train), train)
+    tower = model.build("dcn", replace(SHAPE, numbers="embedded"), fields_of(train), train)
     scores = tower.scale(torch.tensor([[0.5, float("nan")]]))
     along, missing = tower.directions
     expected = torch.cat([scores[0, 0] * along[0], missing[1]])
@@ -102,13 +103,14 @@ def test_embedded_number_is_its_score_along_its_fields_direction():
 @pytest.mark.parametrize("numbers_as", ["scaled", "embedded"])
 @pytest.mark.parametrize(("categories", "numbers"), [(2, 3), (0, 3), (2, 0)])
 @pytest.mark.parametrize("family", ["dcn", "logistic"])
-def test_graph_takes_any_number_of_fields_and_rows(categories, numbers, family, numbers_as):
+def test_graph_takes_any_number_of_fields_and_rows(categories, numbers, family, numbers_as, tmp_path):
     import onnxruntime
 
     train = np.random.default_rng(0).normal(0, 1, (50, numbers)).astype(np.float32)
-    encoding = encoding_of(train, categories)
-    net = net_of(family, replace(SHAPE, numbers=numbers_as), encoding, train).eval()
-    session = onnxruntime.InferenceSession(export.graph(net, encoding), providers=["CPUExecutionProvider"])
+    fields = fields_of(train, categories)
+    net = net_of(family, replace(SHAPE, numbers=numbers_as), fields, train).eval()
+    export.write(net, tmp_path / "graph")
+    session = onnxruntime.InferenceSession(str(tmp_path / "graph"), providers=["CPUExecutionProvider"])
     for rows in (1, 7):
         ids, raw = np.ones((rows, categories), dtype=np.int64), train[:rows]
         (scores,) = session.run(["score"], {"ids": ids, "numbers": raw})
@@ -120,6 +122,6 @@ def test_graph_takes_any_number_of_fields_and_rows(categories, numbers, family, 
 def test_stacked_and_full_rank_train_too():
     train = np.random.default_rng(0).normal(0, 1, (50, 2)).astype(np.float32)
     shape = Model(embedding=4, cross_layers=2, cross_rank=0, hidden=(8, 4), dropout=0.0, structure="stacked")
-    net = net_of("dcn", shape, encoding_of(train), train)
+    net = net_of("dcn", shape, fields_of(train), train)
     net(torch.ones(3, 2, dtype=torch.int64), torch.randn(3, 2)).sum().backward()
     assert all(p.grad is not None for p in net.parameters())

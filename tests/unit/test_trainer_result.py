@@ -13,7 +13,7 @@ import pytest
 
 from include.domain import metrics
 from include.domain.errors import Corrupt
-from include.trainer import artifact, dataset
+from include.trainer import artifact, dataset, graphs
 from include.trainer.dataset import Dataset
 from include.trainer.fitted import Fitted
 from include.trainer.job import Job, read
@@ -106,8 +106,7 @@ def test_graph_equals_the_trained_model_on_the_whole_test_window(finished, famil
 
 def test_a_graph_that_scores_otherwise_is_never_published(finished, tmp_path):
     given = replace(finished["dcn"], out=tmp_path)
-    graph = (finished["dcn"].out / "model.onnx").read_bytes()
-    wrong = Fitted({}, graph, lambda ids, numbers: scores(finished["dcn"]) + 2e-5, 1.0, 1.0)
+    wrong = Fitted([], finished["dcn"].out / "model.onnx", scores(finished["dcn"]) + 2e-5, 1.0, 1.0)
     with pytest.raises(Corrupt, match=r"dcn model is off by 2e-05 on the test windows"):
         artifact.publish(given, loaded(given), wrong, Tracker(tmp_path, None))
     assert not (tmp_path / "manifest.json").exists()
@@ -131,6 +130,33 @@ def test_graph_takes_any_number_of_rows_in_opset_17_or_later(finished, family):
     for rows in (1, 7):
         feed = {"ids": test.ids[:rows].astype(np.int64), "numbers": np.array(test.numbers[:rows])}
         assert np.abs(session.run(["score"], feed)[0] - whole[:rows]).max() < 1e-6
+
+
+@pytest.mark.parametrize("family", ["dcn", "blend"])
+def test_a_graph_and_its_table_are_handled_apart_and_are_one_file_again(finished, family, tmp_path):
+    path = finished[family].out / "model.onnx"
+    model, tables = graphs.read(path)
+    (rows,) = tables.values()
+    first = 4 * finished[family].model.embedding
+    assert len(model.SerializeToString()) == pytest.approx(path.stat().st_size - len(rows) + first, abs=20)
+    graphs.write(tmp_path / "again.onnx", model, tables)
+    assert whole(tmp_path / "again.onnx") == whole(path)
+    onnx.checker.check_model(tmp_path / "again.onnx", full_check=True)
+
+
+def whole(path: Path) -> onnx.ModelProto:
+    """The graph with its tensors by name, in whatever order they are stored."""
+    model = onnx.load(path)
+    tensors = sorted(model.graph.initializer, key=lambda tensor: tensor.name)
+    model.graph.ClearField("initializer")
+    model.graph.initializer.extend(tensors)
+    return model
+
+
+def test_nothing_but_the_result_stays_and_whoever_may_read_the_graph_may_read_the_weights(finished):
+    out = finished["blend"].out
+    assert not (out / "draft").exists()
+    assert (out / "model.safetensors").stat().st_mode == (out / "model.onnx").stat().st_mode
 
 
 @pytest.mark.parametrize("family", ["dcn", "lightgbm", "blend"])
