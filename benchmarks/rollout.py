@@ -81,8 +81,8 @@ def main() -> int:
             shown, holds = play(settings, [n for n in SCENES if n in (options.scene or SCENES)], options.rate, console)
         finally:
             stack.down(settings)
-    if "kills" in shown:
-        print(table(shown["kills"]))
+    if "victims" in shown.get("kills", {}):
+        print(table(shown["kills"]["victims"]))
     load = {"rate": options.rate, "calm": CALM, "cores": os.cpu_count()}
     print(
         json.dumps({"bench": "rollout", "load": load, "scenes": shown, "bounds": BOUNDS, "holds": holds}, default=str)

@@ -183,7 +183,7 @@ def kills(live: Live, _: float) -> Shown:
             end = live.ended(version, run)
         shown[victim] = {"killed": killed, "ended": end, "why": live.reason(version), **_told(seen)}
         live.console.print(f"{victim}: {shown[victim]}")
-    return shown, {
+    return {"victims": shown}, {
         f"{victim}: goes on or back": row["ended"] in END and not row["unplanned"] for victim, row in shown.items()
     }
 
