@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
 
 from include.online.store import open_store
 from include.server.app import App
 from include.server.batching import Queue
 from include.server.feedback import Feedback
+from include.server.http import Server
 from include.server.log import PredictionLog
 from include.server.metrics import Metrics
 from include.server.model import Limits, Named
@@ -25,8 +23,6 @@ from include.server.service import Bounds, Service
 from include.server.slot import Slot
 from include.server.source import Alias, Fixed
 
-#: Connections kept open or waiting; idle ones cost memory alone and must not keep others out.
-CONNECTIONS = 8192
 #: What a slot follows unless it is told; every other one follows the champion.
 ALIASES = {"canary": "challenger", "shadow": "shadow"}
 
@@ -68,25 +64,20 @@ async def serve(options: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT; then drain, and write what is logged."""
     service = _service(options)
     app = App(service, Feedback(options.log / options.model / "feedback"))
-    server = Server(
-        app, options.host, options.port, interface=Interfaces.RSGI, http=HTTPModes.http1, websockets=False,
-        backlog=1024, backpressure=CONNECTIONS, log_enabled=False,
-        http1_settings=HTTP1Settings(header_read_timeout=10_000),
-    )  # fmt: skip
+    server = Server(app, service.bounds.body, service.bounds.seconds)
     rpc = await _rpc(service, options)
     stopped = asyncio.create_task(_told_to_stop())
-    watching, reading = asyncio.create_task(service.slot.watch()), asyncio.create_task(app.give_up_slow_bodies())
-    serving = asyncio.create_task(server.serve())
+    watching = asyncio.create_task(service.slot.watch())
+    serving = asyncio.create_task(server.serve(options.host, options.port))
     done, _ = await asyncio.wait((watching, serving, stopped), return_when=asyncio.FIRST_COMPLETED)
     service.slot.draining = True
     watching.cancel()
     if stopped in done:
         await asyncio.sleep(options.drain)
-        server.stop()  # type: ignore[no-untyped-call]
-        await serving
+    serving.cancel()
+    await asyncio.wait({serving})
     if rpc is not None:
         await rpc.stop(options.body_seconds)
-    reading.cancel()
     await asyncio.to_thread(service.log.close)
     for task in done:
         task.result()
@@ -130,7 +121,10 @@ def _source(options: argparse.Namespace) -> Alias | Fixed:
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    uvloop.run(serve(arguments()))
+    try:
+        uvloop.run(serve(arguments()))
+    except OSError as fault:  # the address is in use, or the folder of the log cannot be made
+        sys.exit(f"the server cannot run: {fault}")
     return 0
 
 

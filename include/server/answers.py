@@ -8,10 +8,10 @@ import msgspec
 
 from include.domain.errors import PerennialError
 
-Headers = list[tuple[str, str]]
+Headers = tuple[tuple[str, str], ...]
 
-JSON: Headers = [("content-type", "application/json")]
-TEXT: Headers = [("content-type", "text/plain; version=0.0.4; charset=utf-8")]
+JSON: Headers = (("content-type", "application/json"),)
+TEXT: Headers = (("content-type", "text/plain; version=0.0.4; charset=utf-8"),)
 #: Seconds after which a client refused for load may come back.
 RETRY_AFTER = "1"
 
@@ -35,7 +35,7 @@ class Refused(PerennialError):
 
     def answer(self) -> Answer:
         body = {"error": self.reason} if self.field is None else {"error": self.reason, "field": self.field}
-        headers = [*JSON, ("retry-after", RETRY_AFTER)] if self.status == 503 else JSON
+        headers = (*JSON, ("retry-after", RETRY_AFTER)) if self.status == 503 else JSON
         return Answer(self.status, msgspec.json.encode(body), headers)
 
 

@@ -58,7 +58,7 @@ def write(model: Model, name: str, request: Infer, request_id: str, scores: list
     )
     if not binary:
         return Answer(200, head, JSON)
-    headers = [("content-type", "application/octet-stream"), (LENGTH, str(len(head)))]
+    headers = (("content-type", "application/octet-stream"), (LENGTH, str(len(head))))
     return Answer(200, head + blob, headers)
 
 

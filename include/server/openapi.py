@@ -64,7 +64,7 @@ def page(document: dict[str, Any]) -> Answer:
             parts += [f"<pre>{html.escape(_example(document, operation))}</pre>"] if "requestBody" in operation else []
     info = document["info"]
     text = PAGE.format(title=html.escape(info["title"]), version=html.escape(info["version"]), routes="".join(parts))
-    return Answer(200, text.encode(), [("content-type", "text/html; charset=utf-8")])
+    return Answer(200, text.encode(), (("content-type", "text/html; charset=utf-8"),))
 
 
 def _example(document: dict[str, Any], operation: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ import itertools
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -230,6 +231,21 @@ def test_one_artifact_can_be_served_without_a_registry(tmp_path: Path) -> None:
     server = Server(tmp_path, "--slot", "stable", *flags)
     try:
         assert server.predict(ROW)["scores"] == [pytest.approx(expected(ROW), abs=1e-5)]
+    finally:
+        server.close()
+
+
+def test_a_port_in_use_is_told_in_a_line(tmp_path: Path) -> None:
+    uri = write_artifact(tmp_path / "run")["artifact_uri"]
+    flags = ("--slot", "stable", "--artifact", uri)
+    server = Server(tmp_path, *flags)
+    try:
+        command = [sys.executable, "-m", "include.server", "--model", "flights", "--log", str(tmp_path / "other")]
+        done = subprocess.run(
+            [*command, *flags, "--port", str(server.port)], check=False, capture_output=True, text=True
+        )
+        assert done.returncode == 1
+        assert "address already in use" in done.stderr and "Traceback" not in done.stderr
     finally:
         server.close()
 

@@ -128,6 +128,61 @@ def test_a_compressed_body_is_refused(server: Server) -> None:
     assert (answer.status_code, answer.json()["error"][:16]) == (415, "content-encoding")
 
 
+def told(server: Server, *parts: bytes) -> bytes:
+    """All that the server says to these bytes on a connection of their own, until it closes it."""
+    with socket.create_connection(("127.0.0.1", server.port), 20) as caller:
+        for part in parts:
+            caller.sendall(part)
+        return b"".join(iter(lambda: caller.recv(65536), b""))
+
+
+def post(path: str, body: bytes = json.dumps(ROW).encode(), *headers: str) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "host: x", f"content-length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def test_requests_sent_ahead_are_answered_in_their_order(server: Server) -> None:
+    bodies = [json.dumps(row).encode() for row in rows(50)]
+    ids = [f"x-request-id: call-{n}" for n in range(50)]
+    sent = b"".join(post("/predict", body, one) for body, one in zip(bodies, ids, strict=True))
+    said = told(server, sent + post("/nothing") + post("/predict", b"{}", "connection: close"))
+    places = [said.index(f'"request_id":"call-{n}"'.encode()) for n in range(50)]
+    assert places == sorted(places)
+    assert said.count(b"HTTP/1.1 200 OK") == 50
+    assert places[-1] < said.index(b"HTTP/1.1 404") < said.index(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(b"nonsense\r\n\r\n", 400), (b"GET /v2 HTTP/1.1\r\nhost: x\r\nx: " + b"x" * 400_000, 431),
+     (b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: x\r\n\r\n", 400),
+     (post("/predict", b"", "transfer-encoding: chunked"), 400)],
+)  # fmt: skip
+def test_what_is_not_http_as_it_should_be_is_told_so_and_hung_up_on(server: Server, sent: bytes, status: int) -> None:
+    assert told(server, sent).startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_a_body_that_waits_for_leave_gets_it(server: Server) -> None:
+    head, mark, body = post(
+        "/predict", json.dumps(ROW).encode(), "expect: 100-continue", "connection: close"
+    ).partition(b"\r\n\r\n")
+    with socket.create_connection(("127.0.0.1", server.port), 20) as caller:
+        caller.sendall(head + mark)
+        assert caller.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        caller.sendall(body)
+        assert caller.recv(4096).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_an_offer_to_speak_another_protocol_is_answered_in_this_one(server: Server) -> None:
+    said = told(server, b"GET /v2 HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 200 OK") and said.count(b"HTTP/1.1") == 1
+
+
+def test_a_question_for_the_head_alone_gets_no_body(server: Server) -> None:
+    said = told(server, b"HEAD /v2 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 405") and said.endswith(b"\r\n\r\n")
+
+
 def test_half_sent_requests_are_told_so_and_stop_no_others(server: Server) -> None:
     head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
     with ExitStack() as stack:
