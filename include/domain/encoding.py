@@ -5,11 +5,13 @@ exported model scales them itself. So training and serving cannot disagree.
 """
 
 import math
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from struct import Struct
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
@@ -124,10 +126,10 @@ class Encoding:
 
 
 class RowEncoder:
-    """`Encoding.encode` for one row at a time: the same values at a tenth of its cost for a single row.
+    """`Encoding.encode` for one row at a time, packed: the same values at a small part of its cost for a single row.
 
-    A row is given as its values in the order of `fields`: the time, the categorical columns, the numeric ones, but for
-    those that somebody else finds (`looked_up`, the last of them).
+    A row is given as its values in the order of `fields`, others may follow: the time, the categorical columns, the numeric
+    ones, but for those that somebody else finds (`looked_up`, the last of them).
     """
 
     def __init__(self, encoding: Encoding, looked_up: Sequence[str] = ()) -> None:
@@ -135,33 +137,33 @@ class RowEncoder:
         named = [f for f in encoding.categorical if f not in encoding.time_parts and f not in made]
         numeric = [f for f in encoding.numeric if f not in made and f not in looked_up]
         self.fields = (encoding.time, *named, *numeric)
-        self._columns = [vocabularies[f] for f in named]
+        self._columns = [vocabularies[f].get for f in named]
         self._parts = [(TIME_PARTS[f], vocabularies[f]) for f in encoding.time_parts]
         self._time, self._zone, self._numeric = encoding.time, ZoneInfo(encoding.zone), numeric
+        self._own = slice(1 + len(named), len(self.fields))
         placed = [(t, [self.fields.index(c) for c in t.of]) for t in encoding.transforms]
-        self._classes = [(t, places, vocabularies[t.name]) for t, places in placed if not t.is_number]
+        self._classes = [(t, places, vocabularies[t.name].get) for t, places in placed if not t.is_number]
         self._numbers = [(t, places) for t, places in placed if t.is_number]
         self._remembered: dict[str, list[int]] = {}
+        self._pack_ids = Struct(f"{len(encoding.categorical)}q").pack
+        self._pack_numbers = Struct(f"{len(numeric) + len(self._numbers)}f").pack
 
-    def __call__(self, values: Sequence[Any]) -> tuple[list[int], list[float]]:
-        """The row's ids and numbers, NaN for a missing one. Raises ValueError naming the field, as `encode` does."""
-        ids = []
-        for vocabulary, value in zip(self._columns, values[1:], strict=False):
-            text = value if type(value) is str and value else as_text(value)
-            ids.append(MISSING if text is None else vocabulary.get(text, UNKNOWN))
-        for transform, places, vocabulary in self._classes:
-            text = transform([values[p] for p in places])
-            ids.append(MISSING if text is None else vocabulary.get(text, UNKNOWN))
+    def __call__(self, values: Sequence[Any]) -> tuple[bytes, bytes]:
+        """The row's ids (int64) and numbers (float32, NaN for a missing one). Raises ValueError naming the field, as
+        `encode` does."""
+        ids = [get(value) or _id(get, value) for get, value in zip(self._columns, values[1:], strict=False)]
+        for transform, places, get in self._classes:
+            ids.append(_id(get, transform([values[p] for p in places])))
         if self._parts:
             ids += self._time_ids(values[0])
-        numbers = []
-        for field, value in zip(self._numeric, values[1 + len(self._columns) :], strict=True):
-            number = value if type(value) is float else as_number(field, value)
-            numbers.append(number if -INFINITE < number < INFINITE else math.nan)
-        for transform, places in self._numbers:
-            number = transform([values[p] for p in places])
-            numbers.append(math.nan if number is None else number)
-        return ids, numbers
+        own = values[self._own]
+        try:
+            numbers = _finite(own)
+        except (TypeError, OverflowError):  # one came as text, or is none
+            numbers = _finite([as_number(field, value) for field, value in zip(self._numeric, own, strict=True)])
+        if self._numbers:
+            numbers += _finite([transform([values[p] for p in places]) for transform, places in self._numbers])
+        return self._pack_ids(*ids), self._pack_numbers(*numbers)
 
     def _time_ids(self, value: Any) -> list[int]:
         if value is None:
@@ -233,6 +235,22 @@ def as_time(value: Any) -> datetime:
     except (ValueError, OverflowError, OSError):
         raise ValueError(f"{shown(value)} is not an ISO time or epoch seconds") from None
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at
+
+
+def packed(numbers: Sequence[float | None]) -> bytes:
+    """As float32, NaN for one that is missing or infinite."""
+    return array("f", _finite(numbers)).tobytes()
+
+
+def _finite(numbers: Sequence[float | None]) -> list[float]:
+    """NaN for one that is missing or infinite as float32. Raises TypeError or OverflowError for what is no double."""
+    nan, least, most = math.nan, -INFINITE, INFINITE
+    return [nan if n is None else n if least < n < most else nan * float(n) for n in numbers]
+
+
+def _id(get: Callable[[str], int | None], value: Any) -> int:
+    text = as_text(value)
+    return MISSING if text is None else get(text) or UNKNOWN
 
 
 def _frequent(texts: Iterable[str | None], min_frequency: int) -> list[tuple[int, str]]:

@@ -23,8 +23,6 @@ HOUR_BITS = 24
 #: Stands between the entities of a packed text; no text of a source holds it.
 UNIT = "\x1f"
 NAN = math.nan
-#: Hours whose answers an entity keeps: callers ask again and again about the events of some days.
-KEPT = 64
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -49,7 +47,7 @@ class Sums:
 class Series:
     """One entity's hours, ascending, with running totals; grows as outcomes become known."""
 
-    __slots__ = ("_answers", "_counts", "_group", "_hours", "_lasts", "_newest", "_sums")
+    __slots__ = ("_counts", "_group", "_hours", "_lasts", "_newest", "_sums")
 
     def __init__(
         self, group: Group, hours: list[int], newest: list[int], counts: list[list[float]],
@@ -57,16 +55,22 @@ class Series:
     ) -> None:  # fmt: skip
         self._group, self._hours, self._newest = group, hours, newest
         self._counts, self._sums, self._lasts = counts, sums, lasts
-        self._answers: dict[int, tuple[float, ...]] = {}
 
     def as_of(self, before: int) -> tuple[float, ...]:
         """The group's features in their order, from the hours before that one; NaN where nothing was known."""
-        answer = self._answers.get(before)
-        if answer is None:
-            if len(self._answers) >= KEPT:
-                self._answers.clear()
-            answer = self._answers[before] = tuple(self._features(before))
-        return answer
+        hours, group = self._hours, self._group
+        end = bisect_left(hours, before)
+        starts = [bisect_left(hours, before - span) for span in group.hours]
+        found = []
+        for k in range(len(group.mean)):
+            counts, sums = self._counts[k], self._sums[k]
+            count, total = counts[end], sums[end]
+            found += [(total - sums[s]) / (count - counts[s]) if count > counts[s] else NAN for s in starts]
+        if group.rows:
+            found += [self._counts[0][end] - self._counts[0][s] for s in starts]
+        fresh = end > min(starts)
+        found += [self._lasts[k][end - 1] if fresh else NAN for k in group.places_of_last]
+        return tuple(found)
 
     def add(self, hour: int, known: int, values: Sequence[float | None]) -> None:
         """One more outcome, `values` in the order of `group.outcomes`, known in second `known` of that hour."""
@@ -84,22 +88,6 @@ class Series:
             if known > self._newest[i] or (known == self._newest[i] and not new <= last):
                 self._lasts[k][i] = last if known == self._newest[i] and value is None else new
         self._newest[i] = max(self._newest[i], known)
-        self._answers.clear()
-
-    def _features(self, before: int) -> list[float]:
-        hours, group = self._hours, self._group
-        end = bisect_left(hours, before)
-        starts = [bisect_left(hours, before - span) for span in group.hours]
-        found = []
-        for k in range(len(group.mean)):
-            counts, sums = self._counts[k], self._sums[k]
-            count, total = counts[end], sums[end]
-            found += [(total - sums[s]) / (count - counts[s]) if count > counts[s] else NAN for s in starts]
-        if group.rows:
-            found += [self._counts[0][end] - self._counts[0][s] for s in starts]
-        fresh = end > min(starts)
-        found += [self._lasts[k][end - 1] if fresh else NAN for k in group.places_of_last]
-        return found
 
     def _open(self, i: int, hour: int) -> None:
         self._hours.insert(i, hour)

@@ -2,11 +2,18 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import itemgetter
+from typing import Any, Generic, TypeVar
 
-from include.domain.aggregates import Aggregates, Group, entity
+from include.domain.aggregates import Aggregates, Group
 from include.domain.history import History, Series, beginning, together, unpack
 from include.domain.texts import as_text, joined
+
+#: Hours whose answers are kept of an entity: callers ask again and again about the events of some days.
+KEPT = 168
+
+T = TypeVar("T")
+Keep = Callable[[Group, tuple[float, ...]], T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +39,19 @@ class LandedSums:
     packed: bytes
 
 
-class Known:
+class Known(Generic[T]):
     """For one model's aggregates. A landed window stands for what was known of its events up to its newest outcome; what
     became known of them later is added, as is all of the windows that have not landed."""
 
-    def __init__(self, aggregates: Aggregates, landed: Iterable[LandedSums]) -> None:
+    def __init__(
+        self, aggregates: Aggregates, landed: Iterable[LandedSums], fields: Sequence[str], keep: Keep[T]
+    ) -> None:
+        """`fields` are the names of a row's values in their order. What `keep` makes of a group's features, as tuple in
+        their order, is what `find` gives of them; it is made once and remembered."""
         ordered = sorted(landed, key=lambda w: w.window)
         self._until = {w.window: w.until for w in ordered}
-        self._of = [_OfGroup(group, ordered) for group in aggregates.groups]
+        self._of = [_OfGroup(group, ordered, fields, keep) for group in aggregates.groups]
+        self._finders = [(of.kept.get, of.pick, of.find) for of in self._of]
         self.newest = max(self._until.values(), default=None)
 
     def add(self, outcome: Outcome) -> None:
@@ -49,57 +61,64 @@ class Known:
             for of in self._of:
                 of.add(outcome)
 
+    def find(self, values: Sequence[Any], before: int) -> list[T]:
+        """Of a row, for each group: what was known before that hour, NaN where nothing was."""
+        found = []
+        for kept, pick, find in self._finders:
+            by_hour = kept(pick(values))
+            answer = None if by_hour is None else by_hour.get(before)
+            found.append(find(values, before) if answer is None else answer)
+        return found
+
     @property
     def misses(self) -> dict[str, int]:
         """By group, how often an entity was asked for of which nothing is known at all."""
         return {of.group.name: of.misses for of in self._of}
 
-    def reader(self, fields: Sequence[str]) -> Callable[[Sequence[Any], int], list[float]]:
-        """A function of a row, given as its values in the order of `fields`, and the hour before which it sees: every
-        aggregate, in the spec's order, NaN where nothing is known."""
-        columns = list(dict.fromkeys(column for of in self._of for column in of.group.by))
-        places = [fields.index(column) for column in columns]
-        readers = [(of, [columns.index(column) for column in of.group.by]) for of in self._of]
 
-        def read(values: Sequence[Any], before: int) -> list[float]:
-            texts = [v if type(v := values[p]) is str and v else as_text(v) for p in places]
-            found: list[float] = []
-            for of, own in readers:
-                found += of.as_of(texts[own[0]] if len(own) == 1 else joined([texts[i] for i in own]), before)
-            return found
+class _OfGroup(Generic[T]):
+    """Series are made when they are first asked for. Answers are kept by the columns' values, where all of these are
+    texts: a number, which may be spelt in other ways, is looked up by its text each time."""
 
-        return read
-
-
-class _OfGroup:
-    """Series are made when they are first asked for."""
-
-    def __init__(self, group: Group, landed: Sequence[LandedSums]) -> None:
+    def __init__(self, group: Group, landed: Sequence[LandedSums], fields: Sequence[str], keep: Keep[T]) -> None:
         held = [sums for w in landed if (sums := unpack(w.packed, group)) is not None]
-        self.group, self.nothing = group, beginning(group).as_of(0)
+        self.group, self._keep = group, keep
+        self._nothing = keep(group, beginning(group).as_of(0))
         self._history = History(group, together(held, group.outcomes))
         self._series: dict[str, Series] = {}
+        self._places = [fields.index(column) for column in group.by]
+        self.pick: Callable[[Sequence[Any]], Any] = itemgetter(*self._places)
+        self.kept: dict[str | tuple[str, ...], dict[int, T]] = {}
         self.misses = 0
 
-    def as_of(self, name: str | None, before: int) -> tuple[float, ...]:
-        if name is None:
-            return self.nothing
-        series = self._series.get(name) or self.find(name)
-        if series is None:
+    def find(self, values: Sequence[Any], before: int) -> T:
+        """What was known, found anew."""
+        own = [values[place] for place in self._places]
+        if (name := joined([as_text(value) for value in own])) is None:
+            return self._nothing
+        if (series := self._known(name)) is None:
             self.misses += 1
-            return self.nothing
-        return series.as_of(before)
-
-    def find(self, name: str) -> Series | None:
-        known = self._series.get(name)
-        if known is None and (known := self._history.series(name)) is not None:
-            self._series[name] = known
-        return known
+            return self._nothing
+        answer = self._keep(self.group, series.as_of(before))
+        if all(type(value) is str for value in own):
+            by_hour = self.kept.setdefault(self.pick(values), {})
+            if len(by_hour) >= KEPT:
+                by_hour.clear()
+            by_hour[before] = answer
+        return answer
 
     def add(self, outcome: Outcome) -> None:
-        if (name := entity(outcome.columns, self.group.by)) is not None:
-            series = self.find(name)
+        texts = [as_text(outcome.columns.get(column)) for column in self.group.by]
+        if (name := joined(texts)) is not None:
+            series = self._known(name)
             if series is None:
                 series = self._series[name] = beginning(self.group)
             values = [outcome.values.get(o) for o in self.group.outcomes]
             series.add(outcome.known // 3600, outcome.known, values)
+            self.kept.pop(texts[0] if len(texts) == 1 else tuple(texts), None)  # type: ignore[arg-type]
+
+    def _known(self, name: str) -> Series | None:
+        known = self._series.get(name)
+        if known is None and (known := self._history.series(name)) is not None:
+            self._series[name] = known
+        return known

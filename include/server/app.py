@@ -102,11 +102,9 @@ class App:
     async def _predict(self, request: Request) -> Answer:
         begun, service = time.perf_counter(), self._service
         serving = service.serving()
-        read = serving.model.rows
-        rows = read.read(request.body)
-        encoded = [read.encode(row) for row in rows]
+        rows = serving.model.rows.read(request.body)
         request_id = service.request_id(request.header("x-request-id"))
-        scores = await service.score(serving, encoded, request_id, rows=rows, begun=begun)
+        scores = await service.score(serving, rows, request_id, begun)
         said = Prediction(request_id, self._slot.model, serving.model.version, self._slot.name, scores)
         return Answer(200, self._encode(said), JSON)
 
@@ -114,9 +112,9 @@ class App:
         begun, service = time.perf_counter(), self._service
         serving = service.serving()
         asked, blobs = read_request(request.body, request.header(infer.LENGTH))
-        encoded = infer.read(serving.model, asked, blobs, self._bounds.rows)
+        rows = infer.read(serving.model, asked, blobs, self._bounds.rows)
         request_id = service.request_id(asked.id or request.header("x-request-id"))
-        scores = await service.score(serving, encoded, request_id, rows=None, begun=begun)
+        scores = await service.score(serving, rows, request_id, begun)
         return infer.write(serving.model, self._slot.model, asked, request_id, scores)
 
     async def _feedback(self, request: Request) -> Answer:

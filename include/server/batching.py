@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from include.server.answers import Refused
 from include.server.cache import Cache
-from include.server.model import Encoded, Model
+from include.server.model import Model
+from include.server.rows import Encoded
 
 #: Rows of one inference, unless one request brings more; the rest waits for the next turn.
 MAX_BATCH = 256
@@ -73,7 +74,7 @@ class Batcher:
     def _score(self, taken: list[tuple[list[Encoded], asyncio.Future[list[float]]]]) -> None:
         encoded = [row for rows, _ in taken for row in rows]
         try:
-            found = self.model.score([ids for ids, _ in encoded], [numbers for _, numbers in encoded])
+            found = self.model.score(encoded)
         except (RuntimeError, ValueError) as fault:
             for _, scores in taken:
                 scores.set_exception(fault)

@@ -3,9 +3,9 @@
 from collections import OrderedDict
 
 from include.server.metrics import Counter
-from include.server.model import Encoded
+from include.server.rows import Encoded
 
-Key = tuple[tuple[int, ...], tuple[float, ...]]
+Key = tuple[bytes, bytes]
 
 
 class Cache:
@@ -34,6 +34,4 @@ class Cache:
 
 
 def _key(row: Encoded) -> Key:
-    # A missing number is always the one math.nan, which equals itself within a tuple.
-    ids, numbers = row
-    return tuple(ids), tuple(numbers)
+    return row.ids, row.numbers

@@ -1,5 +1,6 @@
 """The Open Inference Protocol V2 for one model: metadata, and infer over the tensors `ids` and `numbers`."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,8 @@ import numpy as np
 
 from include.domain.encoding import FIRST_KNOWN
 from include.server.answers import JSON, Answer, Refused
-from include.server.model import Encoded, Model
+from include.server.model import Model
+from include.server.rows import Encoded
 from include.server.tensors import Infer, rows_of
 
 SERVER = {"name": "perennial", "version": "0.1.0", "extensions": ["binary_tensor_data"]}
@@ -43,7 +45,7 @@ def read(model: Model, request: Infer, blobs: Mapping[str, bytes], max_rows: int
         field, size = model.encoding.categorical[column], model.sizes[column]
         raise Refused(400, f"ids: row {row}, {field}: {ids[row, column]} is not below {size}", "ids")
     clean = np.where(np.isfinite(numbers), numbers, np.nan)
-    return list(zip(ids.tolist(), clean.tolist(), strict=True))
+    return [Encoded(own.tobytes(), values.tobytes()) for own, values in zip(ids, clean, strict=True)]
 
 
 def write(model: Model, name: str, request: Infer, request_id: str, scores: list[float]) -> Answer:
@@ -64,9 +66,10 @@ def write(model: Model, name: str, request: Infer, request_id: str, scores: list
 
 def features(model: Model, encoded: Encoded) -> dict[str, str | float | None]:
     """What the ids and numbers stand for, for the prediction log; an unknown category reads `?`."""
-    ids, numbers = encoded
+    ids, numbers = np.frombuffer(encoded.ids, np.int64), np.frombuffer(encoded.numbers, np.float32)
     texts = {
         field: model.texts[field][i - FIRST_KNOWN] if i >= FIRST_KNOWN else ("?" if i else None)
-        for field, i in zip(model.encoding.categorical, ids, strict=True)
+        for field, i in zip(model.encoding.categorical, ids.tolist(), strict=True)
     }
-    return {**texts, **{f: None if v != v else v for f, v in zip(model.encoding.numeric, numbers, strict=True)}}  # noqa: PLR0124
+    values = zip(model.encoding.numeric, numbers.tolist(), strict=True)
+    return {**texts, **{field: None if math.isnan(value) else value for field, value in values}}

@@ -10,7 +10,8 @@ import msgspec
 
 from include.server import infer
 from include.server.metrics import Metrics
-from include.server.model import Encoded, Model
+from include.server.model import Model
+from include.server.rows import Encoded
 from include.server.segments import Segments
 from include.server.values import Values
 
@@ -35,13 +36,12 @@ class Line(msgspec.Struct, gc=False):
 
 
 class Entry(msgspec.Struct, gc=False):
-    """A scored row as the requests' path leaves it; `row` is None where it came as tensors."""
+    """A scored row as the requests' path leaves it."""
 
     model: Model
     id: str
     at: float
-    row: Any
-    encoded: Encoded
+    row: Encoded
     score: float
     ms: float
 
@@ -83,7 +83,7 @@ class PredictionLog:
             self._metrics.logged.add(("lost",), len(entries) - written)
         for model, same in groupby(entries, lambda entry: entry.model):
             for chunk in _chunks(list(same), COUNTED):
-                self._values.count(model, [entry.encoded for entry in chunk])
+                self._values.count(model, [entry.row for entry in chunk])
                 for entry in chunk:
                     self._metrics.scores.observe(entry.score, (model.version,))
 
@@ -100,12 +100,12 @@ class PredictionLog:
 
     def _line(self, entry: Entry) -> Line:
         model, row = entry.model, entry.row
-        if row is None:
-            key, when, row = None, None, infer.features(model, entry.encoded)
+        features: Any
+        if not row.values:
+            key, when, features = None, None, infer.features(model, row)
         else:
-            key, when = model.rows.key(row), model.rows.time(row)
-            row = model.rows.logged(row, entry.encoded[1])
-        return Line(entry.id, entry.at, model.version, self._slot, key, when, row, entry.score, entry.ms)
+            key, when, features = model.rows.key(row), model.rows.time(row), model.rows.logged(row)
+        return Line(entry.id, entry.at, model.version, self._slot, key, when, features, entry.score, entry.ms)
 
 
 def _chunks(entries: list[Entry], size: int) -> Iterator[list[Entry]]:

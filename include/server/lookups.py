@@ -6,12 +6,22 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from include.domain.aggregates import Aggregates
+import msgspec
+
+from include.domain.aggregates import Aggregates, Group
+from include.domain.encoding import packed
 from include.domain.errors import Corrupt, Unavailable
 from include.domain.known import Known
 from include.online.store import News, OnlineStore
 
 logger = logging.getLogger("perennial.server")
+
+
+class Found(msgspec.Struct, gc=False):
+    """A group's features of one row: packed as the model takes them, and as the JSON that the log keeps, without braces."""
+
+    packed: bytes
+    text: bytes
 
 
 class Lookups:
@@ -24,14 +34,13 @@ class Lookups:
         self._landing = self._looked = False
         self.fault: str | None = None if store else "no online store was named: --store"
         self.written: float | None = None
-        self.known = Known(aggregates, [])
-        self._read = self.known.reader(fields)
+        self.known = Known(aggregates, [], fields, _found)
         if store is not None and (news := self._news(None)) is not None and (known := self._built(news)) is not None:
             self._take(known, news)
 
-    def find(self, values: Sequence[Any], before: int) -> list[float]:
-        """Every aggregate of a row as of that hour since 1970; NaN where nothing was known."""
-        return self._read(values, before)
+    def find(self, values: Sequence[Any], before: int) -> list[Found]:
+        """Every group's aggregates of a row as of that hour since 1970; NaN where nothing was known."""
+        return self.known.find(values, before)
 
     def look(self) -> None:
         """Take up what was written, so that a request sees all that was written before it came: once for all requests of
@@ -85,9 +94,9 @@ class Lookups:
             self._note(fault)
             return None
 
-    def _built(self, news: News) -> Known | None:
+    def _built(self, news: News) -> Known[Found] | None:
         try:
-            known = Known(self._aggregates, news.landed or ())
+            known = Known(self._aggregates, news.landed or (), self._fields, _found)
         except Corrupt as fault:
             self._note(fault)
             return None
@@ -103,11 +112,15 @@ class Lookups:
                 self.known.add(outcome)
             self._mark, self.written = news.mark, news.at
 
-    def _take(self, known: Known, news: News) -> None:
+    def _take(self, known: Known[Found], news: News) -> None:
         self._landing, self._mark, self.written = False, news.mark, news.at
-        self.known, self._read = known, known.reader(self._fields)
+        self.known = known
 
     def _note(self, fault: Unavailable | Corrupt) -> None:
         if self.fault != str(fault):
             logger.warning("%s", fault)
         self.fault = str(fault)
+
+
+def _found(group: Group, values: tuple[float, ...]) -> Found:
+    return Found(packed(values), msgspec.json.encode(dict(zip(group.features, values, strict=True)))[1:-1])

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,8 @@ from include.domain.encoding import Encoding
 from include.domain.errors import Corrupt, Unavailable
 from include.online.store import OnlineStore
 from include.server.answers import Refused
-from include.server.rows import Rows
+from include.server.rows import Encoded, Rows, tensors
 
-Encoded = tuple[list[int], list[float]]
 #: Opens the online store anew; None where there is none.
 Open = Callable[[], OnlineStore] | None
 
@@ -52,15 +51,11 @@ class Model:
         self.sizes = np.array(encoding.sizes, dtype=np.int64)
         self.texts = {field: sorted(v, key=v.__getitem__) for field, v in encoding.vocabulary.items()}
 
-    def score(self, ids: list[list[int]], numbers: list[list[float]]) -> list[float]:
-        """Encoded rows → probabilities, one each. Raises RuntimeError when the model cannot."""
-        n = len(ids)
-        feed = {
-            "ids": np.array(ids, dtype=np.int64).reshape(n, -1),
-            "numbers": np.array(numbers, dtype=np.float32).reshape(n, -1),
-        }
+    def score(self, rows: Sequence[Encoded]) -> list[float]:
+        """Their probabilities. Raises RuntimeError when the model cannot."""
+        ids, numbers = tensors(rows)
         try:
-            scores: list[float] = self._session.run(["score"], feed)[0].reshape(n).tolist()
+            scores: list[float] = self._session.run(["score"], {"ids": ids, "numbers": numbers})[0].ravel().tolist()
         # ONNX Runtime's errors have no base class but Exception.
         except Exception as fault:
             raise RuntimeError(f"version {self.version} cannot score: {_line(fault)}") from fault
@@ -146,9 +141,9 @@ def _check_inputs(named: Named, encoding: Encoding, session: Any) -> None:
 def _warm_up(model: Model, examples: list[dict[str, Any]]) -> None:
     """Score the examples one by one and together, as requests will; a model that cannot must not serve."""
     try:
-        encoded = [model.rows.encode(model.rows.example(e)) for e in examples]
-        single = [model.score([ids], [numbers])[0] for ids, numbers in encoded]
-        together = model.score([ids for ids, _ in encoded], [numbers for _, numbers in encoded])
+        encoded = [model.rows.example(e) for e in examples]
+        single = [model.score([row])[0] for row in encoded]
+        together = model.score(encoded)
     except (msgspec.ValidationError, Refused, RuntimeError, ValueError) as fault:
         raise Corrupt(f"{model.named.uri}: its own examples fail: {_line(fault)}") from None
     bad = [s for s in (*single, *together) if not 0 <= s <= 1]

@@ -5,13 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from include.domain.aggregates import Aggregates
 from include.domain.encoding import REMEMBERED, Encoding, RowEncoder, as_time
 from include.domain.texts import as_text
 from include.online.store import OnlineStore
 from include.server.answers import Refused, unreadable
-from include.server.lookups import Lookups
+from include.server.lookups import Found, Lookups
 
 #: Characters of one text value; a category longer than this is a mistake, and every value is logged.
 MAX_TEXT = 1024
@@ -23,6 +25,27 @@ Time = Annotated[str, msgspec.Meta(max_length=64)] | int | float | None
 NONE = Aggregates()
 
 _ENVELOPE = re.compile(rb'\s*\{\s*"rows"')
+
+#: What msgspec raises for what it cannot read.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class Encoded(msgspec.Struct, gc=False):
+    """A row as the model takes it: `ids` int64 and `numbers` float32. For the log its `values` in the order of the type's
+    fields, and as JSON `said`; one that came as tensors has none."""
+
+    ids: bytes
+    numbers: bytes
+    values: tuple[Any, ...] = ()
+    said: bytes = b""
+    found: Sequence[Found] = ()
+
+
+def tensors(rows: Sequence[Encoded]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Their ids `[n, categorical]` and numbers `[n, numeric]`."""
+    ids = np.frombuffer(b"".join([row.ids for row in rows]), np.int64)
+    numbers = np.frombuffer(b"".join([row.numbers for row in rows]), np.float32)
+    return ids.reshape(len(rows), -1), numbers.reshape(len(rows), -1)
 
 
 class Rows:
@@ -37,8 +60,7 @@ class Rows:
         self, encoding: Encoding, keys: Sequence[str], max_rows: int, lenient: bool = False, *,
         aggregates: Aggregates = NONE, store: OnlineStore | None = None,
     ) -> None:  # fmt: skip
-        self._encode = RowEncoder(encoding, aggregates.features)
-        self._width = len(self._encode.fields)
+        self._encode, self._lenient = RowEncoder(encoding, aggregates.features), lenient
         self.lookups = Lookups(store, aggregates, self._encode.fields) if aggregates.groups else None
         self._hour = _Hours(aggregates, encoding.time)
         columns = list(dict.fromkeys((*self._encode.fields, *keys)))
@@ -50,55 +72,62 @@ class Rows:
         self.type: type[msgspec.Struct] = msgspec.defstruct(
             "Row", fields, kw_only=True, forbid_unknown_fields=not lenient, gc=False
         )
-        kept = [(f"c{i}", Any, msgspec.field(name=c)) for i, c in enumerate([*columns, *aggregates.features])]
-        self._logged = msgspec.defstruct("Logged", kept, gc=False) if aggregates.features else None
-        many = Annotated[list[self.type], msgspec.Meta(min_length=1, max_length=max_rows)]  # type: ignore[name-defined]
+        many = Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=max_rows)]
         envelope = msgspec.defstruct("Envelope", [("rows", many)], forbid_unknown_fields=True)
         self._one: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.type)
         self._many: msgspec.json.Decoder[Any] = msgspec.json.Decoder(envelope)
 
-    def read(self, body: bytes) -> list[Any]:
+    def read(self, body: bytes) -> list[Encoded]:
         """The rows of `{"rows": [...]}` or of one bare row. Raises Refused (400) naming the field."""
+        if not _ENVELOPE.match(body):
+            return [self._read(body)]
         try:
-            if not _ENVELOPE.match(body):
-                return [self._one.decode(body)]
-            rows: list[Any] = self._many.decode(body).rows
-            return rows
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+            rows: list[msgspec.Raw] = self._many.decode(body).rows
+        except UNREADABLE as fault:
             raise unreadable(fault) from None
+        return [self._read(bytes(row), f"rows[{n}]") for n, row in enumerate(rows)]
 
-    def example(self, row: Mapping[str, Any]) -> Any:
-        """A stored example as a row. Raises msgspec.ValidationError."""
-        return msgspec.convert(row, self.type)
+    def example(self, row: Mapping[str, Any]) -> Encoded:
+        """A stored example. Raises msgspec.ValidationError or Refused."""
+        known = msgspec.convert(row, self.type)
+        return self._encoded(known, msgspec.json.encode(known))
 
-    def encode(self, row: Any) -> tuple[list[int], list[float]]:
-        """Raises Refused (400), naming the field, for a number or a time that cannot be read."""
-        values = msgspec.structs.astuple(row)[: self._width]
+    def _read(self, said: bytes, place: str = "") -> Encoded:
+        try:
+            row = self._one.decode(said)
+        except UNREADABLE as fault:
+            raise unreadable(fault, place) from None
+        return self._encoded(row, msgspec.json.encode(row) if self._lenient else said, place)
+
+    def _encoded(self, row: Any, said: bytes, place: str = "") -> Encoded:
+        """A number or a time may still be none."""
+        values = msgspec.structs.astuple(row)
         try:
             ids, numbers = self._encode(values)
-            if self.lookups is not None:
-                numbers += self.lookups.find(values, self._hour(values[0]))
-            return ids, numbers
+            if self.lookups is None:
+                return Encoded(ids, numbers, values, said)
+            found = self.lookups.find(values, self._hour(values[0]))
+            return Encoded(ids, b"".join([numbers, *[f.packed for f in found]]), values, said, found)
         except ValueError as fault:
-            field = str(fault).partition(":")[0]
-            raise Refused(400, str(fault), field) from None
+            field, _, reason = str(fault).partition(":")
+            field = f"{place}.{field}" if place else field
+            raise Refused(400, f"{field}:{reason}", field) from None
 
-    def logged(self, row: Any, numbers: Sequence[float]) -> Any:
-        """What the log keeps of a row: all that was sent, and the aggregates that were found, the last of its numbers."""
-        if self._logged is None:
-            return row
-        sent = msgspec.structs.astuple(row)
-        return self._logged(*sent, *numbers[len(sent) - len(self._logged.__struct_fields__) :])
+    def logged(self, row: Encoded) -> msgspec.Raw:
+        """What the log keeps of a row, as JSON of one line: all that was sent, and the aggregates that were found."""
+        said = row.said.strip()
+        if b"\n" in said or b"\r" in said:  # which stand between values alone
+            said = said.translate(None, b"\r\n")
+        return msgspec.Raw(b",".join([said[:-1], *[f.text for f in row.found]]) + b"}")
 
-    def key(self, row: Any) -> str | None:
+    def key(self, row: Encoded) -> str | None:
         """The key columns joined by `|`, or None when none was sent."""
-        values = msgspec.structs.astuple(row)
-        texts = [as_text(values[i]) for i in self._keys]
-        return "|".join(t or "" for t in texts) if any(t is not None for t in texts) else None
+        texts = [as_text(row.values[place]) for place in self._keys]
+        return "|".join([text or "" for text in texts]) if any(texts) else None
 
-    def time(self, row: Any) -> str | None:
+    def time(self, row: Encoded) -> str | None:
         """The row's time as sent, epoch seconds as ISO; None where there is none."""
-        at = row.c0
+        at = row.values[0]
         if at is None or isinstance(at, str):
             return at
         try:

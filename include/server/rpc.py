@@ -96,9 +96,9 @@ class Protocol:
     async def _infer(self, request: Any) -> Any:
         self._check(request.model_name, request.model_version)
         begun, serving = time.perf_counter(), self._service.serving()
-        encoded = infer.read(serving.model, *_read(request), self._service.bounds.rows)
+        rows = infer.read(serving.model, *_read(request), self._service.bounds.rows)
         request_id = self._service.request_id(request.id)
-        scores = await self._service.score(serving, encoded, request_id, rows=None, begun=begun)
+        scores = await self._service.score(serving, rows, request_id, begun)
         output = message("InferOutputTensor")(name="score", datatype="FP32", shape=[len(scores)])
         return message("ModelInferResponse")(
             model_name=request.model_name, model_version=serving.model.version, id=request_id, outputs=[output],

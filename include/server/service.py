@@ -3,16 +3,14 @@
 import secrets
 import time
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
 
 from include.server.answers import Refused
 from include.server.batching import Batcher
 from include.server.log import Entry, PredictionLog
 from include.server.metrics import Metrics
-from include.server.model import Encoded
+from include.server.rows import Encoded
 from include.server.slot import Slot
 
 
@@ -68,19 +66,17 @@ class Service:
             return sent
         return f"{self._origin}-{next(self._ids):x}"
 
-    async def score(
-        self, serving: Batcher, encoded: list[Encoded], request_id: str, *, rows: Sequence[Any] | None, begun: float
-    ) -> list[float]:
-        """The scores of encoded rows, which are logged with the raw ones. Raises Refused (503) under too much load."""
-        scores = await serving.submit(encoded, begun)
+    async def score(self, serving: Batcher, rows: list[Encoded], request_id: str, begun: float) -> list[float]:
+        """The rows' scores, which are logged. Raises Refused (503) under too much load."""
+        scores = await serving.submit(rows, begun)
         model = serving.model
         if not _sampled(request_id, model.log_share):
             self.metrics.logged.add(("left_out",), len(scores))
             return scores
         ms, at = (time.perf_counter() - begun) * 1000, time.time()
-        for i, (row, score) in enumerate(zip(encoded, scores, strict=True)):
+        for i, (row, score) in enumerate(zip(rows, scores, strict=True)):
             row_id = request_id if len(scores) == 1 else f"{request_id}-{i}"
-            self.log.add(Entry(model, row_id, at, rows and rows[i], row, score, ms))
+            self.log.add(Entry(model, row_id, at, row, score, ms))
         return scores
 
 

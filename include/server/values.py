@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from include.domain.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoding
 from include.server.metrics import named
-from include.server.model import Encoded, Model
+from include.server.model import Model
+from include.server.rows import Encoded, tensors
 
 #: Of a category's values, the most frequent ones in training are counted by name, the rest together.
 NAMED = 10
@@ -25,11 +26,11 @@ class Tally:
             f: np.zeros(size, np.int64) for f, size in zip(encoding.categorical, encoding.sizes, strict=True)
         }
         self.texts = {field: known[:NAMED] for field, known in texts.items()}
-        self.edges = {f: np.array(encoding.knots[f][::EVERY_KNOT]) for f in encoding.numeric}
+        self.edges = {f: np.array(encoding.knots[f][::EVERY_KNOT], np.float32) for f in encoding.numeric}
         self.numbers = {f: np.zeros(len(edges) + 1, np.int64) for f, edges in self.edges.items()}
         self.sums, self.missing = dict.fromkeys(self.edges, 0.0), dict.fromkeys(self.edges, 0)
 
-    def add(self, ids: NDArray[np.int64], numbers: NDArray[np.float64]) -> None:
+    def add(self, ids: NDArray[np.int64], numbers: NDArray[np.float32]) -> None:
         """Ids `[n, categorical]` and numbers `[n, numeric]`, NaN where missing."""
         for field, column in zip(self.categories, ids.T, strict=True):
             self.categories[field] += np.bincount(column, minlength=len(self.categories[field]))
@@ -37,7 +38,7 @@ class Tally:
             known = column[~np.isnan(column)]
             places = np.searchsorted(self.edges[field], known)
             self.numbers[field] += np.bincount(places, minlength=len(self.numbers[field]))
-            self.sums[field] += float(known.sum())
+            self.sums[field] += float(known.sum(dtype=np.float64))
             self.missing[field] += len(column) - len(known)
 
 
@@ -53,8 +54,7 @@ class Values:
             while len(self._tallies) >= VERSIONS:
                 del self._tallies[next(iter(self._tallies))]
             tally = self._tallies[model.version] = Tally(model.encoding, model.texts)
-        ids, numbers = zip(*rows, strict=True)
-        tally.add(np.array(ids, np.int64).reshape(len(rows), -1), np.array(numbers, np.float64).reshape(len(rows), -1))
+        tally.add(*tensors(rows))
 
     def render(self, common: str) -> Iterable[str]:
         tallies = list(self._tallies.items())

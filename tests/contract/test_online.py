@@ -1,6 +1,7 @@
 """The online stores: what both promise to the DAG that lands, the stream that tells, and the servers that read."""
 
 import asyncio
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -147,6 +148,16 @@ SEEN = LandedSums("2026-01-02", 1, 7000, pack({"who": Sums(
 )}))  # fmt: skip
 
 
+def found(server: Lookups, who: str) -> list[float]:
+    """What it knows of who as of hour 3; the log's JSON says the same as the packed numbers."""
+    [of] = server.find([who], 3)
+    numbers = np.frombuffer(of.packed, np.float32).tolist()
+    said = json.loads(b"{" + of.text + b"}", parse_constant=float)
+    assert list(said) == list(GROUP.features)
+    np.testing.assert_allclose(np.array(list(said.values()), np.float32), numbers)
+    return numbers
+
+
 def test_a_server_follows_what_is_written(opened: Open) -> None:
     """Landed sums, outcomes that became known later, and a landing that takes their place."""
     writer = opened()
@@ -156,15 +167,15 @@ def test_a_server_follows_what_is_written(opened: Open) -> None:
     def known_after(write: Callable[[], int]) -> list[float]:
         write()
         asyncio.run(server.follow())
-        return server.find(["a"], 3)
+        return found(server, "a")
 
-    assert np.isnan(server.find(["a"], 3)[0])
+    assert np.isnan(found(server, "a")[0])
     assert known_after(lambda: writer.land([SEEN], oldest="")) == [0.5, 2]
     assert known_after(lambda: writer.add([replace(later, key="told already", known=6999)])) == [0.5, 2]
-    assert known_after(lambda: writer.add([later])) == [pytest.approx(1 / 3), 3]
+    assert known_after(lambda: writer.add([later])) == pytest.approx([1 / 3, 3])
     assert known_after(lambda: writer.land([replace(SEEN, version=2, until=7200)], oldest="")) == [0.5, 2]
     assert server.status()["known_until"] == 7200
-    assert server.find(["nobody"], 3)[1] == 0
+    assert found(server, "nobody")[1] == 0
     assert server.misses == {"who": 1}
 
 
@@ -179,13 +190,13 @@ def test_a_request_sees_what_was_written_to_the_embedded_one_before_it_came(tmp_
         for n in range(3):
             await asyncio.sleep(0)
             server.look()
-            seen.append(server.find(["a"], 3))
+            seen.append(found(server, "a"))
             writer.add([replace(OUTCOME, key=f"k{n}", known=7200 + n, values={"late": 0.0})])
             server.look()
-            assert server.find(["a"], 3) == seen[-1]
+            assert found(server, "a") == seen[-1]
         return seen
 
-    assert asyncio.run(asked()) == [[0.5, 2], [pytest.approx(1 / 3), 3], [0.25, 4]]
+    assert asyncio.run(asked()) == [[0.5, 2], pytest.approx([1 / 3, 3]), [0.25, 4]]
 
 
 def _answers(client: redis.Redis) -> bool:

@@ -12,6 +12,7 @@ from include.adapters.onnx import OnnxScorer
 from include.domain.errors import Corrupt
 from include.ports import Reference
 from include.server.model import Limits, Named, load
+from include.server.rows import Encoded
 from include.trainer.run import run
 from tests.small_dataset import job, write_dataset
 
@@ -89,5 +90,6 @@ def test_server_and_scorer_run_the_graph_that_the_manifest_names(tmp_path, graph
     ids, numbers = served.encoding.encode(columns)
     session = onnxruntime.InferenceSession(str(given.out / graph), providers=["CPUExecutionProvider"])
     expected = session.run(["score"], {"ids": ids, "numbers": numbers})[0]
-    assert served.score(ids.tolist(), numbers.tolist()) == pytest.approx(expected, abs=1e-6)
+    rows = [Encoded(own.tobytes(), values.tobytes()) for own, values in zip(ids, numbers, strict=True)]
+    assert served.score(rows) == pytest.approx(expected, abs=1e-6)
     assert OnnxScorer().score(artifact, columns) == pytest.approx(expected, abs=1e-6)

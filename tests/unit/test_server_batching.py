@@ -9,7 +9,8 @@ from include.server.answers import Refused
 from include.server.batching import Batcher, Queue
 from include.server.cache import Cache
 from include.server.metrics import Counter
-from include.server.model import Encoded, Limits, Model, Named, load
+from include.server.model import Limits, Model, Named, load
+from include.server.rows import Encoded
 from tests.serving import rows, write_artifact
 
 
@@ -20,11 +21,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 @pytest.fixture
 def encoded(model: Model) -> list[Encoded]:
-    return [model.rows.encode(model.rows.example(row)) for row in rows(600)]
+    return [model.rows.example(row) for row in rows(600)]
 
 
 def one_by_one(model: Model, encoded: list[Encoded]) -> list[float]:
-    return [model.score([ids], [numbers])[0] for ids, numbers in encoded]
+    return [model.score([row])[0] for row in encoded]
 
 
 def test_requests_of_one_turn_are_scored_in_few_inferences_and_each_gets_its_own(
@@ -65,7 +66,7 @@ def test_the_cache_answers_alike_without_the_model_and_forgets_the_rows_used_lea
 ) -> None:
     sizes: list[int] = []
     outcomes = Counter("n", "", "outcome")
-    distinct = list({str(row): row for row in encoded}.values())[:4]
+    distinct = list({(row.ids, row.numbers): row for row in encoded}.values())[:4]
 
     async def run() -> None:
         batcher = Batcher(model, Queue(), sizes.append, Cache(3, outcomes))

@@ -7,6 +7,7 @@ import pytest
 from include.server import infer
 from include.server.answers import Refused
 from include.server.model import Limits, Model, Named, load
+from include.server.rows import Encoded
 from include.server.tensors import Infer, read_request
 from tests.serving import write_artifact
 
@@ -49,13 +50,13 @@ def test_nested_flat_and_binary_tensors_are_the_same_rows(model: Model) -> None:
     nested = read(model, body())
     flat = read(model, body(tensor("ids", IDS, data=[2, 2, 3, 4, 0, 1, 3, 4])))
     packed = read(model, *binary(np.array(IDS), np.array([[1, np.nan], [2.5, 3]], np.float32)))
-    np.testing.assert_equal([flat, packed], [nested, nested])
-    assert nested[0][0] == IDS[0]
+    assert nested == flat == packed
+    assert np.frombuffer(nested[0].ids, np.int64).tolist() == IDS[0]
 
 
 def test_infinite_numbers_are_missing_as_in_rows(model: Model) -> None:
     data, length = binary(np.array(IDS[:1]), np.array([[np.inf, -np.inf]], np.float32))
-    assert np.isnan(read(model, data, length)[0][1]).all()
+    assert np.isnan(np.frombuffer(read(model, data, length)[0].numbers, np.float32)).all()
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,7 @@ def test_answer_is_json_or_binary_as_asked(model: Model) -> None:
 
 
 def test_logged_features_read_as_the_vocabulary_does(model: Model) -> None:
-    assert infer.features(model, ([2, 1, 0, 4], [1.5, float("nan")])) == {
+    row = Encoded(np.array([2, 1, 0, 4]).tobytes(), np.array([1.5, np.nan], np.float32).tobytes())
+    assert infer.features(model, row) == {
         "carrier": "UA", "origin": "?", "hour": None, "month": "3", "distance": 1.5, "wind": None,
     }  # fmt: skip

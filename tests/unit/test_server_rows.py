@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +10,7 @@ from tests.serving import ENCODING, KEYS, ROW
 
 
 def read(body: bytes, **flags: bool) -> list[Any]:
-    rows = Rows(ENCODING, KEYS, max_rows=3, **flags)
-    return [rows.encode(row) for row in rows.read(body)]
+    return [(row.ids, row.numbers) for row in Rows(ENCODING, KEYS, max_rows=3, **flags).read(body)]
 
 
 def row(**changes: Any) -> bytes:
@@ -35,6 +35,7 @@ def row(**changes: Any) -> bytes:
         (row(at="0001-01-01T00:00:00Z"), "at"),
         (row(flight={}), "flight"),
         (b'{"rows": [' + row() + b", " + row(wind=...) + b"]}", "rows[1].wind"),
+        (b'{"rows": [' + row() + b", " + row(wind="much") + b"]}", "rows[1].wind"),
         (b'{"rows": []}', "rows"),
         (b'{"rows": ' + json.dumps([ROW] * 4).encode() + b"}", "rows"),
         (b'{"rows": 1}', "rows"),
@@ -66,6 +67,15 @@ def test_values_come_as_the_source_has_them() -> None:
     assert read(row(at=1362139200)) == read(row())
 
 
+def test_a_row_is_logged_as_it_was_sent_on_one_line() -> None:
+    strict, lenient = (Rows(ENCODING, KEYS, max_rows=3, lenient=lenient) for lenient in (False, True))
+    sent = json.dumps({**ROW, "flight": "ü\n", "wind": None}, indent=1).encode()
+    for body in (sent, b' {"rows":\r\n[' + sent + b"]}"):
+        said = bytes(strict.logged(strict.read(body)[0]))
+        assert b"\n" not in said and json.loads(said) == {**ROW, "flight": "ü\n", "wind": None}
+    assert json.loads(bytes(lenient.logged(lenient.read(row(speed=1))[0]))) == ROW
+
+
 def test_keys_may_be_left_out_and_then_there_is_no_key() -> None:
     rows = Rows(ENCODING, ("flight",), max_rows=1)
     assert rows.key(rows.read(row())[0]) == "1545"
@@ -79,6 +89,6 @@ def test_lenient_drops_unknown_columns_but_misses_known_ones() -> None:
 
 
 def test_time_is_shown_as_sent_and_epoch_seconds_as_iso() -> None:
-    rows = Rows(ENCODING, KEYS, max_rows=1)
+    rows = Rows(replace(ENCODING, time_parts=(), categorical=("carrier", "origin")), KEYS, max_rows=1)
     times = [rows.time(rows.read(row(at=at))[0]) for at in ("2013-03-01T12:00:00Z", 1362139200, None, 1e300)]
     assert times == ["2013-03-01T12:00:00Z", "2013-03-01T12:00:00+00:00", None, None]
