@@ -119,8 +119,9 @@ class Tables(Protocol):
         """
 
     def read(self, table: str, windows: Sequence[Window], *, version: int | None = None,
-             columns: Sequence[str] | None = None) -> pa.Table:  # fmt: skip
-        """The windows' rows, at a version or the newest. Raises UserMistake for a table that is not there."""
+             columns: Sequence[str] | None = None, coded: Sequence[str] = ()) -> pa.Table:  # fmt: skip
+        """The windows' rows, at a version or the newest; the texts `coded` as dictionary arrays, which is how they lie on the
+        disk. Raises UserMistake for a table that is not there."""
 
     def pieces(self, table: str, window: Window) -> Iterator[pa.Table]:
         """The window's newest rows a bounded piece at a time, whatever its size. Raises UserMistake as `read`."""
@@ -158,10 +159,13 @@ class Profile:
 
 
 class Validator(Protocol):
-    def validate(self, rows: pa.Table, profiles: Sequence[Profile], run: str) -> tuple[Mapping[str, Verdict], str]:
+    def validate(
+        self, rows: Iterable[pa.Table], profiles: Sequence[Profile], run: str
+    ) -> tuple[Mapping[str, Verdict], str]:
         """Judge landed windows, each by itself; verdicts by window label, and the URI of the page that shows them.
 
-        `rows` hold the windows of `profiles` (column `window`); a profile is a window's own numbers.
+        A profile is a window's own numbers; `rows` are the windows' own, some whole windows at a time (column `window`), and
+        read when they are asked for.
         """
 
 

@@ -42,15 +42,16 @@ class MemoryTables:
         versions.append(held)
         return True
 
-    def read(
-        self, table: str, windows: Sequence[Window], *, version: int | None = None, columns: Sequence[str] | None = None
-    ) -> pa.Table:
+    def read(self, table: str, windows: Sequence[Window], *, version: int | None = None,
+             columns: Sequence[str] | None = None, coded: Sequence[str] = ()) -> pa.Table:  # fmt: skip
         if table not in self._versions:
             raise UserMistake(f"{table}: there is no such table yet")
         held = self._versions[table][-1 if version is None else version]
         empty = next(iter(held.values())).slice(0, 0)
         wanted = {label(w.start) for w in windows}
         rows = pa.concat_tables([empty, *(held[n] for n in sorted(held) if n in wanted)], promote_options="permissive")
+        for name in coded:
+            rows = rows.set_column(rows.column_names.index(name), name, rows[name].dictionary_encode())
         return rows.select(list(columns)) if columns is not None else rows
 
     def pieces(self, table: str, window: Window) -> Iterator[pa.Table]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, create_table_with_add_actions
+from pyarrow.dataset import ParquetReadOptions
 
 from include.adapters import delta_files
 from include.domain.errors import Conflict, Unavailable, UserMistake
@@ -61,10 +62,10 @@ class DeltaTables:
             raise Unavailable(f"{self._root}/{table}: cannot add {once}: {fault}") from None
         return True
 
-    def read(
-        self, table: str, windows: Sequence[Window], *, version: int | None = None, columns: Sequence[str] | None = None
-    ) -> pa.Table:
-        dataset = self._existing(table, version).to_pyarrow_dataset()
+    def read(self, table: str, windows: Sequence[Window], *, version: int | None = None,
+             columns: Sequence[str] | None = None, coded: Sequence[str] = ()) -> pa.Table:  # fmt: skip
+        how = ParquetReadOptions(dictionary_columns=set(coded))
+        dataset = self._existing(table, version).to_pyarrow_dataset(parquet_read_options=how)
         names = list(columns) if columns is not None else None
         return dataset.to_table(
             columns=names, filter=pa.compute.field("window").isin([label(w.start) for w in windows])

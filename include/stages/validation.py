@@ -3,14 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from include.domain.verdict import Outcome, Verdict
 from include.domain.windows import Window, label
 from include.ports import Profile, Records, Tables, Validator
 from include.spec import ModelSpec
+from include.spec_data import Columns
 from include.stages.casting import wanted
+from include.stages.content import by_window
 from include.stages.landing import landed_rows, pieces, touched
 from include.stages.sorting import LANDED
 
@@ -26,17 +30,11 @@ def validate(
 
     Raises UserMistake for an expectation of the spec that cannot be judged.
     """
-    verdicts: dict[str, Verdict] = {}
-    for number, piece in enumerate(pieces(touched(spec, windows, records, run), landed_rows(records))):
-        found = _validate(spec, piece, tables, validator, records, f"{run}-{number}" if number else run)
-        verdicts |= found
-    return verdicts
-
-
-def _validate(
-    spec: ModelSpec, windows: Sequence[Window], tables: Tables, validator: Validator, records: Records, run: str
-) -> dict[str, Verdict]:
-    profiles, rows = _profiles(spec, windows, tables, records)
+    due = list(pieces(touched(spec, windows, records, run), landed_rows(records)))
+    profiles: list[Profile] = []
+    for piece in due:
+        profiles += _profiles(spec, piece, tables, records, profiles)
+    rows = (tables.read(LANDED, piece, columns=[*wanted(spec.columns), "window"]) for piece in due)
     verdicts, page = validator.validate(rows, profiles, run)
     for each in profiles:
         landed = records.read(LANDED, each.window) or {}
@@ -48,18 +46,19 @@ def _validate(
 
 
 def _profiles(
-    spec: ModelSpec, windows: Sequence[Window], tables: Tables, records: Records
-) -> tuple[list[Profile], pa.Table]:
-    """The windows in numbers, and their rows."""
-    before = [_earlier(spec, windows[0], n) for n in range(1, LAST + 1)]
-    compared = next(pieces(before, landed_rows(records)))
-    columns, own_names = spec.columns, [spec.columns.time, spec.columns.label, *spec.columns.features]
-    if spec.validation.expectations:  # the user's may look at any column
-        own_names = wanted(columns)
-    earlier = tables.read(LANDED, compared, columns=[columns.label, *columns.categorical, "window"])
-    own = tables.read(LANDED, windows, columns=[*own_names, "window"])
-    rows = pl.concat([pl.DataFrame(pl.from_arrow(part)) for part in (earlier, own)], how="diagonal")
-    return profile(spec, rows, windows, _recorded(before, records)), own
+    spec: ModelSpec, windows: Sequence[Window], tables: Tables, records: Records, judged_with: Sequence[Profile]
+) -> list[Profile]:
+    """The windows in numbers; `judged_with` are earlier ones of the same run."""
+    before, columns = [_earlier(spec, windows[0], n) for n in range(1, LAST + 1)], spec.columns
+    parts: dict[str, pa.Table] = {}
+    for some, names in (
+        (next(pieces(before, landed_rows(records))), [columns.label, *columns.categorical]),
+        (windows, [columns.label, *columns.features, columns.time]),
+    ):
+        rows = tables.read(LANDED, some, columns=[*names, "window"], coded=columns.categorical)
+        parts |= by_window(rows, ())
+    recorded = _recorded(before, records) | {p.window: p.measures for p in judged_with if p.measures["rows"]}
+    return profile(spec, parts, windows, recorded)
 
 
 def failed(windows: Sequence[Window], records: Records) -> list[str]:
@@ -74,30 +73,39 @@ def _passed(name: str, records: Records) -> bool:
     return Verdict.from_dict(validated["verdict"]).outcome is Outcome.PASS
 
 
-def _recorded(windows: Sequence[Window], records: Records) -> dict[str, dict[str, Any]]:
-    """Rows and label rate of windows judged before, so that large ones need not be read again."""
+def _recorded(windows: Sequence[Window], records: Records) -> dict[str, Mapping[str, Any]]:
+    """What was measured of windows judged before, so that large ones need not be read again."""
     told = {label(w.start): records.read(VALIDATED, label(w.start)) for w in windows}
     return {name: facts["measures"] for name, facts in told.items() if facts and facts["measures"]["rows"]}
 
 
 def profile(
-    spec: ModelSpec, rows: pl.DataFrame, windows: Sequence[Window], recorded: Mapping[str, dict[str, Any]]
+    spec: ModelSpec, parts: Mapping[str, pa.Table], windows: Sequence[Window], recorded: Mapping[str, Mapping[str, Any]]
 ) -> list[Profile]:
-    """The windows in numbers, each against the windows before it; `rows` hold both, of the earlier ones as many as fit
-    into memory, and `recorded` what was measured of the others."""
-    columns = spec.columns
-    measured = rows.group_by("window").agg(
-        pl.len().alias("rows"), pl.col(columns.label).mean().alias("label_rate"),
-        pl.col(columns.time).max().alias("last"),
-        *(pl.col(name).is_null().mean().alias(f"nulls.{name}") for name in columns.features),
-    )  # fmt: skip
-    by_window = {**recorded, **{row["window"]: row for row in measured.iter_rows(named=True)}}
-    unseen = _unseen(rows, columns.categorical)
-    return [_profile(spec, window, by_window, unseen) for window in windows]
+    """The windows in numbers, each against the windows before it; `parts` are the rows of both by window label, of the
+    earlier ones as many as fit into memory, and `recorded` what was measured of the others."""
+    measured = {**recorded, **{name: _measured(spec.columns, rows) for name, rows in parts.items()}}
+    unseen = {
+        name: _unseen({window: parts[window][name] for window in sorted(parts)}) for name in spec.columns.categorical
+    }
+    return [_profile(spec, window, measured, unseen) for window in windows]
+
+
+def _measured(columns: Columns, rows: pa.Table) -> dict[str, Any]:
+    """The window by itself, in the columns that were read of it."""
+    held = set(rows.column_names)
+    return {
+        "rows": len(rows), "label_rate": pc.mean(rows[columns.label]).as_py(),
+        "last": pc.max(rows[columns.time]).as_py() if columns.time in held else None,
+        **{f"nulls.{name}": rows[name].null_count / len(rows) for name in columns.features if name in held},
+    }  # fmt: skip
 
 
 def _profile(
-    spec: ModelSpec, window: Window, measured: dict[str, dict[str, Any]], unseen: dict[str, dict[str, float]]
+    spec: ModelSpec,
+    window: Window,
+    measured: Mapping[str, Mapping[str, Any]],
+    unseen: Mapping[str, Mapping[str, float]],
 ) -> Profile:
     name = label(window.start)
     own = measured.get(name)
@@ -126,21 +134,22 @@ def _earlier(spec: ModelSpec, window: Window, n: int) -> Window:
     return Window(start, start + spec.window.length)
 
 
-def _unseen(rows: pl.DataFrame, columns: Sequence[str]) -> dict[str, dict[str, float]]:
-    """By column and window the share of rows whose category occurs in none of the `LAST` windows before it."""
-    order = {name: n for n, name in enumerate(sorted(rows["window"].unique()))}
-    hashed = rows.select(  # one category in 2^64 is taken for another; counting numbers is eight times as fast
-        pl.col("window").replace_strict(order, return_dtype=pl.Int32).alias("at"),
-        *(pl.when(pl.col(name).is_not_null()).then(pl.col(name).hash()).alias(name) for name in columns),
-    )
-    return {name: _unseen_in(hashed.select("at", kind=name).drop_nulls("kind"), list(order)) for name in columns}
-
-
-def _unseen_in(rows: pl.DataFrame, windows: Sequence[str]) -> dict[str, float]:
-    """`at` counts the windows."""
-    days = rows.group_by("at", "kind").len().sort("kind", "at")
+def _unseen(columns: Mapping[str, pa.ChunkedArray]) -> dict[str, float]:
+    """By window, oldest first, the share of rows whose category occurs in none of the `LAST` windows before it."""
+    days = pl.concat(_counted(at, column) for at, column in enumerate(columns.values())).sort("kind", "at")
     gap = pl.col("at") - pl.col("at").shift(1).over("kind")
     new = days.with_columns(new=gap.is_null() | (gap > LAST)).group_by("at").agg(
-        (pl.col("len") * pl.col("new")).sum() / pl.col("len").sum()
+        (pl.col("rows") * pl.col("new")).sum() / pl.col("rows").sum()
     )  # fmt: skip
+    windows = list(columns)
     return {windows[at]: share for at, share in new.iter_rows()}
+
+
+def _counted(at: int, column: pa.ChunkedArray) -> pl.DataFrame:
+    """How many rows each category has; one in 2^64 is taken for another, and sorting numbers is faster than texts."""
+    coded = column.combine_chunks().dictionary_encode()
+    times = np.bincount(coded.indices.drop_null().to_numpy(), minlength=len(coded.dictionary))
+    kinds = pl.Series("kind", coded.dictionary).hash()
+    return pl.DataFrame(
+        [pl.Series("at", [at], pl.Int32).new_from_index(0, len(kinds)), kinds, pl.Series("rows", times)]
+    )

@@ -19,7 +19,7 @@ def judge(tmp_path: Path, profiles: list[Profile], rows: pa.Table | None = None,
     from include.adapters.expectations import GreatExpectations  # its own imports warn, and here warnings are ignored
 
     empty = pa.table({"x": [1.0] * len(profiles), "window": [p.window for p in profiles]})
-    verdicts, page = GreatExpectations(toy(**sections), tmp_path / "pages").validate(rows or empty, profiles, "run 1")
+    verdicts, page = GreatExpectations(toy(**sections), tmp_path / "pages").validate([rows or empty], profiles, "run 1")
     assert Path(urlparse(page).path.replace("%20", " ")).is_file()
     return dict(verdicts)
 

@@ -1,6 +1,6 @@
 """A landed window in numbers, and what blocks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +12,7 @@ from include.domain.verdict import Check, Outcome, Verdict
 from include.domain.windows import Window, label
 from include.ports import Profile
 from include.stages import features, validation
+from include.stages.content import by_window
 from tests.memory import MemoryRecords, MemorySource, MemoryTables
 from tests.unit import test_landing as made
 from tests.unit.toy import toy
@@ -27,7 +28,9 @@ class Judge:
     def __init__(self, *bad: str) -> None:
         self.bad, self.seen = bad, [""]
 
-    def validate(self, rows: pa.Table, profiles: Sequence[Profile], run: str) -> tuple[Mapping[str, Verdict], str]:
+    def validate(
+        self, rows: Iterable[pa.Table], profiles: Sequence[Profile], run: str
+    ) -> tuple[Mapping[str, Verdict], str]:
         self.seen = [p.window for p in profiles]
         outcomes = {p.window: Outcome.FAIL if p.window in self.bad else Outcome.PASS for p in profiles}
         return {w: Verdict(w, (Check("rows", o, "rows"),)) for w, o in outcomes.items()}, "page"
@@ -42,7 +45,8 @@ def world(days: int) -> made.World:
 
 def measures(rows: list[dict[str, Any]], day: int) -> Mapping[str, float | None]:
     frame = pl.DataFrame(rows).with_columns(window=pl.col("at").dt.strftime("%Y-%m-%d"))
-    return validation.profile(SPEC, frame, [made.window(day)], {})[0].measures
+    parts = by_window(frame.to_arrow(), ())
+    return validation.profile(SPEC, parts, [made.window(day)], {})[0].measures
 
 
 def rows_of(day: int, count: int, **values: Any) -> list[dict[str, Any]]:
