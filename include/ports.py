@@ -112,6 +112,10 @@ class Tables(Protocol):
         since the call began, or since version `read_at` where the rows build on what was read there.
         """
 
+    def project(self, source: str, table: str, windows: Sequence[Window], columns: Sequence[str], run: str) -> int:
+        """`replace` by what these windows hold in the newest version of the table `source`, in these of its columns; no row is
+        read."""
+
     def append(self, table: str, rows: pa.Table, run: str, once: str) -> bool:
         """Add rows to whichever windows their column `window` names; False where `once` was added before.
 

@@ -29,6 +29,10 @@ class MemoryTables:
         self._changed |= {(table, name): len(versions) - 1 for name in rows}
         return len(versions) - 1
 
+    def project(self, source: str, table: str, windows: Sequence[Window], columns: Sequence[str], run: str) -> int:
+        content = {w: self.read(source, [w], columns=columns) for w in windows}
+        return self.replace(table, content, run)
+
     def append(self, table: str, rows: pa.Table, run: str, once: str) -> bool:
         if (table, once) in self._added:
             return False

@@ -1,7 +1,8 @@
 """Tables over Delta Lake: a window is a partition, a write replaces windows in one commit that names its run."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,28 @@ class DeltaTables:
 
     def replace(self, table: str, content: Mapping[Window, pa.Table], run: str, *, read_at: int | None = None) -> int:
         parts = {label(window.start): _without_window(rows) for window, rows in content.items()}
-        commit = CommitProperties(custom_metadata={"run": run, "windows": ", ".join(parts)}, max_commit_retries=0)
-        schema = delta_files.schema(parts.values())
+        files = partial(delta_files.write, f"{self._root}/{table}", self._storage, parts)
+        return self._replaced(table, list(parts), delta_files.schema(parts.values()), files, run, read_at)
+
+    def project(self, source: str, table: str, windows: Sequence[Window], columns: Sequence[str], run: str) -> int:
+        held, names = self._existing(source, None), [label(window.start) for window in windows]
+        whole = pa.schema(held.schema().to_arrow())
+        there = [file for file in _actions(held) if file["partition.window"] in names]
+        files = partial(delta_files.copy, f"{self._root}/{source}", f"{self._root}/{table}", self._storage, there)
+        return self._replaced(table, names, pa.schema([whole.field(name) for name in (*columns, "window")]), files, run)
+
+    def _replaced(self, table: str, names: list[str], schema: pa.Schema, written: Callable[[], list[AddAction]], run: str,
+                  read_at: int | None = None) -> int:  # fmt: skip
+        commit = CommitProperties(custom_metadata={"run": run, "windows": ", ".join(names)}, max_commit_retries=0)
         known = self._newest(table) if read_at is None else self._open(table, read_at)
-        before = _files(known, list(parts)) if known is not None else []
+        before = _files(known, names) if known is not None else []
         try:
-            files = delta_files.write(f"{self._root}/{table}", self._storage, parts)
+            files = written()
             if known is None and self._created(table, schema, files, commit):
                 return 0
-            return self._committed(table, before, list(parts), schema, files, commit)
+            return self._committed(table, before, names, schema, files, commit)
         except (OSError, DeltaError) as fault:
-            raise Unavailable(f"{self._root}/{table}: cannot write {_told(list(parts))}: {fault}") from None
+            raise Unavailable(f"{self._root}/{table}: cannot write {_told(names)}: {fault}") from None
 
     def append(self, table: str, rows: pa.Table, run: str, once: str) -> bool:
         known = self._newest(table)
@@ -86,9 +98,8 @@ class DeltaTables:
 
     def contents(self, table: str) -> dict[str, str]:
         known = self._newest(table)
-        files = pa.table(known.get_add_actions(flatten=True)).to_pylist() if known is not None else []
         found: dict[str, list[str]] = {}
-        for file in files:
+        for file in _actions(known) if known is not None else ():
             found.setdefault(file["partition.window"], []).append(file["path"])
         return {window: " ".join(sorted(paths)) for window, paths in found.items()}
 
@@ -156,6 +167,11 @@ class DeltaTables:
 
 def _files(known: DeltaTable, names: list[str]) -> list[str]:
     return sorted(known.file_uris(file_pruning_predicate=[("window", "in", names)]))
+
+
+def _actions(known: DeltaTable) -> list[dict[str, Any]]:
+    """Of each of its files `path`, `partition.window`, `num_records` and `size_bytes`."""
+    return list(pa.table(known.get_add_actions(flatten=True)).to_pylist())
 
 
 def _without_window(rows: pa.Table) -> pa.Table:

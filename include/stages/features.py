@@ -1,6 +1,9 @@
 """Features: from landed rows to what a model sees, one window at a time, only where the validation has passed."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import polars as pl
 import pyarrow as pa
@@ -46,19 +49,34 @@ def _build(
     spec: ModelSpec, windows: Sequence[Window], tables: Tables, records: Records, engine: Engine, run: str,
     there: set[str],
 ) -> None:  # fmt: skip
-    computed = by_window(_computed(spec, windows, tables, engine, run), [spec.columns.time, *spec.columns.keys])
-    parts = {w: computed[label(w.start)] for w in windows if label(w.start) in computed}  # others landed without a row
-    digests = {w: content_digest(rows) for w, rows in parts.items()}
-    before = {w: records.read(BUILT, label(w.start)) or {} for w in parts}
-    new = {w: parts[w] for w in parts if digests[w] != before[w].get("digest") or label(w.start) not in there}
-    version = tables.replace(FEATURES, new, run) if new else None
-    for window, rows in parts.items():
+    landed = {w: records.read(LANDED, label(w.start)) or {} for w in windows}
+    held, names = [w for w in windows if landed[w]["landed"]], columns(spec.columns)
+    if spec.features.aggregates.groups:
+        parts = _computed(spec, windows, tables, engine, run)
+        digests = {w: content_digest(parts[label(w.start)]) for w in held}
+        write = partial(_written, tables, parts)
+    else:
+        digests = {w: _as_landed(landed[w]["digest"], names) for w in held}
+        write = partial(tables.project, LANDED, FEATURES, columns=names)
+    before = {w: records.read(BUILT, label(w.start)) or {} for w in held}
+    new = [w for w in held if digests[w] != before[w].get("digest") or label(w.start) not in there]
+    version = write(new, run=run) if new else None
+    for window in held:
         name = label(window.start)
         records.write(BUILT, name, {
-            "window": name, "rows": rows.num_rows, "digest": digests[window],
+            "window": name, "rows": landed[window]["landed"], "digest": digests[window],
             "table_version": version if window in new else before[window]["table_version"],
-            "landed": (records.read(LANDED, name) or {})["digest"], "spec_digest": spec.digest, "run": run,
+            "landed": landed[window]["digest"], "spec_digest": spec.digest, "run": run,
         })  # fmt: skip
+
+
+def _written(tables: Tables, parts: Mapping[str, pa.Table], windows: Sequence[Window], run: str) -> int:
+    return tables.replace(FEATURES, {w: parts[label(w.start)] for w in windows}, run)
+
+
+def _as_landed(digest: str, names: Sequence[str]) -> str:
+    """The digest of features that are those columns of landed rows and no more."""
+    return hashlib.sha256(json.dumps([digest, *names]).encode()).hexdigest()
 
 
 def columns(asked: Columns) -> list[str]:
@@ -67,14 +85,14 @@ def columns(asked: Columns) -> list[str]:
     return list(dict.fromkeys([asked.time, *asked.keys, asked.label, *asked.features, *weight]))
 
 
-def _computed(spec: ModelSpec, windows: Sequence[Window], tables: Tables, engine: Engine, run: str) -> pa.Table:
-    """The windows' rows with every feature, in column `window` the window."""
-    rows = tables.read(LANDED, windows, columns=[*columns(spec.columns), "window"])
-    if not spec.features.aggregates.groups:
-        return rows
+def _computed(
+    spec: ModelSpec, windows: Sequence[Window], tables: Tables, engine: Engine, run: str
+) -> dict[str, pa.Table]:
+    """The windows' rows with the spec's aggregates, by window label."""
     from include.stages import aggregation  # Ibis takes seconds to import
 
     aggregation.land_sums(spec, windows, tables, engine, run)
     known = aggregation.history(spec, tables, windows[0], windows[-1])
+    rows = tables.read(LANDED, windows, columns=[*columns(spec.columns), "window"])
     whole = aggregation.with_aggregates(spec, pl.DataFrame(pl.from_arrow(rows)), known)
-    return whole.to_arrow(compat_level=pl.CompatLevel.oldest())
+    return by_window(whole.to_arrow(compat_level=pl.CompatLevel.oldest()), [spec.columns.time, *spec.columns.keys])

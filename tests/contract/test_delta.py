@@ -73,6 +73,18 @@ def test_a_new_column_is_missing_in_older_windows(tables: Tables) -> None:
     assert dict(zip(*read.to_pydict().values(), strict=True)) == {"2026-01-01": None, "2026-01-02": 5.0}
 
 
+def test_a_projection_holds_the_newest_rows_in_some_columns(tables: Tables) -> None:
+    tables.replace("t", {DAYS[0]: rows(1, y=[4.0]), DAYS[1]: rows(2, 3, y=[5.0, 6.0])}, "a")
+    tables.replace("t", {DAYS[1]: rows(8, 9, y=[5.0, 6.0])}, "a")
+    tables.project("t", "p", DAYS[1:], ["x"], "b")
+    assert tables.windows("p") == ["2026-01-02"]
+    assert tables.read("p", DAYS).to_pydict() == {"x": [8, 9], "window": ["2026-01-02"] * 2}
+    tables.replace("t", {DAYS[1]: rows(7, y=[5.0])}, "a")
+    assert tables.read("p", DAYS)["x"].to_pylist() == [8, 9]
+    tables.project("t", "p", DAYS[:2], ["x"], "b")
+    assert sorted(tables.read("p", DAYS)["x"].to_pylist()) == [1, 7]
+
+
 def test_building_on_a_window_that_somebody_else_has_written_meanwhile(tables: Tables) -> None:
     tables.replace("t", {DAYS[0]: rows(1)}, "a")
     at = tables.version("t")
