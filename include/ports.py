@@ -1,6 +1,6 @@
 """What the stages need from the world, as plain nouns; `adapters` say how, `wiring` says which."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -74,12 +74,16 @@ class Reject:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some of a file's records, typed as the file types them (text files: text); `lines` int64 `[n]` are their places."""
+    """Some of a file's records, typed as the file types them (text files: text); `lines` int64 `[n]` are their places.
+
+    Where numbers of a text file come as numbers, `as_text` gives the rows that a mask marks as they were written.
+    """
 
     file: str
     lines: NDArray[np.int64]
     rows: pa.Table
     unreadable: Sequence[Reject] = ()
+    as_text: Callable[[NDArray[np.bool_]], pa.Table] | None = None
 
 
 class Source(Protocol):
@@ -88,9 +92,11 @@ class Source(Protocol):
     def files(self, windows: Sequence[Window]) -> list[SourceFile]:
         """The files that may hold rows of these windows, by name. Raises Unavailable naming each that should be there."""
 
-    def read(self, file: SourceFile) -> Iterator[Batch]:
-        """The file's records, a bounded piece at a time. Raises UserMistake for a file that is not what the spec says,
-        Unavailable when it vanishes or changes under the reader."""
+    def read(self, file: SourceFile, numbers: Collection[str] = ()) -> Iterator[Batch]:
+        """The file's records, a bounded piece at a time; `numbers` names columns that should hold nothing else.
+
+        Raises UserMistake for a file that is not what the spec says, Unavailable when it vanishes or changes under the reader.
+        """
 
 
 class Records(Protocol):

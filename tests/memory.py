@@ -1,6 +1,6 @@
 """Tables, records and a source in memory: fakes of the ports for tests of the data stages."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -102,7 +102,7 @@ class MemorySource:
             raise Unavailable(f"no source file for window {missing[0]}")
         return [self._described(label(w.start), w) for w in windows]
 
-    def read(self, file: SourceFile) -> Iterator[Batch]:
+    def read(self, file: SourceFile, numbers: Collection[str] = ()) -> Iterator[Batch]:
         rows = self.held[file.name]
         yield Batch(file.name, np.arange(1, len(rows) + 1), pa.Table.from_pylist(rows))
 

@@ -5,7 +5,7 @@ grows keep their numbers.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -33,7 +33,8 @@ class DeltaSource:
     def files(self, windows: Sequence[Window]) -> list[SourceFile]:
         return [self._described(path, window) for path, window in delivered(self._source, windows, self._found)]
 
-    def read(self, file: SourceFile) -> Iterator[Batch]:
+    def read(self, file: SourceFile, numbers: Collection[str] = ()) -> Iterator[Batch]:
+        del numbers  # a table has types
         try:
             yield from ahead(_batches(file.name, self._opened[file.name]))
         except DeltaError as fault:  # deletion vectors, column mapping

@@ -1,7 +1,7 @@
 """Source over files: a file, a folder or a glob of CSV, TSV or Parquet, plain or compressed, on disk or on S3."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from functools import cached_property
@@ -43,12 +43,10 @@ class FileSource:
         except OSError as fault:
             raise s3.told(self._source.path, fault) from None
 
-    def read(self, file: SourceFile) -> Iterator[Batch]:
-        path = self._absolute(file.name)
+    def read(self, file: SourceFile, numbers: Collection[str] = ()) -> Iterator[Batch]:
+        path, parquet = self._absolute(file.name), self._source.format == "parquet"
         try:
-            yield from ahead(
-                self._parquet(file.name, path) if self._source.format == "parquet" else self._text(file.name, path)
-            )
+            yield from ahead(self._parquet(file.name, path) if parquet else self._text(file.name, path, numbers))
         except FileNotFoundError:
             raise Unavailable(f"{file.name}: vanished while it was read; deliver it again") from None
         except OSError as fault:
@@ -96,10 +94,10 @@ class FileSource:
                 raise
             raise UserMistake(f"{name}: not a whole Parquet file after record {done}: {fault}") from None
 
-    def _text(self, name: str, path: str) -> Iterator[Batch]:
+    def _text(self, name: str, path: str, numbers: Collection[str]) -> Iterator[Batch]:
         compression = COMPRESSED.get(PurePosixPath(path).suffix)
         with self._filesystem.open_input_stream(path, compression=compression) as stream:
-            yield from read_text(name, stream, self._source)
+            yield from read_text(name, stream, self._source, numbers)
 
     def _absolute(self, path: str) -> str:
         if "://" in path:

@@ -3,7 +3,9 @@
 import codecs
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import BinaryIO
 
 import numpy as np
@@ -19,15 +21,18 @@ from include.spec_data import Source
 
 BLOCK = 1 << 24
 #: What is parsed at once: as much as a core's cache holds, twice as fast as a whole block.
-STEP = 1 << 20
+STEP = 1 << 18
 #: A record longer than this is not read.
 LONGEST = 1 << 24
 SHOWN = 200
 
 
-def read_text(name: str, stream: BinaryIO, source: Source) -> Iterator[Batch]:
-    """The stream's records as text columns. Raises UserMistake for what spoils a whole file: no header, cut-off gzip."""
-    text = _Text(name, source)
+def read_text(name: str, stream: BinaryIO, source: Source, numbers: Collection[str] = ()) -> Iterator[Batch]:
+    """The stream's records as text, and the columns `numbers` as such in blocks that hold nothing else there.
+
+    Raises UserMistake for what spoils a whole file: no header, cut-off gzip.
+    """
+    text = _Text(name, source, numbers)
     try:
         yield from text.batches(stream)
     except (OSError, EOFError, pa.ArrowInvalid) as fault:
@@ -37,11 +42,13 @@ def read_text(name: str, stream: BinaryIO, source: Source) -> Iterator[Batch]:
 
 
 class _Text:
-    def __init__(self, name: str, source: Source) -> None:
+    def __init__(self, name: str, source: Source, numbers: Collection[str]) -> None:
         self.name, self.done = name, 0
         self.quoted = source.format == "csv"
         self.delimiter = source.delimiter or ("\t" if source.format == "tsv" else ",")
-        self.names = list(source.names)
+        self.names, self.nulls = list(source.names), list(source.nulls)
+        #: Columns that have held nothing else so far.
+        self.numbers = set(numbers)
 
     def batches(self, stream: BinaryIO) -> Iterator[Batch]:
         for block, fault in _blocks(stream, quoted=self.quoted):
@@ -68,31 +75,44 @@ class _Text:
     def _batch(self, block: bytes) -> Batch:
         content, undecodable = _decodable(block)
         rows, misfits = self._parsed(content)
-        total = rows.num_rows + len(misfits) + len(undecodable)
-        places = _without(np.arange(self.done + 1, self.done + 1 + total), list(undecodable))
+        records = rows.num_rows + len(misfits)
+        places = _without(np.arange(self.done + 1, self.done + 1 + records + len(undecodable)), list(undecodable))
         rejects = [Reject(self.name, self.done + 1 + at, "", "not UTF-8", line) for at, line in undecodable.items()]
         for row in misfits:
             reason = f"{row.actual_columns} fields, not {row.expected_columns}"
             rejects.append(Reject(self.name, int(places[row.number - 1]), "", reason, row.text[:SHOWN]))
-        self.done += total
-        lines, filled = _without(places, [row.number - 1 for row in misfits]), _filled(rows)
-        return Batch(self.name, lines[filled], rows if filled.all() else rows.filter(pa.array(filled)), rejects)
+        self.done += records + len(undecodable)
+        good = _without(np.arange(records), [row.number - 1 for row in misfits])
+        filled = _filled(rows, partial(self._as_text, content, good))
+        if not filled.all():
+            rows, good = rows.filter(pa.array(filled)), good[filled]
+        as_text = partial(self._as_text, content, good) if set(rows.schema.types) != {pa.string()} else None
+        return Batch(self.name, places[good], rows, rejects, as_text)
 
     def _parsed(self, content: bytes) -> tuple[pa.Table, list[pacsv.InvalidRow]]:
-        if not content:
-            return self._no_rows(), []
+        """Where the block has no quotes the numbers as numbers: a record is a line then, and can be looked up again."""
+        if self.numbers and not (self.quoted and b'"' in content):
+            with suppress(pa.ArrowInvalid):
+                return self._parsed_in_steps(content, STEP, self.numbers)
         try:
-            return self._parsed_in_steps(content, STEP)
+            rows, misfits = self._parsed_in_steps(content, STEP)
         except pa.ArrowInvalid:  # a record longer than a step
-            return self._parsed_in_steps(content, len(content) + 1)
+            rows, misfits = self._parsed_in_steps(content, len(content) + 1)
+        self.numbers = {name for name in self.numbers if name in self.names and self._numeric(rows[name])}
+        return rows, misfits
 
-    def _parsed_in_steps(self, content: bytes, step: int) -> tuple[pa.Table, list[pacsv.InvalidRow]]:
+    def _parsed_in_steps(
+        self, content: bytes, step: int, numbers: Collection[str] = ()
+    ) -> tuple[pa.Table, list[pacsv.InvalidRow]]:
         misfits: list[pacsv.InvalidRow] = []
 
         def skip(row: pacsv.InvalidRow) -> str:
             misfits.append(row)
             return "skip"
 
+        if not content:
+            return pa.table({name: pa.array([], pa.string()) for name in self.names}), []
+        types = dict.fromkeys(self.names, pa.string()) | dict.fromkeys(numbers, pa.float64())
         rows = pacsv.read_csv(
             pa.py_buffer(content),
             read_options=pacsv.ReadOptions(use_threads=False, column_names=self.names, block_size=step),
@@ -100,26 +120,39 @@ class _Text:
                 delimiter=self.delimiter, quote_char='"' if self.quoted else False, newlines_in_values=self.quoted,
                 ignore_empty_lines=False, invalid_row_handler=skip),
             convert_options=pacsv.ConvertOptions(
-                column_types=dict.fromkeys(self.names, pa.string()), check_utf8=False, strings_can_be_null=False),
+                column_types=types, check_utf8=False, null_values=self.nulls, strings_can_be_null=False),
         )  # fmt: skip
-        return rows, misfits
+        return rows.combine_chunks(), misfits
+
+    def _as_text(self, content: bytes, good: NDArray[np.int64], marked: NDArray[np.bool_]) -> pa.Table:
+        """The lines that are marked of those that are `good`, whatever is in them."""
+        lines = content.splitlines(keepends=True)
+        some = b"".join(lines[n] for n in good[marked])
+        return self._parsed_in_steps(some, len(some) + 1)[0]
+
+    def _numeric(self, column: pa.ChunkedArray) -> bool:
+        try:
+            column.filter(pc.invert(pc.is_in(column, pa.array(self.nulls, pa.string())))).cast(pa.float64())
+        except pa.ArrowInvalid:
+            return False
+        return True
 
     def _unreadable(self, start: bytes, fault: str) -> Batch:
         self.done += 1
         reject = Reject(self.name, self.done, "", fault, start[:SHOWN].decode("utf-8", "replace"))
-        return Batch(self.name, np.empty(0, dtype=np.int64), self._no_rows(), [reject])
-
-    def _no_rows(self) -> pa.Table:
-        return pa.table({name: pa.array([], pa.string()) for name in self.names})
+        return Batch(self.name, np.empty(0, dtype=np.int64), self._parsed(b"")[0], [reject])
 
 
-def _filled(rows: pa.Table) -> NDArray[np.bool_]:
+def _filled(rows: pa.Table, as_text: Callable[[NDArray[np.bool_]], pa.Table]) -> NDArray[np.bool_]:
     """Which rows are no blank lines; those are not records."""
     filled = np.zeros(rows.num_rows, dtype=bool)
-    for column in rows.columns:
+    texts = [column for column in rows.columns if column.type == pa.string()]
+    for column in texts:
         filled |= pc.not_equal(pc.binary_length(column), 0).to_numpy()
         if filled.all():
-            break
+            return filled
+    if len(texts) < rows.num_columns:  # a number that is missing may be a text that means it
+        filled[~filled] = _filled(as_text(~filled), as_text)
     return filled
 
 

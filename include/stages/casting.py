@@ -8,6 +8,7 @@ from operator import or_
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
 from include.domain.errors import UserMistake
 from include.ports import Batch
@@ -46,11 +47,7 @@ def cast(columns: Columns, nulls: tuple[str, ...], batch: Batch) -> Typed:
     """Every record of the batch is in `rows` or in `rejects`. Raises UserMistake for a missing, extra or unreadable column."""
     check_columns(columns, batch.file, batch.rows.column_names)
     names = wanted(columns)
-    raw = pl.DataFrame(pl.from_arrow(batch.rows.select(names)))
-    raw = raw.with_columns(
-        pl.when(~pl.col(pl.String).is_in(nulls)).then(pl.col(pl.String)).name.keep(),
-        pl.col(pl.Float32, pl.Float64).fill_nan(None),
-    )
+    raw = _without_nulls(batch.rows.select(names), nulls)
     times = {
         n: as_timestamps(raw[n], columns.zone, columns.time_format) for n in names if n in (columns.time, columns.known)
     }
@@ -60,8 +57,16 @@ def cast(columns: Columns, nulls: tuple[str, ...], batch: Batch) -> Typed:
     rows = values.with_columns(file=pl.lit(batch.file), line=pl.lit(pl.Series(batch.lines, dtype=pl.Int64)))
     rejects = _unreadable(batch)
     if faulty:
-        bad, explained = _explained(raw, rows, faulty)
-        rows, rejects = rows.filter(~bad), pl.concat([rejects, explained.select(*REJECTS, time=columns.time)])
+        bad = {
+            name: rows[name].is_null() & (True if r.required else raw[name].is_not_null()) for name, r in faulty.items()
+        }
+        any_bad = reduce(or_, bad.values())
+        told = raw.filter(any_bad)
+        if batch.as_text:
+            told = told.with_columns(_without_nulls(batch.as_text(any_bad.to_numpy()), nulls).select(names))
+        why = _explained(told, faulty, {name: own.filter(any_bad) for name, own in bad.items()})
+        explained = pl.concat([rows.filter(any_bad), why], how="horizontal")
+        rows, rejects = rows.filter(~any_bad), pl.concat([rejects, explained.select(*REJECTS, time=columns.time)])
     return Typed(rows.with_columns(pl.col(pl.Float64).fill_nan(None)), rejects)
 
 
@@ -112,20 +117,24 @@ def _unreadable(batch: Batch) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={**REJECTS, "time": TIMESTAMP}, orient="row")
 
 
-def _explained(raw: pl.DataFrame, rows: pl.DataFrame, faulty: Mapping[str, _Reading]) -> tuple[pl.Series, pl.DataFrame]:
-    """Which rows are faulty; for each of them its first fault and the row itself as JSON, beside its typed values."""
-    bad = {name: rows[name].is_null() & (True if r.required else raw[name].is_not_null()) for name, r in faulty.items()}
-    any_bad = reduce(or_, bad.values())
+def _without_nulls(rows: pa.Table, nulls: tuple[str, ...]) -> pl.DataFrame:
+    return pl.DataFrame(pl.from_arrow(rows)).with_columns(
+        pl.when(~pl.col(pl.String).is_in(nulls)).then(pl.col(pl.String)).name.keep(),
+        pl.col(pl.Float32, pl.Float64).fill_nan(None),
+    )
+
+
+def _explained(raw: pl.DataFrame, faulty: Mapping[str, _Reading], bad: Mapping[str, pl.Series]) -> pl.DataFrame:
+    """For each of these rows its first fault (`bad` marks all of a column's) and the row itself as JSON."""
     column, reason = pl.lit(None, pl.String), pl.lit(None, pl.String)
     for name, reading in reversed(list(faulty.items())):
         text = pl.col(name).cast(pl.String, strict=False).fill_null("(missing)").str.slice(0, SHOWN)
-        own = pl.lit(bad[name].filter(any_bad))
+        own = pl.lit(bad[name])
         column = pl.when(own).then(pl.lit(name)).otherwise(column)
         reason = pl.when(own).then(pl.format(f"{reading.reason}: {{}}", text)).otherwise(reason)
     short = pl.all().cast(pl.String, strict=False).str.slice(0, RAW_LENGTH)
     whole = pl.struct(short).struct.json_encode().str.slice(0, RAW_LENGTH)
-    why = raw.filter(any_bad).select(column=column, reason=reason, raw=whole)
-    return any_bad, pl.concat([rows.filter(any_bad), why], how="horizontal")
+    return raw.select(column=column, reason=reason, raw=whole)
 
 
 def _reading(columns: Columns, types: pl.Schema, times: Mapping[str, pl.Series], name: str) -> _Reading:

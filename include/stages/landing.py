@@ -15,7 +15,7 @@ from include.domain.errors import UserMistake
 from include.domain.windows import Window, label, parse
 from include.ports import Records, Source, Tables
 from include.spec import ModelSpec
-from include.stages.casting import REJECTS
+from include.stages.casting import REJECTS, schema
 from include.stages.landed import LandedWindow, Writer
 from include.stages.sorting import LANDED, QUARANTINE, Sorter
 from include.stages.spool import Spool
@@ -58,9 +58,9 @@ def land(
     asked = {label(w.start): w for w in windows}
     with Spool() as spool:
         sorter = Sorter(spec, asked, records, spool)
-        files = source.files(windows)
+        files, numbers = source.files(windows), [n for n, kind in schema(spec.columns).items() if kind == pl.Float64]
         for done, file in enumerate(files, 1):
-            sorter.sort_in(file, source.read(file))
+            sorter.sort_in(file, source.read(file, numbers))
             log.info("%s: read %d of %d files, %d rows", spec.name, done, len(files), sorter.read)
         _refuse_too_many(spec, spool, sorter.read)
         read = {file.name for file in files}
