@@ -126,8 +126,13 @@ class _Text:
 
     def _as_text(self, content: bytes, good: NDArray[np.int64], marked: NDArray[np.bool_]) -> pa.Table:
         """The lines that are marked of those that are `good`, whatever is in them."""
-        lines = content.splitlines(keepends=True)
-        some = b"".join(lines[n] for n in good[marked])
+        signs = np.frombuffer(content, dtype=np.uint8)
+        breaks = signs == ord("\n")
+        if b"\r" in content:
+            breaks[:-1] |= (signs[:-1] == ord("\r")) & (signs[1:] != ord("\n"))
+        ends = np.flatnonzero(breaks) + 1
+        starts = np.concatenate([[0], ends])
+        some = b"".join(content[starts[n] : ends[n]] for n in good[marked])
         return self._parsed_in_steps(some, len(some) + 1)[0]
 
     def _numeric(self, column: pa.ChunkedArray) -> bool:

@@ -37,25 +37,26 @@ def by_window(rows: pa.Table, order: Sequence[str]) -> dict[str, pa.Table]:
 
 def _column_digest(name: str, column: pa.ChunkedArray) -> bytes:
     values = column.combine_chunks()
-    text = _is_text(values.type)
-    sha = hashlib.sha256(f"{name}:{'text' if text else values.type}:{len(values)}".encode())
-    sha.update(_bytes(np.packbits(pc.is_null(values).to_numpy(zero_copy_only=False))))
-    for part in _text(values.cast(pa.large_string())) if text else [_fixed(values)]:
+    text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    sha = hashlib.sha256(f"{name}:{'text' if text else values.type}:{len(values)}:{values.null_count}".encode())
+    missing = pc.is_null(values).to_numpy(zero_copy_only=False)
+    if values.null_count:
+        sha.update(_bytes(np.packbits(missing)))
+    for part in _text(values, missing) if text else [_fixed(values)]:
         sha.update(part)
     return sha.digest()
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _text(values: pa.LargeStringArray) -> list[memoryview | bytes]:
+def _text(values: pa.StringArray | pa.LargeStringArray, missing: NDArray[np.bool_]) -> list[memoryview | bytes]:
     """Lengths and characters; what lies under a missing value does not count."""
-    filled = pc.fill_null(values, "") if values.null_count else values
-    _, offsets, characters = filled.buffers()
-    bounds = np.frombuffer(offsets, dtype=np.int64)[filled.offset : filled.offset + len(filled) + 1]
-    shown = memoryview(characters)[bounds[0] : bounds[-1]] if characters is not None and len(filled) else b""
-    return [_bytes(np.diff(bounds)), shown]
+    _, offsets, characters = values.buffers()
+    width = np.int64 if pa.types.is_large_string(values.type) else np.int32
+    bounds = np.frombuffer(offsets, dtype=width)[values.offset : values.offset + len(values) + 1]
+    lengths = np.diff(bounds).astype(np.int32)
+    if values.null_count and lengths[missing].any():
+        return _text(pc.fill_null(values, ""), missing)
+    shown = memoryview(characters)[bounds[0] : bounds[-1]] if characters is not None and len(values) else b""
+    return [_bytes(lengths), shown]
 
 
 def _fixed(values: pa.Array) -> memoryview:

@@ -1,8 +1,10 @@
 """Each window's content, put together from what every file delivered for it, and its record."""
 
 from collections.abc import Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -44,8 +46,8 @@ class _Prepared:
     window: Window
     landed: LandedWindow
     files: Mapping[str, Any]
-    rows: pl.DataFrame | None  #: None where the table holds them already
-    rejects: pl.DataFrame | None
+    rows: pa.Table | None  #: None where the table holds them already
+    rejects: pa.Table | None
 
 
 class Writer:
@@ -70,24 +72,26 @@ class Writer:
         """
         for _ in range(TRIES):
             version, there = self._tables.version(LANDED), set(self._tables.windows(LANDED))
-            prepared = [self._prepared(name, name in there, version) for name in names]
+            with ThreadPoolExecutor() as threads:
+                prepared = list(threads.map(partial(self._prepared, there=there, version=version), names))
             with suppress(Conflict):
                 return self._written(prepared, version)
         raise Conflict(f"{names[0]} to {names[-1]}: other runs wrote there {TRIES} times meanwhile; run it again")
 
-    def _prepared(self, name: str, there: bool, version: int | None) -> _Prepared:
+    def _prepared(self, name: str, there: Set[str], version: int | None) -> _Prepared:
         window = Window(parse(name), parse(name) + self._spec.window.length)
         before, delivered = self._records.read(LANDED, name) or {"files": {}}, self._delivered[name]
         replaced = self._read if self._spec.source.by_window else set(delivered)
-        others = self._from_other_files(window, replaced, version) if there else self._no_rows()
+        others = self._from_other_files(window, replaced, version) if name in there else self._no_rows()
         rows = pl.concat([others, self._spool.frame(LANDED, name, schema(self._spec.columns))])
         kept = self._once_each(rows)
-        rejects = self._spool.frame(QUARANTINE, name, REJECTS).sort("file", "line") if name in self._asked else None
-        bad = int(before.get("quarantined", 0)) if rejects is None else rejects.height
+        rejects = self._rejects(name) if name in self._asked else None
+        bad = int(before.get("quarantined", 0)) if rejects is None else rejects.num_rows
         files = {file: before["files"].get(file, UNRECORDED) for file in others["file"].unique().sort()}
         files |= delivered
         late = kept["file"].is_in([f for f, facts in files.items() if facts["late"]]).sum()
-        digest = content_digest(_arrow(kept))
+        content = kept.to_arrow(compat_level=pl.CompatLevel.oldest())
+        digest = content_digest(content)
         landed = LandedWindow(
             name,
             rows.height + bad,
@@ -99,13 +103,13 @@ class Writer:
             before.get("table_version"),
         )
         _assert_balanced(landed)
-        changed = digest != before.get("digest") or (kept.height and not there)
-        return _Prepared(window, landed, files, kept if changed else None, rejects)
+        changed = digest != before.get("digest") or (kept.height and name not in there)
+        return _Prepared(window, landed, files, content if changed else None, rejects)
 
     def _written(self, prepared: Sequence[_Prepared], version: int | None) -> list[LandedWindow]:
         rejects = {p.window: p.rejects for p in prepared if p.rejects is not None}
         there = set(self._tables.windows(QUARANTINE))
-        self._replace(QUARANTINE, {w: r for w, r in rejects.items() if r.height or label(w.start) in there}, None)
+        self._replace(QUARANTINE, {w: r for w, r in rejects.items() if len(r) or label(w.start) in there}, None)
         new = self._replace(LANDED, {p.window: p.rows for p in prepared if p.rows is not None}, version)
         return [self._recorded(p, new) for p in prepared]
 
@@ -140,20 +144,22 @@ class Writer:
         """One row a key, the one delivered last (by file name, then place), in order of time and key."""
         time, keys = self._spec.columns.time, list(self._spec.columns.keys)
         places = rows.select("file", "line", time, *(k for k in keys if k != time)).with_row_index("_at")
-        if places.select(pl.struct(keys).is_duplicated().any()).item():
-            places = places.sort("file", "line").unique(keys, keep="last", maintain_order=True)
+        twice = places.filter(pl.struct(keys).is_duplicated())
+        if twice.height:
+            last = twice.sort("file", "line").unique(keys, keep="last")
+            places = places.join(twice.join(last, on="_at", how="anti"), on="_at", how="anti")
         order = places.sort(time, *keys)["_at"]
-        return rows if len(order) == rows.height and order.is_sorted() else rows[order]
+        return rows if len(order) == rows.height and order.is_sorted() else rows.rechunk()[order]
 
-    def _replace(self, table: str, content: Mapping[Window, pl.DataFrame], read_at: int | None) -> int | None:
+    def _rejects(self, name: str) -> pa.Table:
+        rejects = self._spool.frame(QUARANTINE, name, REJECTS).sort("file", "line")
+        return rejects.to_arrow(compat_level=pl.CompatLevel.oldest())
+
+    def _replace(self, table: str, content: Mapping[Window, pa.Table], read_at: int | None) -> int | None:
         if not content:
             return None
-        signed = {w: _arrow(rows.with_columns(landed_by=pl.lit(self._run))) for w, rows in content.items()}
+        signed = {w: rows.append_column("landed_by", pa.repeat(self._run, len(rows))) for w, rows in content.items()}
         return self._tables.replace(table, signed, self._run, read_at=read_at)
-
-
-def _arrow(rows: pl.DataFrame) -> pa.Table:
-    return rows.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 def _assert_balanced(landed: LandedWindow) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-BUDGET = 256 << 20
+BUDGET = 512 << 20
 
 
 class Spool:
@@ -50,7 +50,7 @@ class Spool:
     def _spill(self) -> None:
         for (kind, window), frames in self._frames.items():
             path = Path(self._folder.name) / f"{kind}-{window}-{len(self._files[kind, window])}.arrow"
-            pl.concat(frames).write_ipc(path, compression="lz4")
+            pl.concat(frames).write_ipc(path)  # as it is: packing and unpacking would take as long as the parsing
             self._files[kind, window].append(path)
         self._frames.clear()
         self._held = 0
