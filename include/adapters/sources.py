@@ -39,7 +39,9 @@ class FileSource:
 
     def files(self, windows: Sequence[Window]) -> list[SourceFile]:
         try:
-            return [self._described(path, window) for path, window in delivered(self._source, windows, self._expand)]
+            found = delivered(self._source, windows, self._expand)
+            with ThreadPoolExecutor() as threads:
+                return list(threads.map(lambda each: self._described(*each), found))
         except OSError as fault:
             raise s3.told(self._source.path, fault) from None
 

@@ -167,6 +167,8 @@ def _without(places: NDArray[np.int64], dropped: list[int]) -> NDArray[np.int64]
 
 def _decodable(block: bytes) -> tuple[bytes, dict[int, str]]:
     """The block without the lines that are not UTF-8, and those by their number from 0."""
+    if block.isascii():
+        return block, {}
     try:
         codecs.utf_8_decode(block, "strict", True)
     except UnicodeDecodeError:
@@ -184,6 +186,11 @@ def _blocks(stream: BinaryIO, *, quoted: bool) -> Iterator[tuple[bytes, str | No
     while not ended:
         piece = stream.read(BLOCK)
         ended = not piece
+        cut = piece.rfind(b"\n") + 1
+        if cut and not (quoted and (b'"' in rest or b'"' in piece)):
+            yield b"".join((rest, memoryview(piece)[:cut])), None
+            rest = piece[cut:]
+            continue
         rest += piece or (b"" if rest.endswith(b"\n") or not rest else b"\n")
         while cut := _cut(rest, quoted=quoted):
             yield rest[:cut], None

@@ -136,13 +136,14 @@ def _earlier(spec: ModelSpec, window: Window, n: int) -> Window:
 
 def _unseen(columns: Mapping[str, pa.ChunkedArray]) -> dict[str, float]:
     """By window, oldest first, the share of rows whose category occurs in none of the `LAST` windows before it."""
-    days = pl.concat(_counted(at, column) for at, column in enumerate(columns.values())).sort("kind", "at")
-    gap = pl.col("at") - pl.col("at").shift(1).over("kind")
-    new = days.with_columns(new=gap.is_null() | (gap > LAST)).group_by("at").agg(
-        (pl.col("rows") * pl.col("new")).sum() / pl.col("rows").sum()
-    )  # fmt: skip
+    days = pl.concat(_counted(at, column) for at, column in enumerate(columns.values())).sort(
+        "kind", maintain_order=True
+    )
+    kind, at, rows = pl.col("kind"), pl.col("at"), pl.col("rows")
+    new = kind.ne_missing(kind.shift(1)) | (at - at.shift(1) > LAST)
+    shares = days.with_columns(new=new).group_by("at").agg((rows * pl.col("new")).sum() / rows.sum())
     windows = list(columns)
-    return {windows[at]: share for at, share in new.iter_rows()}
+    return {windows[at]: share for at, share in shares.iter_rows()}
 
 
 def _counted(at: int, column: pa.ChunkedArray) -> pl.DataFrame:
