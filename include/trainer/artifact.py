@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from include.domain import metrics
@@ -20,7 +19,6 @@ from include.trainer.dataset import Dataset, Split
 from include.trainer.files import facts, place, write_atomically
 from include.trainer.fitted import Fitted
 from include.trainer.job import Job
-from include.trainer.quantization import quantize
 from include.trainer.tracking import Tracker
 
 MANIFEST, GRAPH, INT8 = "manifest.json", "model.onnx", "model.int8.onnx"
@@ -47,6 +45,8 @@ def publish(job: Job, data: Dataset, fitted: Fitted, tracker: Tracker) -> dict[s
 
     Raises Corrupt when a score of the test windows differs from the trained model's by more than 1e-5.
     """
+    from include.trainer.quantization import quantize  # its libraries are no use before
+
     splits = {"validate": data.validate, "test": data.test}
     scores = _scores(fitted.graph, splits)
     difference = float(np.abs(scores["test"] - fitted.scores).max())
@@ -136,6 +136,8 @@ def git_state() -> tuple[str, str]:
 
 def _scores(graph: Path, splits: Mapping[str, Split]) -> dict[str, Scores]:
     """What the graph says of each, `[n]`."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])

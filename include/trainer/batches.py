@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +16,12 @@ from include.trainer.job import Job
 from include.trainer.order import order
 from include.trainer.world import World
 
+T = TypeVar("T")
+
 #: Batches that are ready before they are asked for.
 AHEAD = 2
+#: Batches after which the pages of the dataset that they were read from are no longer held.
+BATCHES_HELD = 32
 #: Of a GPU's free memory, what the windows may fill.
 SHARE = 0.5
 
@@ -44,9 +49,11 @@ def batches(split: Split, job: Job, world: World, done: int) -> Iterator[Batch]:
                 own = rows[world.rank :: world.size]
                 yield Batch(step, len(rows), *_taken(split, tensors, own, world.device), split.times[own])
             step += 1
+            if step % BATCHES_HELD == 0:
+                split.let_go()
 
 
-def prefetched(made: Iterator[Batch]) -> Iterator[Batch]:
+def prefetched(made: Iterator[T]) -> Iterator[T]:
     """The same, made by a thread of its own while the caller computes; a fault of it is raised here."""
     with ThreadPoolExecutor(1) as thread:
         coming = deque(thread.submit(next, made, None) for _ in range(AHEAD))

@@ -18,10 +18,9 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from include.trainer.job import Job
-from include.trainer.parallel import whole
+from include.trainer.parallel import local, sharded, whole
 from include.trainer.world import World
 
 KEEP = 2
@@ -39,7 +38,7 @@ class Part:
     load: Callable[[Any], None]  #: from a slice of the file, of which any range can be read
 
 
-def of_tensor(name: str, tensor: Tensor) -> Part:
+def of_tensor(name: str, tensor: Any) -> Part:
     """A tensor that each process holds whole, or that PyTorch shards."""
 
     def pieces() -> Iterator[Tensor]:
@@ -48,11 +47,11 @@ def of_tensor(name: str, tensor: Tensor) -> Part:
     @torch.no_grad()
     def load(stored: Any) -> None:
         given = stored[:].to(tensor.device)
-        if isinstance(tensor, DTensor):
-            own = distribute_tensor(given, tensor.device_mesh, tensor.placements, src_data_rank=None)
-            tensor.to_local().copy_(own.to_local())
-        else:
-            tensor.copy_(given)
+        if sharded(tensor):
+            from torch.distributed.tensor import distribute_tensor
+
+            given = distribute_tensor(given, tensor.device_mesh, tensor.placements, src_data_rank=None)
+        local(tensor).copy_(local(given))
 
     return Part(name, tuple(tensor.shape), tensor.dtype, pieces, load)
 

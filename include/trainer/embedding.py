@@ -1,62 +1,85 @@
 """The embedding table as the loop sees it, whole in each process or spread over all by row: vectors out, gradients in."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from include.trainer.batches import Batch
 from include.trainer.checkpoint import Part
+from include.trainer.crew import Crew
 from include.trainer.job import Job
 from include.trainer.model import offsets
 from include.trainer.parallel import shards
 from include.trainer.schedule import Schedule
-from include.trainer.table import CHUNK, Grouped, Rows
+from include.trainer.table import CHUNK, Grouped, Rows, Settled
 from include.trainer.world import World
 
 
 class Reach(Protocol):
-    """Reads and moves rows wherever they lie; row numbers are the whole table's."""
+    """Reads rows wherever they lie, and moves those that were read last; row numbers are the whole table's."""
 
     def read(self, rows: Tensor, *, averaged: bool = False) -> Tensor: ...
 
-    def step(self, rows: Tensor, gradients: Tensor) -> None: ...
+    def step(self, grouped: Grouped, gradients: Tensor) -> None: ...
+
+
+class Own:
+    """The rows that this process holds, by number of its own; its threads share them out."""
+
+    def __init__(self, rows: Rows, crew: Crew) -> None:
+        self.rows, self.crew = rows, crew
+        self.taken: list[Settled] = []
+
+    def read(self, rows: Tensor, *, averaged: bool = False) -> Tensor:
+        self.taken = self.crew.map(lambda span: self.rows.take(rows[span]), self.crew.spans(len(rows)))
+        return torch.cat([piece.mean if averaged else piece.weight for piece in self.taken])
+
+    def step(self, grouped: Grouped, gradients: Tensor) -> None:
+        def move(taken: Settled, span: slice) -> None:
+            self.rows.move(taken, grouped.sums(gradients, span))
+
+        self.crew.map(move, self.taken, self.crew.spans(len(grouped.rows)))
+        self.rows.pass_step()
 
 
 class Replicated:
     """Every process holds all rows and takes the same step, by the mean of all gradients."""
 
-    def __init__(self, rows: Rows, world: World) -> None:
-        self.rows, self.world = rows, world
+    def __init__(self, own: Own, world: World) -> None:
+        self.own, self.world = own, world
 
     def read(self, rows: Tensor, *, averaged: bool = False) -> Tensor:
-        return self.rows.read(rows, averaged=averaged)
+        return self.own.read(rows, averaged=averaged)
 
-    def step(self, rows: Tensor, gradients: Tensor) -> None:
-        everyone = Grouped.of(torch.cat(self.world.gather(rows)))
-        self.rows.step(everyone.rows, everyone.sums(torch.cat(self.world.gather(gradients))) / self.world.size)
+    def step(self, grouped: Grouped, gradients: Tensor) -> None:
+        everyone = Grouped.of(torch.cat(self.world.gather(grouped.rows)))
+        sums = torch.cat(self.world.gather(grouped.sums(gradients)))
+        self.own.read(everyone.rows)
+        self.own.step(everyone, sums / self.world.size)
 
 
 class Sharded:
     """Row r lies in process r mod size: ids go there, vectors come back, gradients go there again."""
 
-    def __init__(self, rows: Rows, world: World) -> None:
-        self.rows, self.world = rows, world
+    def __init__(self, own: Own, world: World) -> None:
+        self.own, self.world = own, world
 
     def read(self, rows: Tensor, *, averaged: bool = False) -> Tensor:
         order, sent, received = self._route(rows)
         asked = self.world.exchange(rows[order], sent, received)
-        answers = self.rows.read(asked // self.world.size, averaged=averaged)
+        answers = self.own.read(asked // self.world.size, averaged=averaged)
         vectors = answers.new_empty(len(rows), answers.shape[1])
         vectors[order] = self.world.exchange(answers, received, sent)
         return vectors
 
-    def step(self, rows: Tensor, gradients: Tensor) -> None:
-        order, sent, received = self._route(rows)
-        mine = Grouped.of(self.world.exchange(rows[order], sent, received) // self.world.size)
-        sums = mine.sums(self.world.exchange(gradients[order], sent, received))
-        self.rows.step(mine.rows, sums / self.world.size)
+    def step(self, grouped: Grouped, gradients: Tensor) -> None:
+        order, sent, received = self._route(grouped.rows)
+        mine = Grouped.of(self.world.exchange(grouped.rows[order], sent, received) // self.world.size)
+        sums = self.world.exchange(grouped.sums(gradients)[order], sent, received)
+        self.own.read(mine.rows)
+        self.own.step(mine, sums / self.world.size)
 
     def _route(self, rows: Tensor) -> tuple[Tensor, list[int], list[int]]:
         """Rows in order of their owners, how many go to each process and how many come from each."""
@@ -66,35 +89,41 @@ class Sharded:
         return torch.argsort(owners, stable=True), sent.tolist(), received.tolist()
 
 
-@dataclass(frozen=True)
-class Found:
-    """The vectors `[rows, C, width]` of a batch's ids, and which rows of the table they are."""
-
-    vectors: Tensor
-    grouped: Grouped
-
-
 class Embedding:
-    """The table of all categorical fields, each field's rows at its offset."""
+    """The table of all categorical fields, each field's rows at its offset; all processes must ask together."""
 
-    def __init__(self, sizes: list[int], width: int, schedule: Schedule, job: Job, world: World) -> None:
-        self.world, self.offsets = world, offsets(sizes).to(world.device)
+    def __init__(self, sizes: list[int], width: int, schedule: Schedule, job: Job, world: World, crew: Crew) -> None:
+        self.world, self.crew, self.offsets = world, crew, offsets(sizes).to(world.device)
         spread = shards(job.training, world)
         share = (world.rank, world.size) if spread else (0, 1)
         self.rows = Rows(max(sum(sizes), 1), width, schedule, job.seed, world.device, *share)
-        self.reach: Reach = self.rows
+        own = Own(self.rows, crew)
+        self.reach: Reach = own
         if world.size > 1:
-            self.reach = Sharded(self.rows, world) if spread else Replicated(self.rows, world)
+            self.reach = Sharded(own, world) if spread else Replicated(own, world)
 
-    def find(self, ids: Tensor, *, averaged: bool = False) -> Found:
-        """Of ids `[rows, C]`; all processes must ask together."""
-        grouped = Grouped.of((ids + self.offsets).flatten())
-        vectors = self.reach.read(grouped.rows, averaged=averaged)[grouped.place]
-        return Found(vectors.view(*ids.shape, vectors.shape[1]), grouped)
+    def grouped(self, made: Iterable[Batch]) -> Iterator[tuple[Batch, Grouped]]:
+        """Each batch with the rows of its ids."""
+        for batch in made:
+            yield batch, self.group(batch.ids)
 
-    def step(self, found: Found, gradient: Tensor) -> None:
-        """The next step of all rows, by the gradient of the vectors found."""
-        self.reach.step(found.grouped.rows, found.grouped.sums(gradient.flatten(0, 1)))
+    def group(self, ids: Tensor) -> Grouped:
+        return Grouped.of(ids + self.offsets)
+
+    def find(self, grouped: Grouped, *, averaged: bool = False) -> Tensor:
+        """The vectors `[rows, C, width]` of a batch's ids."""
+        vectors, place = self.reach.read(grouped.rows, averaged=averaged), grouped.place.flatten()
+        found = vectors.new_empty(len(place), vectors.shape[1])
+
+        def spread(span: slice) -> None:
+            torch.index_select(vectors, 0, place[span], out=found[span])
+
+        self.crew.map(spread, self.crew.spans(len(place)))
+        return found.view(*grouped.place.shape, vectors.shape[1])
+
+    def step(self, grouped: Grouped, gradient: Tensor) -> None:
+        """The next step of all rows, by the gradient of the vectors that were found last."""
+        self.reach.step(grouped, gradient.flatten(0, 1))
 
     def averaged(self) -> Tensor:
         """The means of all rows, which are the table that is kept. No step may follow."""

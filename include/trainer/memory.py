@@ -10,8 +10,9 @@ from include.trainer.job import Job
 from include.trainer.world import World
 
 NOTE = "micro-batch"
-#: glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD with bytes; tables are larger than the second and leave at once.
-KEPT = ((-1, 1 << 30), (-3, 32 << 20))
+#: glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD with bytes, tables being larger than the second, which leave at once; and
+#: M_ARENA_MAX, so that a thread takes what another one has freed.
+KEPT = ((-1, 1 << 30), (-3, 32 << 20), (-8, 1))
 
 
 def keep_freed() -> None:

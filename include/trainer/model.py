@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from include.trainer.dataset import Fields
 from include.trainer.job import Model
-from include.trainer.layers import Cross, LowRankCross, mlp
+from include.trainer.layers import Cross, Crosses, Deep, LowRankCross
 from include.trainer.scaling import Scale
 
 #: A layer's input is as wide as a multiple of this, its last columns 0: matrix products of odd widths take up to twice as
@@ -57,23 +57,22 @@ class DCN(nn.Module):
         width += self.scale.outputs if self.directions is None else measured * shape.embedding
         self.padding = -width % EVEN
         width += self.padding
-        self.crosses = nn.ModuleList(
+        self.crosses = Crosses(
             LowRankCross(width, shape.cross_rank, shape.experts) if shape.cross_rank else Cross(width)
             for _ in range(shape.cross_layers)
         )
         self.stacked = shape.structure == "stacked"
-        self.deep, deep_width = mlp(width, shape.hidden, shape.dropout)
-        self.head = nn.Linear(deep_width if self.stacked else deep_width + width, 1)
+        self.deep = Deep(width, shape.hidden, shape.dropout)
+        self.head = nn.Linear(self.deep.width + (0 if self.stacked else width), 1)
 
-    def forward(self, vectors: Tensor, numbers: Tensor) -> Tensor:
+    def forward(self, vectors: Tensor, numbers: Tensor, drawn: Tensor | None = None) -> Tensor:
+        """`drawn`, random bytes `[batch, hidden units]`, say which of these dropout leaves out: none without them."""
         padding = numbers.new_zeros(numbers.shape[0], self.padding)
         x0 = _lowered(torch.cat([vectors.flatten(1), self._numbers(numbers), padding], dim=1))
-        x = x0
-        for cross in self.crosses:
-            x = cross(x0, x)
-        last = self.deep(x) if self.stacked else torch.cat([x, self.deep(x0)], dim=1)
-        logits: Tensor = self.head(last).sum(1)
-        return logits
+        x = self.crosses(x0)
+        lasts = [self.deep(x, drawn)] if self.stacked else [x, self.deep(x0, drawn)]
+        weights = torch.split(self.head.weight[0], [last.shape[1] for last in lasts])
+        return sum((last @ weight for last, weight in zip(lasts, weights, strict=True)), self.head.bias)
 
     def _numbers(self, numbers: Tensor) -> Tensor:
         scaled: Tensor = self.scale(numbers)
@@ -92,7 +91,7 @@ class Logistic(nn.Module):
         self.weights = nn.Parameter(torch.zeros(self.scale.outputs))
         self.bias = nn.Parameter(torch.zeros(1))
 
-    def forward(self, vectors: Tensor, numbers: Tensor) -> Tensor:
+    def forward(self, vectors: Tensor, numbers: Tensor, _drawn: Tensor | None = None) -> Tensor:
         logits: Tensor = vectors.sum((1, 2)) + self.scale(numbers) @ self.weights + self.bias
         return logits
 

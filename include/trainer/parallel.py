@@ -5,15 +5,16 @@
 | `ddp` | whole everywhere (DistributedDataParallel) | whole everywhere |
 | `fsdp` | sharded (`fully_shard`) | sharded by row |
 | `sharded` | whole everywhere | sharded by row, for tables larger than one device |
+
+Modules and tensors that PyTorch shards are known by their methods: to import their classes takes 50 MB and a second, for
+which most trainings have no use.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from include.trainer.job import Training
@@ -31,6 +32,9 @@ def spread(tower: nn.Module, plan: Training, world: World) -> nn.Module:
         return tower
     if plan.strategy != "fsdp":
         return DistributedDataParallel(tower)
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(world.device.type, (world.size,))
     for layer in (*getattr(tower, "crosses", ()), tower):
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)  # else what measures leaves its weights behind
@@ -38,20 +42,27 @@ def spread(tower: nn.Module, plan: Training, world: World) -> nn.Module:
 
 
 @contextmanager
-def accumulating(tower: nn.Module, last: bool) -> Iterator[None]:
+def accumulating(tower: Any, last: bool) -> Iterator[None]:
     """Gradients stay in this process until the `last` part of a batch."""
-    if isinstance(tower, FSDPModule):
+    if hasattr(tower, "set_requires_gradient_sync"):
         tower.set_requires_gradient_sync(last)
     alone = isinstance(tower, DistributedDataParallel) and not last
-    with tower.no_sync() if alone else nullcontext():  # type: ignore[operator]
+    with tower.no_sync() if alone else nullcontext():
         yield
 
 
-def local(tensor: Tensor) -> Tensor:
+def sharded(tensor: Any) -> bool:
+    """By PyTorch, over all processes."""
+    return hasattr(tensor, "to_local")
+
+
+def local(tensor: Any) -> Tensor:
     """This process's part of a tensor that several share."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    own: Tensor = tensor.to_local() if sharded(tensor) else tensor
+    return own
 
 
-def whole(tensor: Tensor) -> Tensor:
+def whole(tensor: Any) -> Tensor:
     """All of it; all processes must ask together."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    everything: Tensor = tensor.full_tensor() if sharded(tensor) else tensor
+    return everything

@@ -3,12 +3,14 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 from torch import Tensor
 
-from include.trainer.batches import Batch
 from include.trainer.gpu import Gpu
 from include.trainer.tracking import Tracker
+
+T = TypeVar("T")
 
 SECONDS = 2.0  #: between lines
 
@@ -23,7 +25,7 @@ class Progress:
         self.measured_for = self.waited = 0.0
         self.began = self.told = time.monotonic()
 
-    def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def waiting(self, batches: Iterator[T]) -> Iterator[T]:
         """The same batches; the time in which none was ready is noted."""
         asked = time.monotonic()
         for batch in batches:

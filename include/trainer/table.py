@@ -1,6 +1,9 @@
 """The rows of the embedding table and how they move: AdamW with decay and a running mean, as if every row moved in every
 step, at the cost of the rows that a batch holds.
 
+A row has one second moment v, the mean of its squared gradients' one for each number of it: a table of 16 columns is then a
+quarter smaller with all that moves it, and learns no worse (docs/training.md).
+
 A row that a batch does not hold has no gradient, and what a step then does to it is linear in what it was: with s the last
 step that saw it, u = m/(√v + ε') at s and γ = β₁/√β₂, step k does p ← keep_k p - size_k correction_k γ^(k-s) u. So after any
 number of such steps p = A p_s - B u and its mean is K mean_s + C p_s - D u, where A to D are plain numbers that depend on s
@@ -10,6 +13,7 @@ these steps let fade with √v, is not exactly as in the dense algorithm.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +24,7 @@ from include.trainer import order
 from include.trainer.schedule import BETAS, EPSILON, Schedule
 
 #: Rows worked on together where all are.
-CHUNK = 1 << 16
+CHUNK = 1 << 14
 #: Steps after which every row is brought up to date, so that `Idle` stays short.
 HORIZON = 8192
 SPREAD = 0.01  #: of the first weights
@@ -53,33 +57,46 @@ class Idle:
         self.factors[[0, 2], age] = 1.0
         self.now += 1
 
-    def of(self, last: Tensor) -> Tensor:
-        """`[5, n, 1]` for rows that were up to date after `last` steps, int32 `[n]`."""
-        present = torch.from_numpy(self.factors[:, : self.now - self.base + 1].astype(np.float32)).to(last.device)
-        return present[:, last.long() - self.base].unsqueeze(-1)
+    def of(self, last: Tensor) -> tuple[Tensor, ...]:
+        """Each factor, `[n, 1]`, of rows that were up to date after `last` steps, int32 `[n]`."""
+        present = np.ascontiguousarray(self.factors[:, : self.now - self.base + 1].T, dtype=np.float32)
+        return torch.from_numpy(present).to(last.device).index_select(0, last - self.base).unsqueeze(-1).unbind(1)
 
 
 @dataclass(frozen=True)
 class Grouped:
-    """Row numbers `[n]`, each one once in `rows` `[m]`; `place` `[n]` says where."""
+    """The row numbers of a batch, each one once."""
 
-    rows: Tensor
-    place: Tensor
-    order: Tensor
-    starts: Tensor
+    rows: Tensor  #: `[m]`
+    place: Tensor  #: of each of the batch's `[n, C]` in `rows`
+    order: Tensor  #: of the batch's, that brings equal ones together
+    starts: Tensor  #: of each row's in that order, and where the last one's end, `[m + 1]`
 
     @classmethod
     def of(cls, numbers: Tensor) -> "Grouped":
-        ordered, order = torch.sort(numbers, stable=True)
+        ordered, order = torch.sort(numbers.flatten(), stable=True)
         rows, places, counts = torch.unique_consecutive(ordered, return_inverse=True, return_counts=True)
         place = torch.empty_like(order).scatter_(0, order, places)
-        return cls(rows, place, order, counts.cumsum(0) - counts)
+        return cls(rows, place.view(numbers.shape), order, functional.pad(counts.cumsum(0), (1, 0)))
 
-    def sums(self, values: Tensor) -> Tensor:
-        """`[n, width]` summed by row, `[m, width]`."""
-        if not len(values):
-            return values
-        return functional.embedding_bag(self.order, values, self.starts, mode="sum")
+    def sums(self, values: Tensor, span: slice | None = None) -> Tensor:
+        """`[n · C, width]` summed by row, `[m, width]`, or a span of these."""
+        first, end = (span.start, span.stop) if span else (0, len(self.rows))
+        if first == end:
+            return values[:0]
+        starts = self.starts[first : end + 1]
+        order = self.order[int(starts[0]) : int(starts[-1])]
+        return functional.embedding_bag(order, values, starts - starts[0], mode="sum", include_last_offset=True)
+
+
+class Settled(NamedTuple):
+    """Some rows `[n]` and their state, up to date: weights, first moments and means `[n, width]`, second moments `[n, 1]`."""
+
+    rows: Tensor
+    weight: Tensor
+    first: Tensor
+    second: Tensor
+    mean: Tensor
 
 
 class Rows:
@@ -91,7 +108,8 @@ class Rows:
     ) -> None:  # fmt: skip
         own = len(range(row, count, stride))
         self.count, self.row, self.stride = count, row, stride
-        self.weight, self.first, self.second, self.mean = (torch.zeros(own, width, device=device) for _ in range(4))
+        self.moving = torch.zeros(own, 2, width, device=device)  #: weights and first moments, wanted together
+        self.mean, self.second = torch.zeros(own, width, device=device), torch.zeros(own, 1, device=device)
         self.last = torch.zeros(own, dtype=torch.int32, device=device)  #: steps that a row has behind it
         self.idle = Idle(schedule)
         for chunk, start in enumerate(range(0, count, CHUNK)):
@@ -101,26 +119,39 @@ class Rows:
             self.weight[at : at + len(drawn)] = drawn.to(device)
         self.mean.copy_(self.weight)
 
-    def read(self, rows: Tensor, *, averaged: bool = False) -> Tensor:
-        """The rows' weights as they stand now, or their means, `[n, width]`."""
-        last = self.last[rows]
-        weight, lead, mean, mean_of_weight, mean_of_lead = self.idle.of(last)
-        direction = self._direction(self.first[rows], self.second[rows], last)
-        present: Tensor = weight * self.weight[rows] - lead * direction
-        if averaged:
-            present = mean * self.mean[rows] + mean_of_weight * self.weight[rows] - mean_of_lead * direction
-        return present
+    @property
+    def weight(self) -> Tensor:
+        return self.moving[:, 0]
 
-    def step(self, rows: Tensor, gradients: Tensor) -> None:
-        """The next step: the gradient of these rows, each named once, and none of all others."""
-        pace = self.idle.schedule.pace(self.idle.now)
-        weight, first, second, mean = self._settled(rows)
+    @property
+    def first(self) -> Tensor:
+        return self.moving[:, 1]
+
+    def take(self, rows: Tensor) -> Settled:
+        """These rows as the steps since their last one have left them."""
+        last, second = self.last.index_select(0, rows), self.second.index_select(0, rows)
+        weight, first = self.moving.index_select(0, rows).unbind(1)
+        keep, lead, kept, mean_of_weight, mean_of_lead = self.idle.of(last)
+        # With the ε of AdamW's step `last`, whose root of v is one divided by its correction.
+        correction = (1 - BETAS[1] ** last.clamp(min=1)).sqrt().unsqueeze(1)
+        inverse = 1 / (second.sqrt() + correction * EPSILON)
+        mean = torch.addcmul(kept * self.mean.index_select(0, rows), mean_of_weight, weight)
+        mean.addcmul_(mean_of_lead * inverse, first, value=-1)
+        steps = (self.idle.now - last).unsqueeze(1)
+        weight = torch.addcmul(keep * weight, lead * inverse, first, value=-1)
+        return Settled(rows, weight, first * BETAS[0] ** steps, second * BETAS[1] ** steps, mean)
+
+    def move(self, taken: Settled, gradients: Tensor) -> None:
+        """Of the next step, what it does to rows that have a gradient, each named once in all calls; `pass_step` ends it."""
+        pace, (_, weight, first, second, mean) = self.idle.schedule.pace(self.idle.now), taken
         first.lerp_(gradients, 1 - BETAS[0])
-        second.mul_(BETAS[1]).addcmul_(gradients, gradients, value=1 - BETAS[1])
+        second.mul_(BETAS[1]).add_(gradients.square().mean(1, keepdim=True), alpha=1 - BETAS[1])
         weight.mul_(pace.keep).addcdiv_(first, second.sqrt().div_(pace.correction).add_(EPSILON), value=-pace.size)
-        mean.lerp_(weight, 1 - pace.kept)
+        self._put(Settled(taken.rows, weight, first, second, mean.lerp_(weight, 1 - pace.kept)), self.idle.now + 1)
+
+    def pass_step(self) -> None:
+        """All rows that have a gradient in this step have moved."""
         self.idle.pass_step()
-        self._put(rows, (weight, first, second, mean))
         if self.idle.now - self.idle.base == HORIZON:
             self.settle()
 
@@ -128,7 +159,7 @@ class Rows:
         """Bring every row up to date."""
         for start in range(0, len(self.last), CHUNK):
             rows = torch.arange(start, min(start + CHUNK, len(self.last)), device=self.last.device)
-            self._put(rows, self._settled(rows))
+            self._put(self.take(rows), self.idle.now)
         self.idle.restart(self.idle.now)
 
     def resume(self, step: int) -> None:
@@ -139,28 +170,16 @@ class Rows:
 
     def forget(self) -> None:
         """Give back the memory of all that only another step would want."""
-        self.weight, self.first, self.second, self.mean = (torch.empty(0) for _ in range(4))
+        self.moving, self.mean = torch.empty(0, 2, 0), torch.empty(0)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """All that a step changes, by name."""
         for name in ("weight", "first", "second", "mean", "last"):
             yield name, getattr(self, name)
 
-    def _settled(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Weight, first and second moment and mean as the steps since the last one left them."""
-        last, weight, first, second = self.last[rows], self.weight[rows], self.first[rows], self.second[rows]
-        factor, direction = self.idle.of(last), self._direction(first, second, last)
-        mean = factor[2] * self.mean[rows] + factor[3] * weight - factor[4] * direction
-        steps = (self.idle.now - last).unsqueeze(1)
-        return factor[0] * weight - factor[1] * direction, first * BETAS[0] ** steps, second * BETAS[1] ** steps, mean
-
-    def _put(self, rows: Tensor, values: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-        for held, value in zip((self.weight, self.first, self.second, self.mean), values, strict=True):
-            held[rows] = value
-        self.last[rows] = self.idle.now
-
-    @staticmethod
-    def _direction(first: Tensor, second: Tensor, last: Tensor) -> Tensor:
-        """u, with the ε of AdamW's step `last`, whose root of v is one divided by its correction."""
-        correction = (1 - BETAS[1] ** last.clamp(min=1)).sqrt().unsqueeze(1)
-        return first / torch.addcmul(second.sqrt(), correction, correction.new_tensor(EPSILON))
+    def _put(self, settled: Settled, steps: int) -> None:
+        rows, weight, first, second, mean = settled
+        self.moving.index_copy_(0, rows, torch.stack([weight, first], dim=1))
+        self.mean.index_copy_(0, rows, mean)
+        self.second.index_copy_(0, rows, second)
+        self.last.index_fill_(0, rows, steps)

@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from include.domain import metrics
 from include.trainer import gpu, model, parallel, warm
 from include.trainer.batches import batches, prefetched, tensors
 from include.trainer.checkpoint import Checkpoints, of_tensor
+from include.trainer.crew import Crew
 from include.trainer.dataset import Dataset, Split, encoding
 from include.trainer.embedding import Embedding
 from include.trainer.fitted import Fitted
@@ -25,11 +26,10 @@ from include.trainer.precision import LossScale
 from include.trainer.progress import Progress
 from include.trainer.schedule import Schedule
 from include.trainer.signals import Stop, Stopped
-from include.trainer.threads import threads
 from include.trainer.tracking import Tracker
 from include.trainer.world import World
 
-SCORE_ROWS = 8192
+SCORE_ROWS = 2048
 
 
 def fit(job: Job, data: Dataset, world: World, tracker: Tracker, stop: Stop, folder: Path) -> Fitted:
@@ -49,10 +49,10 @@ def trained(job: Job, data: Dataset, world: World, tracker: Tracker, stop: Stop)
     plan = job.training
     per_epoch = steps(len(data.train), plan.batch_size)
     total = plan.epochs * per_epoch
-    torch.set_num_threads(threads(plan))
+    crew = Crew(plan, world)
     keep_freed()
     schedule = Schedule.of(job, total)
-    table = Embedding(data.fields.sizes, model.width(job.family, job.model), schedule, job, world)
+    table = Embedding(data.fields.sizes, model.width(job.family, job.model), schedule, job, world, crew)
     tower = new_tower(job, data).to(world.device)
     if job.start:
         warm.begin(job.start, encoding(data.folder / "encoding.json"), tower, table.rows, tracker)
@@ -65,14 +65,13 @@ def trained(job: Job, data: Dataset, world: World, tracker: Tracker, stop: Stop)
     table.rows.resume(done)
     if done:
         tracker.say(f"going on after step {done} of {total}")
-    gradients = Gradients(shared, job, world, scale, MicroBatch(job, world))
+    gradients = Gradients(shared, crew, job, world, scale, MicroBatch(job, world))
     progress = Progress(tracker, plan.epochs, per_epoch, plan.batch_size, done, gpu.of(world.device))
 
-    for batch in progress.waiting(prefetched(batches(data.train, job, world, done))):
-        found = table.find(batch.ids)
-        loss, gradient = gradients.of(batch, found.vectors)
+    for batch, grouped in progress.waiting(prefetched(table.grouped(batches(data.train, job, world, done)))):
+        loss, gradient = gradients.of(batch, table.find(grouped))
         optimizer.step(schedule.pace(batch.step))
-        table.step(found, gradient)
+        table.step(grouped, gradient)
 
         step = batch.step + 1
         progress.after(step, loss)
@@ -83,10 +82,11 @@ def trained(job: Job, data: Dataset, world: World, tracker: Tracker, stop: Stop)
             raise Stopped(f"stopped after step {step} of {total}; a checkpoint is saved")
         if step % per_epoch == 0:
             with progress.measuring(), optimizer.averaged():
-                scores = score_together(shared, table, data.validate, world)
+                scores = score_together(shared, table, data.validate, world, crew)
             progress.measured(metrics.summary(data.validate.labels, scores))
 
     progress.ended()
+    torch.set_num_threads(crew.threads)
     kept = new_tower(job, data)
     kept.load_state_dict(optimizer.kept(), strict=False)
     return Net(Table(data.fields.sizes, table.averaged().cpu()), kept), progress
@@ -98,23 +98,25 @@ def new_tower(job: Job, data: Dataset) -> Tower:
     return model.build(job.family, job.model, data.fields, data.train.numbers)
 
 
-@torch.no_grad()
-def score_together(tower: nn.Module, table: Embedding, split: Split, world: World) -> NDArray[np.float64]:
+def score_together(tower: nn.Module, table: Embedding, split: Split, world: World, crew: Crew) -> NDArray[np.float64]:
     """Probabilities `[n]` in float32 arithmetic by the means of the weights; each process scores its part of the rows."""
-    tower.eval()
+
+    @torch.no_grad()
+    def fill(found: Tensor, vectors: Tensor, numbers: Tensor) -> None:
+        torch.sigmoid(tower(vectors, numbers), out=found)
+
     scores = torch.zeros(len(split), device=world.device)
     for start in range(0, len(split), SCORE_ROWS * world.size):
         rows = slice(start + SCORE_ROWS * world.rank, min(start + SCORE_ROWS * (world.rank + 1), len(split)))
         ids, numbers = tensors(split, rows, world.device)
-        scores[rows] = torch.sigmoid(tower(table.find(ids, averaged=True).vectors, numbers))
-    tower.train()
+        vectors = table.find(table.group(ids), averaged=True)
+        crew.map(fill, *([t[span] for span in crew.spans(len(ids))] for t in (scores[rows], vectors, numbers)))
     return world.sum(scores).cpu().numpy().astype(np.float64)
 
 
 @torch.inference_mode()
 def score(net: Net, split: Split) -> NDArray[np.float64]:
     """Probabilities `[n]` in float32 arithmetic."""
-    net.eval()
     slices = [slice(start, start + SCORE_ROWS) for start in range(0, len(split), SCORE_ROWS)]
     parts = [torch.sigmoid(net(*tensors(split, rows, torch.device("cpu")))) for rows in slices]
     return torch.cat(parts).numpy().astype(np.float64)

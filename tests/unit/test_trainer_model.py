@@ -64,15 +64,29 @@ def test_a_number_that_never_varies_says_nothing(value):
     assert len(set(scaled(train, [1.0, 3.0, 9.0])[:, 0])) == 1
 
 
-def test_cross_layer_is_equation_one_and_its_gradient_that_equations():
-    layer = layers.Cross(3)
-    x0, x = (torch.randn(5, 3, requires_grad=True) for _ in range(2))
-    wanted = (x0, x, layer.linear.weight, layer.linear.bias)
-    expected = x0 * (x @ layer.linear.weight.T + layer.linear.bias) + x
-    crossed = layer(x0, x)
-    assert torch.allclose(crossed, expected, atol=1e-6)
-    pairs = zip(*(torch.autograd.grad(y.square().sum(), wanted) for y in (crossed, expected)), strict=True)
-    assert all(torch.allclose(ours, theirs, atol=1e-5) for ours, theirs in pairs)
+def same_gradients(ours: torch.Tensor, theirs: torch.Tensor, wanted: list[torch.Tensor]) -> bool:
+    pairs = zip(*(torch.autograd.grad(y.square().sum(), wanted) for y in (ours, theirs)), strict=True)
+    return all(torch.allclose(mine, other, atol=1e-4) for mine, other in pairs)
+
+
+def test_cross_layers_are_equation_one_each_and_their_gradient_that_equations():
+    crosses = layers.Crosses(layers.Cross(3) for _ in range(3))
+    x0 = torch.randn(5, 3, requires_grad=True)
+    expected = x0
+    for layer in crosses:
+        expected = x0 * (expected @ layer.linear.weight.T + layer.linear.bias) + expected
+    crossed = crosses(x0)
+    assert torch.allclose(crossed, expected, atol=1e-5)
+    assert same_gradients(crossed, expected, [x0, *crosses.parameters()])
+
+
+def test_dropout_keeps_units_by_their_bytes_and_their_mean():
+    layer = layers.Hidden(6, 32, 0.25)
+    x, drawn = torch.randn(64, 6, requires_grad=True), torch.randint(0, 256, (64, 32), dtype=torch.uint8)
+    expected = torch.relu(x @ layer.weight.T + layer.bias) * (drawn >= 64) / 0.75
+    kept = layer(x, drawn)
+    assert torch.allclose(kept, expected, atol=1e-5)
+    assert same_gradients(kept, expected, [x, layer.weight, layer.bias])
 
 
 def test_low_rank_cross_layer_is_equation_two():

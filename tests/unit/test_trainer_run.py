@@ -75,6 +75,19 @@ def test_same_seed_gives_the_same_bits(tmp_path):
     assert weights_digest(tmp_path / "a") == weights_digest(tmp_path / "b")
 
 
+def test_threads_that_share_a_step_learn_what_one_does_and_the_same_bits_each_time(tmp_path):
+    dataset = write_dataset(tmp_path / "dataset")
+    for name, threads in (("one", 1), ("two", 2), ("again", 2)):
+        run(job(dataset, tmp_path / name, threads=threads, dropout=0.0), Never())
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for weight, values in one.items():
+        assert np.allclose(two[weight], values, rtol=1e-3, atol=1e-3), weight
+    for name, threads in (("dropping", 2), ("dropping again", 2)):
+        run(job(dataset, tmp_path / name, threads=threads), Never())
+    assert weights_digest(tmp_path / "two") == weights_digest(tmp_path / "again")
+    assert weights_digest(tmp_path / "dropping") == weights_digest(tmp_path / "dropping again")
+
+
 @pytest.mark.parametrize("steps", [1, 16, 23])
 def test_stopped_and_resumed_run_ends_with_the_same_bits(tmp_path, steps):
     dataset = write_dataset(tmp_path / "dataset")
