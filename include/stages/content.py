@@ -39,22 +39,25 @@ def _column_digest(name: str, column: pa.ChunkedArray) -> bytes:
     values = column.combine_chunks()
     text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
     sha = hashlib.sha256(f"{name}:{'text' if text else values.type}:{len(values)}:{values.null_count}".encode())
-    missing = pc.is_null(values).to_numpy(zero_copy_only=False)
     if values.null_count:
-        sha.update(_bytes(np.packbits(missing)))
-    for part in _text(values, missing) if text else [_fixed(values)]:
+        sha.update(_bytes(np.packbits(_missing(values))))
+    for part in _text(values) if text else [_fixed(values)]:
         sha.update(part)
     return sha.digest()
 
 
-def _text(values: pa.StringArray | pa.LargeStringArray, missing: NDArray[np.bool_]) -> list[memoryview | bytes]:
+def _missing(values: pa.Array) -> NDArray[np.bool_]:
+    return np.asarray(pc.is_null(values).to_numpy(zero_copy_only=False))
+
+
+def _text(values: pa.StringArray | pa.LargeStringArray) -> list[memoryview | bytes]:
     """Lengths and characters; what lies under a missing value does not count."""
     _, offsets, characters = values.buffers()
     width = np.int64 if pa.types.is_large_string(values.type) else np.int32
     bounds = np.frombuffer(offsets, dtype=width)[values.offset : values.offset + len(values) + 1]
     lengths = np.diff(bounds).astype(np.int32)
-    if values.null_count and lengths[missing].any():
-        return _text(pc.fill_null(values, ""), missing)
+    if values.null_count and lengths[_missing(values)].any():
+        return _text(pc.fill_null(values, ""))
     shown = memoryview(characters)[bounds[0] : bounds[-1]] if characters is not None and len(values) else b""
     return [_bytes(lengths), shown]
 

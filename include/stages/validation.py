@@ -1,6 +1,7 @@
 """Validation: is a landed window what the spec and the last windows let one expect? One verdict a window, kept as a record."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -85,9 +86,10 @@ def profile(
     """The windows in numbers, each against the windows before it; `parts` are the rows of both by window label, of the
     earlier ones as many as fit into memory, and `recorded` what was measured of the others."""
     measured = {**recorded, **{name: _measured(spec.columns, rows) for name, rows in parts.items()}}
-    unseen = {
-        name: _unseen({window: parts[window][name] for window in sorted(parts)}) for name in spec.columns.categorical
-    }
+    categories, names = spec.columns.categorical, sorted(parts)
+    with ThreadPoolExecutor() as threads:
+        shares = threads.map(lambda category: _unseen({name: parts[name][category] for name in names}), categories)
+    unseen = dict(zip(categories, shares, strict=True))
     return [_profile(spec, window, measured, unseen) for window in windows]
 
 
