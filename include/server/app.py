@@ -1,14 +1,17 @@
 """HTTP in, HTTP out: the routes, the limits on what comes in, and one answer for every request."""
 
+import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from include.server import infer, openapi
 from include.server.answers import JSON, TEXT, Answer, Refused, json_answer
+from include.server.batching import Done
 from include.server.feedback import Feedback
 from include.server.http import Request
 from include.server.service import Service
@@ -18,7 +21,8 @@ logger = logging.getLogger("perennial.server")
 
 FAILED = Answer(500, b'{"error":"the server failed; its log says how"}', JSON)
 
-Handler = Callable[[Request], Awaitable[Answer]]
+#: None where the answer is given later.
+Handler = Callable[[Request], Answer | None]
 
 
 class Prediction(msgspec.Struct):
@@ -37,6 +41,7 @@ class App:
         self._bounds = service.bounds
         self._model_path = f"/v2/models/{self._slot.model}"
         self._encode = msgspec.json.Encoder().encode
+        self._taking: set[asyncio.Task[None]] = set()
         self._routes: dict[str, tuple[str, Handler]] = {
             "/predict": ("POST", self._predict),
             "/feedback": ("POST", self._feedback),
@@ -68,19 +73,20 @@ class App:
     def leave(self) -> None:
         self._service.under_way -= 1
 
-    async def answer(self, request: Request) -> Answer:
-        answer = FAILED
+    def answer(self, request: Request) -> None:
         try:
             if request.refused is not None:
                 raise request.refused
-            answer = await request.handle(request)
-        except Refused as refused:
-            answer = refused.answer()
-        except Exception:  # the fault is in the log; the connection and the others go on
-            logger.exception("%s failed", request.route)
+            answer = request.handle(request)
+        except Exception as fault:
+            answer = _failed(request, fault)
+        if answer is not None:
+            self._say(request, answer)
+
+    def _say(self, request: Request, answer: Answer) -> None:
         self._service.under_way -= 1
         self._service.count(request.route, str(answer.status), request.begun)
-        return answer
+        request.say(request, answer)
 
     def _route(self, path: str) -> tuple[str, str, Handler]:
         found = self._routes.get(path)
@@ -99,53 +105,78 @@ class App:
             raise Refused(404, f"version {version[:20]} is not served here; /status says which one is")
         return route, *self._routes[route]
 
-    async def _predict(self, request: Request) -> Answer:
+    def _predict(self, request: Request) -> None:
         begun, service = time.perf_counter(), self._service
         serving = service.serving()
         rows = serving.model.rows.read(request.body)
         request_id = service.request_id(request.header("x-request-id"))
-        scores = await service.score(serving, rows, request_id, begun)
-        said = Prediction(request_id, self._slot.model, serving.model.version, self._slot.name, scores)
-        return Answer(200, self._encode(said), JSON)
 
-    async def _infer(self, request: Request) -> Answer:
+        def write(scores: list[float]) -> Answer:
+            said = Prediction(request_id, self._slot.model, serving.model.version, self._slot.name, scores)
+            return Answer(200, self._encode(said), JSON)
+
+        service.score(serving, rows, request_id, begun, self._saying(request, write))
+
+    def _infer(self, request: Request) -> None:
         begun, service = time.perf_counter(), self._service
         serving = service.serving()
         asked, blobs = read_request(request.body, request.header(infer.LENGTH))
         rows = infer.read(serving.model, asked, blobs, self._bounds.rows)
         request_id = service.request_id(asked.id or request.header("x-request-id"))
-        scores = await service.score(serving, rows, request_id, begun)
-        return infer.write(serving.model, self._slot.model, asked, request_id, scores)
+        write = partial(infer.write, serving.model, self._slot.model, asked, request_id)
+        service.score(serving, rows, request_id, begun, self._saying(request, write))
 
-    async def _feedback(self, request: Request) -> Answer:
-        return json_answer({"taken": await self._labels.take(request.body)})
+    def _saying(self, request: Request, write: Callable[[list[float]], Answer]) -> Done:
+        def done(scores: list[float] | Exception) -> None:
+            self._say(request, write(scores) if isinstance(scores, list) else _failed(request, scores))
 
-    async def _openapi(self, _: Request) -> Answer:
+        return done
+
+    def _feedback(self, request: Request) -> None:
+        task = asyncio.create_task(self._take(request))
+        self._taking.add(task)
+        task.add_done_callback(self._taking.discard)
+
+    async def _take(self, request: Request) -> None:
+        try:
+            answer = json_answer({"taken": await self._labels.take(request.body)})
+        except Refused as refused:
+            answer = refused.answer()
+        self._say(request, answer)
+
+    def _openapi(self, _: Request) -> Answer:
         return json_answer(self._described())
 
-    async def _docs(self, _: Request) -> Answer:
+    def _docs(self, _: Request) -> Answer:
         return openapi.page(self._described())
 
     def _described(self) -> dict[str, Any]:
         serving = self._slot.serving
         return openapi.describe(serving.model if serving else None, self._slot.model)
 
-    async def _status(self, _: Request) -> Answer:
+    def _status(self, _: Request) -> Answer:
         return json_answer({**self._slot.status(), "under_way": self._service.under_way})
 
-    async def _render(self, _: Request) -> Answer:
+    def _render(self, _: Request) -> Answer:
         return Answer(200, self._service.metrics.render(), TEXT)
 
-    async def _server(self, _: Request) -> Answer:
+    def _server(self, _: Request) -> Answer:
         return json_answer(infer.SERVER)
 
-    async def _live(self, _: Request) -> Answer:
+    def _live(self, _: Request) -> Answer:
         return json_answer({"live": True})
 
-    async def _ready(self, _: Request) -> Answer:
+    def _ready(self, _: Request) -> Answer:
         slot = self._slot
         said = {"name": slot.model, "ready": slot.ready, "reason": slot.reason}
         return json_answer(said, 200 if slot.ready else 503)
 
-    async def _metadata(self, _: Request) -> Answer:
+    def _metadata(self, _: Request) -> Answer:
         return json_answer(infer.metadata(self._service.serving().model, self._slot.model))
+
+
+def _failed(request: Request, fault: Exception) -> Answer:
+    if isinstance(fault, Refused):
+        return fault.answer()
+    logger.error("%s failed", request.route, exc_info=fault)
+    return FAILED

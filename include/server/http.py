@@ -7,6 +7,7 @@ import asyncio
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache
@@ -28,16 +29,19 @@ AHEAD = 16
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
+Say = Callable[["Request", Answer], None]
+
+
 class Request:
     """One request; `body` is whole once the app is asked to answer. `refused` says why it will not be served.
 
-    `begun` is when its head was there (time.perf_counter); `last`: nothing is read after it.
+    `begun` is when its head was there (time.perf_counter); `last`: nothing is read after it. `say` takes the answer.
     """
 
-    __slots__ = ("begun", "body", "handle", "headers", "last", "method", "path", "refused", "route")
+    __slots__ = ("begun", "body", "handle", "headers", "last", "method", "path", "refused", "route", "say")
 
-    def __init__(self, method: str, path: str, headers: dict[bytes, bytes], last: bool) -> None:
-        self.method, self.path, self.headers, self.last = method, path, headers, last
+    def __init__(self, method: str, path: str, headers: dict[bytes, bytes], last: bool, say: Say) -> None:
+        self.method, self.path, self.headers, self.last, self.say = method, path, headers, last, say
         self.body, self.begun = b"", time.perf_counter()
         self.refused: Refused | None = None
         self.route, self.handle = "none", cast(Any, None)
@@ -49,11 +53,12 @@ class Request:
 
 
 class Application(Protocol):
-    """`begin` when a request's head is there; then `answer` once its body is, or `leave` if its caller has gone."""
+    """`begin` when a request's head is there; then `answer` once its body is, or `leave` if its caller has gone. An answer is
+    said now or later, once."""
 
     def begin(self, request: Request) -> None: ...
     def leave(self) -> None: ...
-    async def answer(self, request: Request) -> Answer: ...
+    def answer(self, request: Request) -> None: ...
 
 
 class Connection(asyncio.Protocol):
@@ -64,8 +69,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._whole: deque[Request] = deque()
         self._request: Request | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._in_head = self._deaf = False
+        self._in_head = self._busy = self._deaf = False
         self._bytes, self.due = 0, time.perf_counter() + IDLE
 
     def connection_made(self, transport: Any) -> None:
@@ -97,13 +101,13 @@ class Connection(asyncio.Protocol):
             self._deaf = True
         except httptools.HttpParserError as fault:
             self._refuse(Refused(400, f"not HTTP/1.1: {fault}"))
-            return
         if reading:
             self._bytes += len(data)
             if self._in_head and self._bytes > MAX_HEAD:
                 self._refuse(Refused(431, f"the head has more than {MAX_HEAD} bytes"))
             elif self._request is not None and self._bytes > MAX_HEAD + 2 * self._server.most:
                 self._too_long()
+        self._answer()
         if len(self._whole) > AHEAD:
             self._transport.pause_reading()
 
@@ -143,6 +147,7 @@ class Connection(asyncio.Protocol):
         """What was due did not come."""
         if self._request is not None:
             self._refuse(Refused(408, f"the body was not sent within {self._server.seconds:g} s"))
+            self._answer()
         elif self._deaf:
             self._transport.abort()
         else:
@@ -155,13 +160,13 @@ class Connection(asyncio.Protocol):
 
     @property
     def _idle(self) -> bool:
-        return not (self._in_head or self._request or self._whole or self._task)
+        return not (self._in_head or self._request or self._whole or self._busy)
 
     def _open(self, method: str) -> None:
         """The head is there."""
         path = self._target.partition(b"?")[0].decode("latin-1")
         last = self._parser.should_upgrade() or not self._parser.should_keep_alive()
-        self._in_head, self._request = False, Request(method, path, self._headers, last)
+        self._in_head, self._request = False, Request(method, path, self._headers, last, self._say)
         self.due = self._request.begun + self._server.seconds
         self._app.begin(self._request)
 
@@ -169,8 +174,6 @@ class Connection(asyncio.Protocol):
         """The body is there, or will not be heard."""
         self._request, self.due = None, math.inf
         self._whole.append(request)
-        if self._task is None:
-            self._next()
 
     def _too_long(self) -> None:
         self._refuse(Refused(413, f"the body has more than the {self._server.most} bytes that are taken"))
@@ -187,15 +190,14 @@ class Connection(asyncio.Protocol):
         request.refused, request.last = refused, True
         self._close(request)
 
-    def _next(self) -> None:
-        self._task = self._server.loop.create_task(self._serve(self._whole.popleft()))
-
-    async def _serve(self, request: Request) -> None:
-        answer = await self._app.answer(request)
-        self._task = None
-        self._say(request, answer)
+    def _answer(self) -> None:
+        """The next request, unless one is being answered."""
+        if self._whole and not self._busy:
+            self._busy = True
+            self._app.answer(self._whole.popleft())
 
     def _say(self, request: Request, answer: Answer) -> None:
+        self._busy = False
         transport, last = self._transport, request.last or (self._server.ending and self._idle)
         if transport.is_closing():
             return
@@ -207,7 +209,7 @@ class Connection(asyncio.Protocol):
         elif last:
             transport.close()
         elif self._whole:
-            self._next()
+            self._server.loop.call_soon(self._answer)
             if len(self._whole) == AHEAD:
                 transport.resume_reading()
         elif self._idle:

@@ -1,12 +1,11 @@
 """The prediction log: one line a row, written by a thread of its own so that no request waits for a disk."""
 
 import threading
-from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
+import numpy as np
 
 from include.server import infer
 from include.server.metrics import Metrics
@@ -19,8 +18,8 @@ from include.server.values import Values
 EVERY = 0.25
 #: Rows that may wait for a slow disk; more are dropped and counted.
 MAX_WAITING = 100_000
-#: Rows turned into text, or counted, at once; short, because the interpreter serves no request meanwhile.
-CHUNK, COUNTED = 64, 512
+#: Bytes written at once, whole lines, which a full disk loses together; rows counted at once, while no request is served.
+CHUNK, COUNTED = 1 << 16, 512
 
 
 class Line(msgspec.Struct, gc=False):
@@ -35,15 +34,14 @@ class Line(msgspec.Struct, gc=False):
     ms: float
 
 
-class Entry(msgspec.Struct, gc=False):
-    """A scored row as the requests' path leaves it."""
+class Page:
+    """Scored rows of one version that wait to be written: their lines, and what is counted of them, packed."""
 
-    model: Model
-    id: str
-    at: float
-    row: Encoded
-    score: float
-    ms: float
+    __slots__ = ("ids", "lines", "model", "numbers", "scores")
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.scores = model, cast(list[float], [])
+        self.lines, self.ids, self.numbers = bytearray(), bytearray(), bytearray()
 
 
 class PredictionLog:
@@ -51,18 +49,29 @@ class PredictionLog:
 
     def __init__(self, folder: Path, slot: str, metrics: Metrics) -> None:
         self._segments, self._slot, self._metrics = Segments(folder), slot, metrics
-        self._values = Values()
+        self._values, self._encoder = Values(), msgspec.json.Encoder()
         metrics.part(self._values.render)
-        self._waiting: list[Entry] = []
-        self._stop = threading.Event()
+        self._pages: list[Page] = []
+        self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._thread.start()
 
-    def add(self, entry: Entry) -> None:
-        if len(self._waiting) < MAX_WAITING:
-            self._waiting.append(entry)
-        else:
-            self._metrics.logged.add(("lost",))
+    def add(self, model: Model, row_id: str, at: float, row: Encoded, score: float, ms: float) -> None:
+        """The line is made here: a thread that makes lines keeps the interpreter from the requests at every turn."""
+        key, when, features = _said(model, row)
+        line = Line(row_id, at, model.version, self._slot, key, when, features, score, ms)
+        with self._lock:
+            if not self._pages or self._pages[-1].model is not model:
+                self._pages.append(Page(model))
+            page = self._pages[-1]
+            if len(page.scores) >= MAX_WAITING:
+                self._metrics.logged.add(("lost",))
+                return
+            self._encoder.encode_into(line, page.lines, -1)
+            page.lines += b"\n"
+            page.ids += row.ids
+            page.numbers += row.numbers
+            page.scores.append(score)
 
     def close(self) -> None:
         """Write what waits and stop."""
@@ -76,37 +85,40 @@ class PredictionLog:
         self._write()
 
     def _write(self) -> None:
-        entries, self._waiting = self._waiting, []
-        written = self._append(entries)
-        self._metrics.logged.add(("written",), written)
-        if written < len(entries):
-            self._metrics.logged.add(("lost",), len(entries) - written)
-        for model, same in groupby(entries, lambda entry: entry.model):
-            for chunk in _chunks(list(same), COUNTED):
-                self._values.count(model, [entry.row for entry in chunk])
-                for entry in chunk:
-                    self._metrics.scores.observe(entry.score, (model.version,))
+        with self._lock:
+            pages, self._pages = self._pages, []
+        for page in pages:
+            written = self._append(page.lines)
+            self._metrics.logged.add(("written",), written)
+            if written < len(page.scores):
+                self._metrics.logged.add(("lost",), len(page.scores) - written)
+            self._count(page)
 
-    def _append(self, entries: list[Entry]) -> int:
-        """How many were written: all, or those before the disk took no more. It is tried again with the next entries."""
-        written, encoder = 0, msgspec.json.Encoder()
-        for chunk in _chunks(entries, CHUNK):
+    def _append(self, lines: bytearray) -> int:
+        """How many were written: all, or those before the disk took no more. It is tried again with the next page."""
+        written = start = 0
+        while start < len(lines):
+            end = lines.rfind(b"\n", start, start + CHUNK) + 1 or lines.index(b"\n", start) + 1
             try:
-                self._segments.append(encoder.encode_lines([self._line(entry) for entry in chunk]))
+                self._segments.append(memoryview(lines)[start:end])
             except OSError:
                 break
-            written += len(chunk)
+            written += lines.count(b"\n", start, end)
+            start = end
         return written
 
-    def _line(self, entry: Entry) -> Line:
-        model, row = entry.model, entry.row
-        features: Any
-        if not row.values:
-            key, when, features = None, None, infer.features(model, row)
-        else:
-            key, when, features = model.rows.key(row), model.rows.time(row), model.rows.logged(row)
-        return Line(entry.id, entry.at, model.version, self._slot, key, when, features, entry.score, entry.ms)
+    def _count(self, page: Page) -> None:
+        rows, version = len(page.scores), page.model.version
+        ids = np.frombuffer(page.ids, np.int64).reshape(rows, -1)
+        numbers = np.frombuffer(page.numbers, np.float32).reshape(rows, -1)
+        for start in range(0, rows, COUNTED):
+            self._values.count(page.model, ids[start : start + COUNTED], numbers[start : start + COUNTED])
+        for score in page.scores:
+            self._metrics.scores.observe(score, (version,))
 
 
-def _chunks(entries: list[Entry], size: int) -> Iterator[list[Entry]]:
-    return (entries[start : start + size] for start in range(0, len(entries), size))
+def _said(model: Model, row: Encoded) -> tuple[str | None, str | None, Any]:
+    """The row's key, time and features."""
+    if not row.values:
+        return None, None, infer.features(model, row)
+    return model.rows.key(row), model.rows.time(row), model.rows.logged(row)

@@ -1,5 +1,6 @@
 """The Open Inference Protocol V2 over gRPC: the same answers as `/v2`, on a port of its own."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -9,7 +10,9 @@ import numpy as np
 
 from include.server import infer
 from include.server.answers import Refused
+from include.server.batching import Batcher
 from include.server.messages import PACKAGE, message
+from include.server.rows import Encoded
 from include.server.service import Service
 from include.server.tensors import TYPES, Infer, Input, Output, Parameters
 
@@ -98,12 +101,23 @@ class Protocol:
         begun, serving = time.perf_counter(), self._service.serving()
         rows = infer.read(serving.model, *_read(request), self._service.bounds.rows)
         request_id = self._service.request_id(request.id)
-        scores = await self._service.score(serving, rows, request_id, begun)
+        scores = await self._scores(serving, rows, request_id, begun)
         output = message("InferOutputTensor")(name="score", datatype="FP32", shape=[len(scores)])
         return message("ModelInferResponse")(
             model_name=request.model_name, model_version=serving.model.version, id=request_id, outputs=[output],
             raw_output_contents=[np.array(scores, "<f4").tobytes()],
         )  # fmt: skip
+
+    def _scores(self, serving: Batcher, rows: list[Encoded], request_id: str, begun: float) -> Awaitable[list[float]]:
+        scored: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
+
+        def done(scores: list[float] | Exception) -> None:
+            if scored.done():  # its caller has gone
+                return
+            scored.set_result(scores) if isinstance(scores, list) else scored.set_exception(scores)
+
+        self._service.score(serving, rows, request_id, begun, done)
+        return scored
 
     def _check(self, name: str, version: str) -> None:
         slot = self._service.slot

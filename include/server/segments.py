@@ -17,7 +17,7 @@ class Segments:
         self._file: int | None = None
         self._begun, self._size = 0.0, 0
 
-    def append(self, lines: bytes) -> None:
+    def append(self, lines: bytes | memoryview) -> None:
         """Raises OSError, e.g. for a full disk; a line may be torn then, and the next append starts a new segment.
 
         One that nothing could be written to is removed: a disk that stays full must not fill with empty files.
@@ -44,7 +44,7 @@ class Segments:
         self._path = self._folder / f"{int(self._begun * 1000)}-{os.getpid()}.jsonl"
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
-    def _write(self, lines: bytes) -> None:
+    def _write(self, lines: bytes | memoryview) -> None:
         assert self._file is not None
         rest = memoryview(lines)
         while rest:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import count
 
 from include.server.answers import Refused
-from include.server.batching import Batcher
-from include.server.log import Entry, PredictionLog
+from include.server.batching import Batcher, Done
+from include.server.log import PredictionLog
 from include.server.metrics import Metrics
+from include.server.model import Model
 from include.server.rows import Encoded
 from include.server.slot import Slot
 
@@ -66,18 +67,25 @@ class Service:
             return sent
         return f"{self._origin}-{next(self._ids):x}"
 
-    async def score(self, serving: Batcher, rows: list[Encoded], request_id: str, begun: float) -> list[float]:
-        """The rows' scores, which are logged. Raises Refused (503) under too much load."""
-        scores = await serving.submit(rows, begun)
-        model = serving.model
+    def score(self, serving: Batcher, rows: list[Encoded], request_id: str, begun: float, done: Done) -> None:
+        """`done` is told the rows' scores, or why there are none; then they are logged. Raises Refused (503) under too much
+        load."""
+
+        def scored(scores: list[float] | Exception) -> None:
+            done(scores)
+            if isinstance(scores, list):
+                self._log(serving.model, rows, request_id, begun, scores)
+
+        serving.submit(rows, begun, scored)
+
+    def _log(self, model: Model, rows: list[Encoded], request_id: str, begun: float, scores: list[float]) -> None:
         if not _sampled(request_id, model.log_share):
             self.metrics.logged.add(("left_out",), len(scores))
-            return scores
+            return
         ms, at = (time.perf_counter() - begun) * 1000, time.time()
         for i, (row, score) in enumerate(zip(rows, scores, strict=True)):
             row_id = request_id if len(scores) == 1 else f"{request_id}-{i}"
-            self.log.add(Entry(model, row_id, at, row, score, ms))
-        return scores
+            self.log.add(model, row_id, at, row, score, ms)
 
 
 def _sampled(request_id: str, share: float) -> bool:

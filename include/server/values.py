@@ -1,6 +1,6 @@
 """What the values of a version's features look like, counted for `/metrics` by the log's thread."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from include.domain.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoding
 from include.server.metrics import named
 from include.server.model import Model
-from include.server.rows import Encoded, tensors
 
 #: Of a category's values, the most frequent ones in training are counted by name, the rest together.
 NAMED = 10
@@ -31,7 +30,6 @@ class Tally:
         self.sums, self.missing = dict.fromkeys(self.edges, 0.0), dict.fromkeys(self.edges, 0)
 
     def add(self, ids: NDArray[np.int64], numbers: NDArray[np.float32]) -> None:
-        """Ids `[n, categorical]` and numbers `[n, numeric]`, NaN where missing."""
         for field, column in zip(self.categories, ids.T, strict=True):
             self.categories[field] += np.bincount(column, minlength=len(self.categories[field]))
         for field, column in zip(self.numbers, numbers.T, strict=True):
@@ -48,13 +46,14 @@ class Values:
     def __init__(self) -> None:
         self._tallies: dict[str, Tally] = {}
 
-    def count(self, model: Model, rows: Sequence[Encoded]) -> None:
+    def count(self, model: Model, ids: NDArray[np.int64], numbers: NDArray[np.float32]) -> None:
+        """Ids `[n, categorical]` and numbers `[n, numeric]`, NaN where missing."""
         tally = self._tallies.get(model.version)
         if tally is None:
             while len(self._tallies) >= VERSIONS:
                 del self._tallies[next(iter(self._tallies))]
             tally = self._tallies[model.version] = Tally(model.encoding, model.texts)
-        tally.add(*tensors(rows))
+        tally.add(ids, numbers)
 
     def render(self, common: str) -> Iterable[str]:
         tallies = list(self._tallies.items())
