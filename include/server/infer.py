@@ -1,13 +1,11 @@
 """The Open Inference Protocol V2 for one model: metadata, and infer over the tensors `ids` and `numbers`."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from include.domain.encoding import FIRST_KNOWN
 from include.server.answers import JSON, Answer, Refused
 from include.server.model import Model
 from include.server.rows import Encoded
@@ -39,20 +37,18 @@ def read(model: Model, request: Infer, blobs: Mapping[str, bytes], max_rows: int
         raise Refused(400, f"numbers: {len(numbers)} rows where ids has {len(ids)}", "numbers")
     if len(ids) > max_rows:
         raise Refused(413, f"ids: {len(ids)} rows, at most {max_rows} go into one request", "ids")
-    bad = (ids < 0) | (ids >= model.sizes)
-    if bad.any():
+    if (bad := ids.view(np.uint64) >= model.sizes).any():  # a negative one is a large one there
         row, column = (int(i) for i in np.argwhere(bad)[0])
         field, size = model.encoding.categorical[column], model.sizes[column]
         raise Refused(400, f"ids: row {row}, {field}: {ids[row, column]} is not below {size}", "ids")
-    clean = np.where(np.isfinite(numbers), numbers, np.nan)
-    return [Encoded(own.tobytes(), values.tobytes()) for own, values in zip(ids, clean, strict=True)]
+    return [Encoded(own.tobytes(), values.tobytes()) for own, values in zip(ids, numbers, strict=True)]
 
 
 def write(model: Model, name: str, request: Infer, request_id: str, scores: list[float]) -> Answer:
     """The answer: JSON, or the scores as binary tensor where the request asks so."""
     asked = next((o.parameters.binary_data for o in request.outputs if o.name == "score"), None)
     binary = bool(request.parameters.binary_data_output) if asked is None else asked
-    blob = np.array(scores, dtype="<f4").tobytes()
+    blob = np.array(scores, dtype="<f4").tobytes() if binary else b""
     score: dict[str, Any] = {"name": "score", "datatype": "FP32", "shape": [len(scores)]}
     score |= {"parameters": {"binary_data_size": len(blob)}} if binary else {"data": scores}
     head = msgspec.json.encode(
@@ -65,11 +61,7 @@ def write(model: Model, name: str, request: Infer, request_id: str, scores: list
 
 
 def features(model: Model, encoded: Encoded) -> dict[str, str | float | None]:
-    """What the ids and numbers stand for, for the prediction log; an unknown category reads `?`."""
+    """What the ids and numbers stand for, for the prediction log; an unknown category reads `?`, a missing number NaN."""
     ids, numbers = np.frombuffer(encoded.ids, np.int64), np.frombuffer(encoded.numbers, np.float32)
-    texts = {
-        field: model.texts[field][i - FIRST_KNOWN] if i >= FIRST_KNOWN else ("?" if i else None)
-        for field, i in zip(model.encoding.categorical, ids.tolist(), strict=True)
-    }
-    values = zip(model.encoding.numeric, numbers.tolist(), strict=True)
-    return {**texts, **{field: None if math.isnan(value) else value for field, value in values}}
+    texts = [spelt[i] for spelt, i in zip(model.spelt, ids.tolist(), strict=True)]
+    return dict(zip(model.fields, [*texts, *numbers.tolist()], strict=True))

@@ -48,8 +48,10 @@ class Model:
         self.encoding, self.rows, self._session = encoding, rows, session
         self.log_share = float(manifest.get("serving", {}).get("log_share", 1))
         self.loaded_at, self.load_seconds = time.time(), 0.0
-        self.sizes = np.array(encoding.sizes, dtype=np.int64)
+        self.sizes = np.array(encoding.sizes, dtype=np.uint64)
         self.texts = {field: sorted(v, key=v.__getitem__) for field, v in encoding.vocabulary.items()}
+        self.fields = (*encoding.categorical, *encoding.numeric)
+        self.spelt: list[list[str | None]] = [[None, "?", *self.texts[field]] for field in encoding.categorical]
 
     def score(self, rows: Sequence[Encoded]) -> list[float]:
         """Their probabilities. Raises RuntimeError when the model cannot."""

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from include.domain.encoding import packed
 from include.server.answers import Refused, unreadable
 
 TYPES: dict[str, Any] = {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32, "FP64": np.float64}
@@ -78,7 +79,10 @@ def read_request(body: bytes, json_length: str | None) -> tuple[Infer, dict[str,
 
 
 def rows_of(tensor: Input, blob: bytes | None, width: int, kind: Any) -> NDArray[Any]:
-    """The tensor as `[rows, width]` of that numpy kind. Raises Refused (400) naming the tensor."""
+    """The tensor as `[rows, width]` of that numpy kind, int64 or float32, where NaN stands for what is missing or infinite.
+
+    Raises Refused (400) naming the tensor.
+    """
     shape = tensor.shape
     if len(shape) != 2 or shape[1] != width or shape[0] < 1:
         raise Refused(400, f"{tensor.name}: shape {shape[:8]} is not [rows, {width}]", tensor.name)
@@ -86,20 +90,19 @@ def rows_of(tensor: Input, blob: bytes | None, width: int, kind: Any) -> NDArray
         raise Refused(
             400, f"{tensor.name}: datatype {tensor.datatype} where the model takes {_name(kind)}", tensor.name
         )
-    flat = _binary(tensor, blob) if blob is not None else _listed(tensor, kind)
+    flat = _binary(tensor, blob, kind) if blob is not None else _listed(tensor, kind)
     if len(flat) != math.prod(shape):
         raise Refused(400, f"{tensor.name}: {len(flat)} values do not fill shape {shape}", tensor.name)
-    if kind is not np.float32:
-        return flat.astype(kind, copy=False).reshape(shape)
-    with np.errstate(over="ignore"):
-        return flat.astype(kind).reshape(shape)
+    return flat.reshape(shape)
 
 
-def _binary(tensor: Input, blob: bytes) -> NDArray[Any]:
-    kind = np.dtype(TYPES[tensor.datatype]).newbyteorder("<")
-    if len(blob) % kind.itemsize:
+def _binary(tensor: Input, blob: bytes, kind: Any) -> NDArray[Any]:
+    sent = np.dtype(TYPES[tensor.datatype]).newbyteorder("<")
+    if len(blob) % sent.itemsize:
         raise Refused(400, f"{tensor.name}: {len(blob)} bytes are no whole number of {tensor.datatype}", tensor.name)
-    return np.frombuffer(blob, dtype=kind)
+    with np.errstate(over="ignore"):
+        values = np.frombuffer(blob, dtype=sent).astype(kind, copy=False)
+    return values if kind is np.int64 else np.where(np.isfinite(values), values, np.float32(np.nan))
 
 
 def _listed(tensor: Input, kind: Any) -> NDArray[Any]:
@@ -111,7 +114,7 @@ def _listed(tensor: Input, kind: Any) -> NDArray[Any]:
             values: Sequence[Any] = [v for row in _nested[kind].decode(raw) for v in row]
         else:
             values = _flat[kind].decode(raw)
-        return np.array(values, dtype=np.float64 if kind is np.float32 else np.int64)
+        return np.array(values, np.int64) if kind is np.int64 else np.frombuffer(packed(values), np.float32)
     except OverflowError:
         raise Refused(400, f"{tensor.name}: a value does not fit {tensor.datatype}", tensor.name) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:

@@ -1,6 +1,7 @@
 import json
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -118,6 +119,6 @@ def test_answer_is_json_or_binary_as_asked(model: Model) -> None:
 
 def test_logged_features_read_as_the_vocabulary_does(model: Model) -> None:
     row = Encoded(np.array([2, 1, 0, 4]).tobytes(), np.array([1.5, np.nan], np.float32).tobytes())
-    assert infer.features(model, row) == {
+    assert msgspec.json.decode(msgspec.json.encode(infer.features(model, row))) == {
         "carrier": "UA", "origin": "?", "hour": None, "month": "3", "distance": 1.5, "wind": None,
     }  # fmt: skip
