@@ -38,6 +38,10 @@ class Lookups:
         if store is not None and (news := self._news(None)) is not None and (known := self._built(news)) is not None:
             self._take(known, news)
 
+    def tells(self, aggregates: Aggregates, fields: Sequence[str]) -> bool:
+        """Whether it tells what a model with these wants to know."""
+        return self._store is not None and (self._aggregates, self._fields) == (aggregates, fields)
+
     def find(self, values: Sequence[Any], before: int) -> list[Found]:
         """Every group's aggregates of a row as of that hour since 1970; NaN where nothing was known."""
         return self.known.find(values, before)

@@ -14,10 +14,11 @@ import numpy as np
 import onnxruntime as ort
 
 from include.domain.aggregates import Aggregates
-from include.domain.encoding import Encoding
+from include.domain.encoding import Encoding, RowEncoder
 from include.domain.errors import Corrupt, Unavailable
 from include.online.store import OnlineStore
 from include.server.answers import Refused
+from include.server.lookups import Lookups
 from include.server.rows import Encoded, Rows, tensors
 
 #: Opens the online store anew; None where there is none.
@@ -64,10 +65,12 @@ class Model:
         return scores
 
 
-def load(named: Named, limits: Limits, open_store: Open = None) -> Model:
+def load(named: Named, limits: Limits, open_store: Open = None, lookups: Lookups | None = None) -> Model:
     """The version, every file's digest checked and the examples scored. Raises Corrupt or Unavailable.
 
-    Its aggregates come from a store of its own, so that it has read all by the time it serves.
+    It takes over the `lookups` of the version that is served where they tell the same, so that a swap builds the past anew
+    neither in time nor in memory. It does so last: another thread uses them, and the examples are scored without a past.
+    Otherwise it has read a store of its own by the time it serves.
     """
     begun = time.perf_counter()
     manifest, folder = _manifest(named)
@@ -77,7 +80,8 @@ def load(named: Named, limits: Limits, open_store: Open = None) -> Model:
         examples = json.loads(files["examples.json"])
         session = _session(files[manifest.get("graph", "model.onnx")], limits.threads)
         aggregates = msgspec.convert(manifest["columns"].get("aggregates", {}), Aggregates)
-        store = open_store() if open_store is not None and aggregates.groups else None
+        same = lookups is not None and lookups.tells(aggregates, RowEncoder(encoding, aggregates.features).fields)
+        store = open_store() if open_store is not None and aggregates.groups and not same else None
         rows = Rows(encoding, manifest["columns"]["keys"], limits.max_rows, limits.lenient,
                     aggregates=aggregates, store=store)  # fmt: skip
     except (KeyError, TypeError, ValueError) as fault:
@@ -85,6 +89,8 @@ def load(named: Named, limits: Limits, open_store: Open = None) -> Model:
     _check_inputs(named, encoding, session)
     model = Model(named, {k: v for k, v in manifest.items() if k != "files"}, encoding, rows, session)
     _warm_up(model, examples)
+    if same:
+        rows.lookups = lookups
     model.load_seconds = time.perf_counter() - begun
     return model
 

@@ -120,7 +120,7 @@ class Slot:
     async def _take(self, named: Named, failed: Failure | None = None) -> None:
         """Load it and serve it; `failed` is what this one stands in for."""
         try:
-            model = await asyncio.to_thread(load, named, self._limits, self._open_store)
+            model = await asyncio.to_thread(load, named, self._limits, self._open_store, self.lookups)
         except (Corrupt, Unavailable) as fault:
             self._failed = failed or (named, str(fault), time.monotonic())
             self._metrics.loads.add(("failed",))

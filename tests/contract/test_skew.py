@@ -17,11 +17,14 @@ from include.adapters.delta import DeltaTables
 from include.adapters.duckdb import DuckDB
 from include.adapters.records import JsonRecords
 from include.adapters.sources import FileSource
+from include.domain.aggregates import Aggregates
 from include.domain.encoding import Encoding
 from include.domain.windows import Window, parse
 from include.local import flights
 from include.local.replay import Replay, Stream
-from include.online.store import open_store
+from include.online.store import OnlineStore, open_store
+from include.server.lookups import Lookups
+from include.server.model import Limits, Named, load
 from include.specs import find
 from include.stages import assembly, features, landing, validation
 from tests.contract.test_flights import PassAll
@@ -134,6 +137,25 @@ def test_an_entity_that_nobody_knows_is_answered_and_counted(world: World) -> No
     world.server.predict(row)
     assert world.server.metric('perennial_store_misses{slot="stable",model="flights",group="tailnum"}') == before + 1
     assert 0 <= world.server.metric("perennial_store_age_seconds") < 3600
+
+
+def test_a_version_that_takes_over_tells_the_same_past_without_reading_it_again(world: World) -> None:
+    named = Named("2", str(world.home / "artifact" / "manifest.json"), None)
+    body = json.dumps(flights.requests(date(2013, 3, 11), date(2013, 3, 12))[0]).encode()
+    opened = []
+
+    def opening() -> OnlineStore:
+        opened.append(open_store(str(world.home / "online"), SPEC.name))
+        return opened[-1]
+
+    first = load(named, Limits(), opening)
+    second = load(named, Limits(), opening, first.rows.lookups)
+    assert len(opened) == 1
+    other = load(named, Limits(), opening, Lookups(opened[0], Aggregates(), ()))
+    assert len(opened) == 2
+    known, *others = ([model.rows.read(body)[0].numbers] for model in (first, second, other))
+    assert others == [known, known]
+    assert np.isfinite(np.frombuffer(known[0], np.float32)[-len(NAMES) :]).mean() > 0.5
 
 
 def test_aggregates_are_never_taken_from_the_caller(world: World) -> None:
