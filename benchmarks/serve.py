@@ -34,22 +34,27 @@ from benchmarks.serve_stack import SETTINGS, hollow, server, stack
 from include.settings import ROOT, Settings
 
 BOUNDS = {"rps": 10_000, "p99_ms": 50.0, "errors": 0, "score_difference": 1e-5, "rss_mb": 200.0}
-CONNECTIONS = 64
+#: Connections to a model server alone, ours or a peer's, and to the gateway, where each slot sees a part of them.
+CONNECTIONS, SHARED = 64, 128
 
 
-def closed(bodies: Path, port: int, seconds: float, path: str = "/predict") -> dict[str, Any]:
+def closed(
+    bodies: Path, port: int, seconds: float, path: str = "/predict", callers: int = CONNECTIONS
+) -> dict[str, Any]:
     """Each of the connections sends its next request once it has its answer."""
     if shutil.which("wrk") is None:
-        return load(bodies, port, seconds, path=path)
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:.0f}s", "-s", str(ROOT / "benchmarks" / "wrk.lua"),
+        return load(bodies, port, seconds, path=path, callers=callers)
+    command = ["wrk", "-t1", f"-c{callers}", f"-d{seconds:.0f}s", "-s", str(ROOT / "benchmarks" / "wrk.lua"),
                f"http://127.0.0.1:{port}", "--", str(bodies), path]  # fmt: skip
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def load(bodies: Path, port: int, seconds: float, rate: float = 0, path: str = "/predict") -> dict[str, Any]:
+def load(
+    bodies: Path, port: int, seconds: float, rate: float = 0, path: str = "/predict", callers: int = CONNECTIONS
+) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.load", "--port", str(port), "--bodies", str(bodies), "--path", path,
-               "--seconds", str(seconds), "--rate", str(rate), "--connections", str(CONNECTIONS)]  # fmt: skip
+               "--seconds", str(seconds), "--rate", str(rate), "--connections", str(callers)]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout))
 
@@ -127,11 +132,13 @@ def bench(home: Path, seconds: float) -> dict[str, Any]:
         b"\n".join(peers.bodies(peers.PEERS[0], prepared.ids[:1000], np.nan_to_num(prepared.numbers[:1000])))
     )
     with stack(settings, hollow) as processes:
-        figures: dict[str, Any] = {"ceiling": measured(processes, lambda: closed(bodies, gateway, short))}
+        figures: dict[str, Any] = {
+            "ceiling": measured(processes, lambda: closed(bodies, gateway, short, callers=SHARED))
+        }
     with stack(settings, server) as processes:
-        figures["closed"] = measured(processes, lambda: closed(bodies, gateway, seconds))
+        figures["closed"] = measured(processes, lambda: closed(bodies, gateway, seconds, callers=SHARED))
         figures["split"] = round(canary_share(settings), 4)
-        figures["open"] = measured(processes, lambda: load(bodies, gateway, seconds, BOUNDS["rps"]))
+        figures["open"] = measured(processes, lambda: load(bodies, gateway, seconds, BOUNDS["rps"], callers=SHARED))
         figures["direct"] = measured(processes, lambda: closed(bodies, direct, short))
         figures["tensors"] = measured(processes, lambda: closed(tensors, direct, short, peers.V2))
         figures["score_difference"] = difference(settings.slot_url("stable"), prepared)
