@@ -19,7 +19,7 @@ from include.domain.errors import UserMistake
 from include.ports import Batch, Reject
 from include.spec_data import Source
 
-BLOCK = 1 << 24
+BLOCK = 1 << 23
 #: What is parsed at once: as much as a core's cache holds, twice as fast as a whole block.
 STEP = 1 << 18
 #: A record longer than this is not read.
@@ -122,7 +122,7 @@ class _Text:
             convert_options=pacsv.ConvertOptions(
                 column_types=types, check_utf8=False, null_values=self.nulls, strings_can_be_null=False),
         )  # fmt: skip
-        return rows.combine_chunks(), misfits
+        return rows, misfits
 
     def _as_text(self, content: bytes, good: NDArray[np.int64], marked: NDArray[np.bool_]) -> pa.Table:
         """The lines that are marked of those that are `good`, whatever is in them."""

@@ -118,7 +118,7 @@ def _unreadable(batch: Batch) -> pl.DataFrame:
 
 
 def _without_nulls(rows: pa.Table, nulls: tuple[str, ...]) -> pl.DataFrame:
-    return pl.DataFrame(pl.from_arrow(rows)).with_columns(
+    return pl.DataFrame(pl.from_arrow(rows.combine_chunks())).with_columns(  # polars takes long over many chunks
         pl.when(~pl.col(pl.String).is_in(nulls)).then(pl.col(pl.String)).name.keep(),
         pl.col(pl.Float32, pl.Float64).fill_nan(None),
     )

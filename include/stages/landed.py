@@ -1,8 +1,10 @@
 """Each window's content, put together from what every file delivered for it, and its record."""
 
 from collections.abc import Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -70,16 +72,17 @@ class Writer:
         """
         for _ in range(TRIES):
             version, there = self._tables.version(LANDED), set(self._tables.windows(LANDED))
-            prepared = [self._prepared(name, name in there, version) for name in names]
+            with ThreadPoolExecutor() as threads:
+                prepared = list(threads.map(partial(self._prepared, there=there, version=version), names))
             with suppress(Conflict):
                 return self._written(prepared, version)
         raise Conflict(f"{names[0]} to {names[-1]}: other runs wrote there {TRIES} times meanwhile; run it again")
 
-    def _prepared(self, name: str, there: bool, version: int | None) -> _Prepared:
+    def _prepared(self, name: str, there: Set[str], version: int | None) -> _Prepared:
         window = Window(parse(name), parse(name) + self._spec.window.length)
         before, delivered = self._records.read(LANDED, name) or {"files": {}}, self._delivered[name]
         replaced = self._read if self._spec.source.by_window else set(delivered)
-        others = self._from_other_files(window, replaced, version) if there else self._no_rows()
+        others = self._from_other_files(window, replaced, version) if name in there else self._no_rows()
         rows = pl.concat([others, self._spool.frame(LANDED, name, schema(self._spec.columns))])
         kept = self._once_each(rows)
         rejects = self._rejects(name) if name in self._asked else None
@@ -100,7 +103,7 @@ class Writer:
             before.get("table_version"),
         )
         _assert_balanced(landed)
-        changed = digest != before.get("digest") or (kept.height and not there)
+        changed = digest != before.get("digest") or (kept.height and name not in there)
         return _Prepared(window, landed, files, content if changed else None, rejects)
 
     def _written(self, prepared: Sequence[_Prepared], version: int | None) -> list[LandedWindow]:
