@@ -13,10 +13,12 @@ class Executor(LocalExecutor):
     other worker, new ones included, ever reads the queue again, while the scheduler reports itself healthy.
     """
 
-    def sync(self) -> None:
-        ends = {pid: -worker.exitcode for pid, worker in self.workers.items() if (worker.exitcode or 0) < 0}
-        killed = [pid for pid, by in ends.items() if by != signal.SIGTERM]  # by which the whole group is asked to stop
+    def _check_workers(self) -> None:
+        ends = {pid: worker.exitcode for pid, worker in self.workers.items()}
+        super()._check_workers()
+        # By SIGTERM the whole group is asked to stop. How one ended that was alive above can no longer be read.
+        killed = [pid for pid, code in ends.items()
+                  if (pid not in self.workers if code is None else code < 0 and code != -signal.SIGTERM)]  # fmt: skip
         if killed:
             self.log.critical("worker %s was killed, so the scheduler starts anew", ", ".join(map(str, killed)))
             os.killpg(0, signal.SIGKILL)
-        super().sync()
