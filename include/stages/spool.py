@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
 BUDGET = 512 << 20
 
@@ -44,7 +45,7 @@ class Spool:
     def frame(self, kind: str, window: str, schema: Mapping[str, Any]) -> pl.DataFrame:
         """All that was added, in that order; no rows where nothing was."""
         files = self._files.get((kind, window), [])
-        frames = [pl.read_ipc(f) for f in files] + self._frames.get((kind, window), [])
+        frames = [_mapped(f) for f in files] + self._frames.get((kind, window), [])
         return pl.concat([pl.DataFrame(schema=schema), *frames])
 
     def _spill(self) -> None:
@@ -54,3 +55,8 @@ class Spool:
             self._files[kind, window].append(path)
         self._frames.clear()
         self._held = 0
+
+
+def _mapped(path: Path) -> pl.DataFrame:
+    """The file's rows where they lie; polars' own reader goes through every text."""
+    return pl.DataFrame(pl.from_arrow(pa.ipc.open_file(pa.memory_map(str(path))).read_all()))

@@ -1,6 +1,7 @@
 """What a user's files may hold, and what landing makes of it: the real reader, the real tables."""
 
 import gzip
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,23 @@ def test_nan_is_missing_and_infinity_is_a_fault(home: Home) -> None:
     home.land(validation=LENIENT)
     assert home.landed("x") == [None]
     assert home.rejected() == [(3, "x", "not a finite number: -inf")]
+
+
+def test_a_faulty_row_is_kept_as_it_was_written_though_its_numbers_could_be_read(home: Home) -> None:
+    home.give(
+        HEADER + good(2) + "\n" + good(1, start=2).replace("\n", "\r\n") + "2026-01-01T05:00:00Z,odd,2,+01.50,a\r\n"
+    )
+    home.land(validation=LENIENT)
+    rejected = home.tables.read("quarantine", [DAY]).to_pylist()[0]
+    assert (rejected["line"], json.loads(rejected["raw"])["x"]) == (6, "+01.50")
+    assert home.landed("x") == [1.5] * 3
+
+
+def test_a_line_that_holds_nothing_but_a_missing_number_is_no_blank_line(home: Home) -> None:
+    home.give(HEADER + good(1) + ",,,NA,\n" + ",,,,\n" + good(1, start=1).replace("1.5", "NA"))
+    home.land(validation=LENIENT, source={"path": "inbox/toy", "format": "csv", "nulls": ["", "NA"]})
+    assert home.rejected() == [(3, "at", "not a time in UTC: (missing)")]
+    assert home.landed("x") == [1.5, None]
 
 
 def test_a_label_that_is_neither_of_two_values(home: Home) -> None:
