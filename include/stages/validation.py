@@ -33,8 +33,10 @@ def validate(
     """
     due = list(pieces(touched(spec, windows, records, run), landed_rows(records)))
     profiles: list[Profile] = []
+    parts: dict[str, pa.Table] = {}
     for piece in due:
-        profiles += _profiles(spec, piece, tables, records, profiles)
+        parts = _parts(spec, piece, tables, records, parts)
+        profiles += profile(spec, parts, piece, _recorded(spec, piece[0], records, profiles))
     rows = (tables.read(LANDED, piece, columns=[*wanted(spec.columns), "window"]) for piece in due)
     verdicts, page = validator.validate(rows, profiles, run)
     for each in profiles:
@@ -46,20 +48,19 @@ def validate(
     return dict(verdicts)
 
 
-def _profiles(
-    spec: ModelSpec, windows: Sequence[Window], tables: Tables, records: Records, judged_with: Sequence[Profile]
-) -> list[Profile]:
-    """The windows in numbers; `judged_with` are earlier ones of the same run."""
-    before, columns = [_earlier(spec, windows[0], n) for n in range(1, LAST + 1)], spec.columns
-    parts: dict[str, pa.Table] = {}
-    for some, names in (
-        (next(pieces(before, landed_rows(records))), [columns.label, *columns.categorical]),
-        (windows, [columns.label, *columns.features, columns.time]),
-    ):
-        rows = tables.read(LANDED, some, columns=[*names, "window"], coded=columns.categorical)
-        parts |= by_window(rows, ())
-    recorded = _recorded(before, records) | {p.window: p.measures for p in judged_with if p.measures["rows"]}
-    return profile(spec, parts, windows, recorded)
+def _parts(
+    spec: ModelSpec, windows: Sequence[Window], tables: Tables, records: Records, held: Mapping[str, pa.Table]
+) -> dict[str, pa.Table]:
+    """By label the rows of the windows, and of those before them as many as fit into memory; `held` were read already."""
+    columns, before = spec.columns, [_earlier(spec, windows[0], n) for n in range(1, LAST + 1)]
+    near = next(pieces(before, landed_rows(records)))
+    parts = {label(w.start): held[label(w.start)] for w in near if label(w.start) in held}
+    more = [w for w in near if label(w.start) not in held]
+    for some, names in ((more, []), (windows, [*columns.numeric, columns.time])):
+        asked = [columns.label, *columns.categorical, *names, "window"]
+        if some:
+            parts |= by_window(tables.read(LANDED, some, columns=asked, coded=columns.categorical), ())
+    return parts
 
 
 def failed(windows: Sequence[Window], records: Records) -> list[str]:
@@ -74,10 +75,14 @@ def _passed(name: str, records: Records) -> bool:
     return Verdict.from_dict(validated["verdict"]).outcome is Outcome.PASS
 
 
-def _recorded(windows: Sequence[Window], records: Records) -> dict[str, Mapping[str, Any]]:
-    """What was measured of windows judged before, so that large ones need not be read again."""
-    told = {label(w.start): records.read(VALIDATED, label(w.start)) for w in windows}
-    return {name: facts["measures"] for name, facts in told.items() if facts and facts["measures"]["rows"]}
+def _recorded(
+    spec: ModelSpec, first: Window, records: Records, judged_with: Sequence[Profile]
+) -> dict[str, Mapping[str, Any]]:
+    """What was measured of windows before the first, in this run or earlier, so that large ones need not be read again."""
+    told = {name: records.read(VALIDATED, name) for name in _last(spec, first)}
+    measured = {name: facts["measures"] for name, facts in told.items() if facts}
+    measured |= {profile.window: profile.measures for profile in judged_with}
+    return {name: measures for name, measures in measured.items() if measures["rows"]}
 
 
 def profile(
