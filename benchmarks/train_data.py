@@ -1,7 +1,7 @@
 """Datasets for the trainer's benchmarks, in the files that the features stage writes."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -10,6 +10,7 @@ import ibis
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from include.domain.encoding import FIRST_KNOWN, Encoding
 from include.domain.windows import Window, label, parse
@@ -68,29 +69,45 @@ def clicks_stream(spec: ModelSpec, out: Path, *, table: int, rows: int) -> tuple
     """
     scale = table / sum(clicks.SIZES)
     stream = clicks.Clicks(schedule=(), sizes=[max(2, round(n * scale) - FIRST_KNOWN) for n in clicks.SIZES])
-    days = {name: stream.day(START + timedelta(days=n), count) for n, (name, count) in enumerate(
-        {"train": rows, "validate": rows // 10, "test": rows // 10}.items())}  # fmt: skip
-    columns, known = spec.columns, days["train"].rows
+    counts, columns = {"train": rows, "validate": rows // 10, "test": rows // 10}, spec.columns
+    known = next(stream.pieces(START, rows)).rows
     vocabulary = {field: {text: i for i, text in enumerate(texts, FIRST_KNOWN)} for field, texts in stream.names()}
     knots = {f: tuple(np.unique(np.nanquantile(known[f].to_numpy(), np.linspace(0, 1, 65)))) for f in columns.numeric}
     encoding = Encoding(columns.time, columns.zone, (), columns.categorical, columns.numeric, vocabulary, knots)
-    return _written(spec, encoding, {name: day.rows for name, day in days.items()}, out), days["test"].best_auc
-
-
-def _written(spec: ModelSpec, encoding: Encoding, splits: Mapping[str, pl.DataFrame], out: Path) -> Reference:
     out.mkdir(parents=True)
     (out / "encoding.json").write_text(json.dumps(encoding.to_dict()))
     (out / "examples.json").write_text("[]")
-    for name, rows in splits.items():
-        ids, numbers = assembly.encoded(encoding, rows)
-        labels = rows[spec.columns.label].cast(pl.Float32).to_numpy()
-        times = rows[spec.columns.time].dt.epoch("s").to_numpy()
-        for part, values in {"ids": ids, "numbers": numbers, "labels": labels, "times": times}.items():
-            np.save(out / f"{name}.{part}.npy", values)
+    days = {name: START + timedelta(days=n) for n, name in enumerate(counts)}
+    for name, count in counts.items():
+        scored = _write(spec, encoding, stream.pieces(days[name], count), count, out / name)
+    return _recorded(spec, days, out), clicks.area(*scored)
+
+
+def _write(
+    spec: ModelSpec, encoding: Encoding, pieces: Iterable[clicks.Piece], rows: int, out: Path
+) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+    """A split's arrays `<out>.<part>.npy`, piece by piece; the true probabilities and the clicks."""
+    widths = {"ids": (len(spec.columns.categorical),), "numbers": (len(spec.numeric),), "labels": (), "times": ()}
+    kinds = {"ids": np.int32, "numbers": np.float32, "labels": np.float32, "times": np.int64}
+    files = {part: np.lib.format.open_memmap(out.with_name(f"{out.name}.{part}.npy"), "w+", kinds[part], (rows, *width))
+             for part, width in widths.items()}  # fmt: skip
+    scored, done = [], 0
+    for piece in pieces:
+        given = piece.rows
+        ids, numbers = assembly.encoded(encoding, given)
+        times = given[spec.columns.time].dt.epoch("s").to_numpy()
+        for part, values in {"ids": ids, "numbers": numbers, "labels": piece.scored[1], "times": times}.items():
+            files[part][done : done + len(given)] = values
+        done += len(given)
+        scored.append(piece.scored)
+    return np.concatenate([truth for truth, _ in scored]), np.concatenate([clicked for _, clicked in scored])
+
+
+def _recorded(spec: ModelSpec, days: Mapping[str, date], out: Path) -> Reference:
     files = {p.name: {"bytes": p.stat().st_size, "sha256": records.reference(p).digest} for p in sorted(out.iterdir())}
     return records.write(out / "dataset.json", {
         "format": 1, "model": spec.name, "run": "bench", "table": "features", "table_version": 1,
-        "windows": {name: [str(rows[spec.columns.time][0].date())] for name, rows in splits.items()},
+        "windows": {name: [str(day)] for name, day in days.items()},
         "columns": {**spec.columns.model_dump(mode="json", include={"time", "label", "keys", "categorical"}),
                     "numeric": list(spec.numeric)},
         "spec_digest": spec.digest, "files": files,
