@@ -84,9 +84,10 @@ class Grouped:
         first, end = (span.start, span.stop) if span else (0, len(self.rows))
         if first == end:
             return values[:0]
-        starts = self.starts[first : end + 1]
-        order = self.order[int(starts[0]) : int(starts[-1])]
-        return functional.embedding_bag(order, values, starts - starts[0], mode="sum", include_last_offset=True)
+        starts, order = self.starts[first : end + 1], self.order
+        if end - first < len(self.rows):  # else a GPU would be waited for
+            order, starts = order[int(starts[0]) : int(starts[-1])], starts - starts[0]
+        return functional.embedding_bag(order, values, starts, mode="sum", include_last_offset=True)
 
 
 class Settled(NamedTuple):
