@@ -12,8 +12,9 @@ from include.server.cache import Cache
 from include.server.model import Model
 from include.server.rows import Encoded
 
-#: Rows of one inference, unless one request brings more; the rest waits for the next turn.
-MAX_BATCH = 256
+#: Rows of one inference, unless one request brings more; the rest waits for the next turn. More take longer in proportion, and
+#: memory.
+MAX_BATCH = 64
 
 logger = logging.getLogger("perennial.server")
 
