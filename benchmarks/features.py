@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -82,19 +83,22 @@ def of_size(rows: int, *, beside: bool) -> dict[str, Any]:
     """Ours on so many rows and, `beside` it, pandas; raises AssertionError where they do not agree on what became of the rows."""
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder), rows)
-        turns = [[apart(work, Path(folder)) for work in (("ours", "pandas") if beside else ("ours",))]
-                 for _ in range(TURNS if beside else 1)]  # fmt: skip
-        found, *others = (
-            sorted(runs, key=lambda run: run["seconds"])[len(runs) // 2] for runs in zip(*turns, strict=True)
-        )
+        turns = TURNS if beside else 1
+        runs = [(apart("ours", Path(folder)), apart("pandas", Path(folder)) if beside else None) for _ in range(turns)]
+        found = _middle(own for own, _ in runs)
         print(f"{rows:>10,} rows: {found['seconds']:.1f} s, {found['peak_gb']:.2f} GB", flush=True)
         found["rows_per_core_second"] = rows / found["core_seconds"]
-        for found["pandas"] in others:
-            print(f"    pandas: {found['pandas']['seconds']:.1f} s, {found['pandas']['peak_gb']:.2f} GB", flush=True)
-            assert found["counts"] == found["pandas"]["counts"], (
-                f"{found['counts']}, pandas {found['pandas']['counts']}"
-            )
+        if beside:
+            other = found["pandas"] = _middle(run for _, run in runs if run)
+            print(f"    pandas: {other['seconds']:.1f} s, {other['peak_gb']:.2f} GB", flush=True)
+            assert found["counts"] == other["counts"], f"{found['counts']}, pandas {other['counts']}"
     return found
+
+
+def _middle(runs: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The one of middle duration."""
+    ordered = sorted(runs, key=lambda run: float(run["seconds"]))
+    return ordered[len(ordered) // 2]
 
 
 def main() -> None:
