@@ -117,7 +117,7 @@ def beside(home: Path, prepared: Prepared, ours: Mapping[str, float], seconds: f
 def canary_share(settings: Settings) -> float:
     counts = {}
     for slot in ("stable", "canary"):
-        lines = httpx.get(f"{settings.slot_url(slot)}/metrics", trust_env=False).text.splitlines()
+        lines = httpx.get(f"{settings.slot_urls(slot)[0]}/metrics", trust_env=False).text.splitlines()
         counts[slot] = sum(
             float(x.split()[-1]) for x in lines if x.startswith("perennial_requests_total") and "/predict" in x
         )
@@ -141,7 +141,7 @@ def bench(home: Path, seconds: float) -> dict[str, Any]:
         figures["open"] = measured(processes, lambda: load(bodies, gateway, seconds, BOUNDS["rps"], callers=SHARED))
         figures["direct"] = measured(processes, lambda: closed(bodies, direct, short))
         figures["tensors"] = measured(processes, lambda: closed(tensors, direct, short, peers.V2))
-        figures["score_difference"] = difference(settings.slot_url("stable"), prepared)
+        figures["score_difference"] = difference(settings.slot_urls("stable")[0], prepared)
         figures["rss_mb"] = {n: round(p.memory_info().rss / 2**20) for n, [p] in processes.items()}
     ours = {"times": figures["tensors"]["rps"], "raw_times": figures["direct"]["rps"]}
     figures["peers"] = beside(home, prepared, ours, min(seconds, 10))

@@ -33,13 +33,13 @@ def server(settings: Settings, slot: str) -> list[str]:
     return [
         sys.executable, "-m", "include.server", "--slot", slot, "--model", "flights", "--drain", "0",
         "--artifact", str(settings.home / "artifact" / "manifest.json"), "--store", str(settings.home / "online"),
-        "--port", settings.slot_url(slot).rsplit(":", 1)[1], "--log", str(settings.predictions),
+        "--port", settings.slot_urls(slot)[0].rsplit(":", 1)[1], "--log", str(settings.predictions),
     ]  # fmt: skip
 
 
 def hollow(settings: Settings, slot: str) -> list[str]:
     """A server's in its place that does nothing: what the gateway and the callers leave of the machine."""
-    return [sys.executable, "-m", "benchmarks.hollow", settings.slot_url(slot).rsplit(":", 1)[1]]
+    return [sys.executable, "-m", "benchmarks.hollow", settings.slot_urls(slot)[0].rsplit(":", 1)[1]]
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def stack(
         started = {}
         for slot in ("stable", "canary"):
             started[slot] = [running.enter_context(program(*command(settings, slot)))]
-            ready(f"{settings.slot_url(slot)}/v2/health/ready")
+            ready(f"{settings.slot_urls(slot)[0]}/v2/health/ready")
         static = lay_out(settings)
         traefik = str(Path(sys.executable).parent / "traefik")
         started["gateway"] = [running.enter_context(program(traefik, f"--configFile={static}", GOGC="400"))]

@@ -30,7 +30,7 @@ def run(home: Path, seconds: float) -> tuple[dict[str, Any], dict[str, Any], dic
     registry = Registry()
     registry.versions = {str(n): _version(manifest, n) for n in range(SWAPS + 1)}
     registry.aliases["champion"] = "0"
-    url = SETTINGS.slot_url("stable")
+    url = SETTINGS.slot_urls("stable")[0]
     with program(
         sys.executable, "-m", "include.server", "--slot", "stable", "--model", "flights", "--registry", registry.url,
         "--port", url.rsplit(":", 1)[1], "--log", str(home / "log"), "--drain", "0", "--store", str(home / "online"),

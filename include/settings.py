@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal, get_args, get_type_hints
 
 ROOT = Path(__file__).resolve().parent.parent
+#: The embedded slots, and how far apart the ports of a slot's servers are.
+SLOTS, STRIDE = ("stable", "canary"), 10
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Settings:
     gateway_admin_port: int = 8089
     stable_port: int = 9001
     canary_port: int = 9002
+    servers: int = 1  #: of each embedded slot; one keeps one core busy
     launcher: Literal["local", "kubernetes"] = "local"  #: where trainings run
     router: Literal["traefik", "gateway", "replicas"] = "traefik"  #: what splits live traffic
     storage: str = ""  #: `s3://bucket/prefix` for tables and runs; `home` keeps them when empty
@@ -52,9 +55,16 @@ class Settings:
     def gateway_admin_url(self) -> str:
         return f"http://{self.host}:{self.gateway_admin_port}"
 
-    def slot_url(self, slot: str) -> str:
-        own = f"http://{self.host}:{getattr(self, f'{slot}_port')}"
-        return self.slots.replace("{slot}", slot) or own
+    def slot_servers(self, slot: str) -> dict[str, int]:
+        """Name and port of each of an embedded slot's servers: `stable`, `stable-2` …"""
+        first: int = getattr(self, f"{slot}_port")
+        return {slot if n == 0 else f"{slot}-{n + 1}": first + STRIDE * n for n in range(self.servers)}
+
+    def slot_urls(self, slot: str) -> list[str]:
+        """The slot's servers, or the one name that all of them have."""
+        if self.slots:
+            return [self.slots.replace("{slot}", slot)]
+        return [f"http://{self.host}:{port}" for port in self.slot_servers(slot).values()]
 
     @property
     def tables(self) -> Path:
@@ -107,14 +117,14 @@ def inherited() -> dict[str, str]:
 
 
 def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Raises ValueError naming a port that is no number and a choice that there is not."""
+    """Raises ValueError naming what is no number above 0, and a choice that there is not."""
     given: dict[str, Path | str | int] = {}
     for name, kind in get_type_hints(Settings).items():
         variable = f"PERENNIAL_{name.upper()}"
         if not (value := environ.get(variable)):
             continue
-        if kind is int and not value.isdigit():
-            raise ValueError(f"{variable}={value}: a port is a number")
+        if kind is int and not (value.isdigit() and int(value)):
+            raise ValueError(f"{variable}={value}: it is a number above 0")
         if (choices := get_args(kind)) and value not in choices:
             raise ValueError(f"{variable}={value}: there are {', '.join(choices)}")
         given[name] = value if choices else kind(value)

@@ -28,7 +28,7 @@ from include.ports import (
     Tables,
     Validator,
 )
-from include.settings import Settings, from_env
+from include.settings import SLOTS, Settings, from_env
 from include.spec import ModelSpec
 from include.stages import rollout
 
@@ -128,8 +128,8 @@ class Parts:
 
         return HttpSlots(self._slot_urls())
 
-    def _slot_urls(self) -> dict[str, str]:
-        return {slot: self.settings.slot_url(slot) for slot in ("stable", "canary")}
+    def _slot_urls(self) -> dict[str, list[str]]:
+        return {slot: self.settings.slot_urls(slot) for slot in SLOTS}
 
     def signals(self) -> Signals:
         from include.adapters.signals import ProductionSignals

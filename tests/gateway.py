@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -16,6 +16,7 @@ import httpx
 from include.adapters import traefik
 from include.adapters.segments import Segments
 from include.adapters.signals import ProductionSignals
+from include.local.stack import choose_ports
 from include.settings import Settings
 from tests.memory import MemoryTables
 
@@ -62,9 +63,9 @@ class Gateway:
         until(lambda: answers(f"{self.settings.gateway_admin_url}/ping"))
 
     def serve(self, slot: str, name: str | None = None) -> None:
-        port = str(getattr(self.settings, f"{slot}_port"))
-        self._start(slot, [sys.executable, "-c", UPSTREAM, port, name or slot])
-        until(lambda: answers(f"{self.settings.slot_url(slot)}/v2/health/ready"))
+        for server, port in self.settings.slot_servers(slot).items():
+            self._start(server, [sys.executable, "-c", UPSTREAM, str(port), name or server])
+        until(lambda: all(answers(f"{url}/v2/health/ready") for url in self.settings.slot_urls(slot)))
 
     def kill(self, name: str) -> None:
         process = self.processes.pop(name)
@@ -101,15 +102,15 @@ def answers(url: str) -> bool:
 
 
 @contextmanager
-def traefik_gateway(home: Path) -> Iterator[Gateway]:
+def traefik_gateway(home: Path, servers: int = 1) -> Iterator[Gateway]:
     """All to stable, both slots up, the routes served."""
     ports = {f"{name}_port": free_port() for name in ("gateway", "gateway_admin", "stable", "canary")}
-    gateway = Gateway(replace(Settings(), home=home, **ports))
+    gateway = Gateway(choose_ports(Settings(home=home, servers=servers, **ports), {}))
     try:
         gateway.serve("stable")
         gateway.serve("canary")
         gateway.start()
-        until(lambda: gateway.ask(1) == {"stable": 1})
+        until(lambda: gateway.ask(1).keys() <= {"stable", "stable-2"})
         yield gateway
     finally:
         for name in list(gateway.processes):

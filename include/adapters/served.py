@@ -7,7 +7,7 @@ last reading is summed up in a file, and the sum never falls; what a pod answers
 import fcntl
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,15 @@ SCORING = ("/predict", "/infer")
 
 
 class ServedSignals(ProductionSignals):
-    """`urls` are the slots' names, each of any number of servers; `folder` holds the sums."""
+    """`urls` are each slot's names, behind each any number of servers; `folder` holds the sums."""
 
-    def __init__(self, urls: Mapping[str, str], folder: Path, *log: Any) -> None:
+    def __init__(self, urls: Mapping[str, Sequence[str]], folder: Path, *log: Any) -> None:
         super().__init__("", *log)
         self._urls, self._folder = urls, folder
 
     def counts(self, model: str, slow_ms: float) -> Mapping[str, ArmCounts]:
         """Raises Unavailable while no server answers, UserMistake for a `slow_ms` that is no bound of their histogram."""
-        pages = {url: page for name in self._urls.values() for url, page in _pages(name, model)}
+        pages = {url: page for names in self._urls.values() for name in names for url, page in _pages(name, model)}
         if not pages:
             raise Unavailable(f"{model}: no model server answers")
         now = {url: counted(page, slow_ms) for url, page in pages.items()}

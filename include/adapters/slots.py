@@ -1,7 +1,7 @@
 """Slots over HTTP: a model server says at `/status` what it serves."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,9 @@ EVERY = 0.2
 
 @dataclass(frozen=True)
 class HttpSlots:
-    """`urls` are the base URLs of the slots; behind one there may be several servers."""
+    """`urls` are the base URLs of each slot; behind one there may be several servers."""
 
-    urls: Mapping[str, str]
+    urls: Mapping[str, Sequence[str]]
 
     def await_version(self, slot: str, model: str, number: str, timeout: float) -> None:
         """Return once each of the slot's servers is ready with that version. Raises Unavailable with what one says instead."""
@@ -33,9 +33,9 @@ class HttpSlots:
     def _other(self, slot: str, model: str, number: str) -> tuple[str, str] | None:
         """The first server that is not ready with that version, and what it says instead."""
         try:
-            urls = addresses.each(self.urls[slot], model)
+            urls = [url for name in self.urls[slot] for url in addresses.each(name, model)]
         except Unavailable as fault:
-            return self.urls[slot], str(fault)
+            return ", ".join(self.urls[slot]), str(fault)
         for url in urls:
             with httpx.Client(base_url=url, timeout=2, trust_env=False) as client:
                 status = _status(client)

@@ -7,7 +7,7 @@ below the canary's weight go to the canary, so a key stays with one model and a 
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import httpx
 
 from include.domain.errors import Unavailable
 from include.ports import Routes
-from include.settings import Settings
+from include.settings import SLOTS, Settings
 
 BUCKET_HEADER = "X-Perennial-Bucket"
 PATHS = ("/predict", "/v2", "/feedback")
@@ -50,7 +50,7 @@ def lay_out(settings: Settings) -> Path:
 
 def for_settings(settings: Settings) -> "Traefik":
     """The router of the embedded stack."""
-    slots = {slot: settings.slot_url(slot) for slot in ("stable", "canary")}
+    slots = {slot: settings.slot_urls(slot) for slot in SLOTS}
     return Traefik(settings.gateway, settings.gateway_admin_url, slots)
 
 
@@ -76,11 +76,11 @@ def _static(folder: Path, host: str, port: int, admin_port: int) -> dict[str, An
 
 @dataclass(frozen=True)
 class Traefik:
-    """`folder` holds `dynamic/`; `slots` are the base URLs of `stable` and `canary`; `patience` is in seconds."""
+    """`folder` holds `dynamic/`; `slots` are the base URLs of the servers of `stable` and `canary`; `patience` is in seconds."""
 
     folder: Path
     admin_url: str
-    slots: Mapping[str, str]
+    slots: Mapping[str, Sequence[str]]
     patience: float = 10.0
 
     def apply(self, model: str, routes: Routes) -> None:
@@ -129,7 +129,7 @@ def routes_of(model: str, http: Mapping[str, Any]) -> Routes:
     return Routes(canary, mirror=http["routers"][model]["service"] == f"{model}-mirror")
 
 
-def dynamic(model: str, slots: Mapping[str, str], routes: Routes) -> dict[str, Any]:
+def dynamic(model: str, slots: Mapping[str, Sequence[str]], routes: Routes) -> dict[str, Any]:
     """Traefik's dynamic configuration for these routes.
 
     While the canary has a share, each slot stands in for the other: a caller gets an answer though one slot has none,
@@ -141,7 +141,7 @@ def dynamic(model: str, slots: Mapping[str, str], routes: Routes) -> dict[str, A
     # One without a share must not be named: while it alone is healthy, Traefik would look for its turn for ever.
     shares = [{"name": arm, "weight": weight} for arm, weight in weights if weight]
     services: dict[str, Any] = {
-        **{f"{model}-{slot}": {"loadBalancer": _server(slot, url)} for slot, url in slots.items()},
+        **{f"{model}-{slot}": {"loadBalancer": _servers(slot, urls)} for slot, urls in slots.items()},
         # Without the check a dead slot keeps its share.
         split: {"weighted": {"services": shares, "healthCheck": {}}},
     }
@@ -182,8 +182,8 @@ def _router(model: str, rule: str, service: str, priority: int) -> dict[str, Any
     }  # fmt: skip
 
 
-def _server(slot: str, url: str) -> dict[str, Any]:
-    return {"servers": [{"url": url}], "healthCheck": {**HEALTH_CHECK, "timeout": CHECK_TIMEOUT[slot]}}
+def _servers(slot: str, urls: Sequence[str]) -> dict[str, Any]:
+    return {"servers": [{"url": url} for url in urls], "healthCheck": {**HEALTH_CHECK, "timeout": CHECK_TIMEOUT[slot]}}
 
 
 def _get(api: httpx.Client, path: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from rich.table import Table
 from include.domain.errors import PerennialError, UserMistake
 from include.domain.windows import parse
 from include.local import processes, stack
-from include.settings import Settings, from_env
+from include.settings import SLOTS, Settings, from_env
 from include.spec import ModelSpec
 
 #: A pipe has no width of its own; tables need one.
@@ -41,7 +41,7 @@ def status(settings: Settings) -> None:
         sys.exit(3)
     health = stack.health(settings)
     ports = {"api-server": settings.airflow_port, "mlflow": settings.mlflow_port, "gateway": settings.gateway_port,
-             "stable": settings.stable_port, "canary": settings.canary_port}  # fmt: skip
+             **{name: port for slot in SLOTS for name, port in settings.slot_servers(slot).items()}}  # fmt: skip
     table = Table("process", "port", "state", "health", "memory", box=None)
     for process in running:
         port = ports.get(process.name)

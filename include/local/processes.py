@@ -69,9 +69,8 @@ def socket_of(home: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"perennial-{os.getuid()}-{name}.sock"
 
 
-def start(home: Path, root: Path, environment: Mapping[str, str]) -> None:
-    """Start supervisord, which starts the rest. Raises UserMistake with its words when it cannot."""
-    programs = parse_procfile((root / "Procfile").read_text())
+def start(home: Path, root: Path, programs: Mapping[str, str], environment: Mapping[str, str]) -> None:
+    """Start supervisord, which starts the programs, name → command. Raises UserMistake with its words when it cannot."""
     fill = {"home": home, "root": root, "socket": socket_of(home)}
     config = home / "supervisord.conf"
     (home / "logs").mkdir(parents=True, exist_ok=True)

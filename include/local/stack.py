@@ -9,10 +9,11 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -20,10 +21,11 @@ from include.adapters import traefik
 from include.domain.errors import Unavailable, UserMistake
 from include.local import processes
 from include.local.rest import Airflow
-from include.settings import ROOT, Settings, inherited
+from include.settings import ROOT, SLOTS, Settings, inherited
 
 NEEDED_BYTES = 4 << 30
 PORTS = [f.name for f in fields(Settings) if f.name.endswith("_port")]
+KEPT = [*PORTS, "servers", "model"]  #: of the settings that a stack was started with
 BIN = Path(sys.executable).parent
 
 
@@ -45,15 +47,31 @@ def check_machine(home: Path) -> None:
 
 def choose_ports(settings: Settings, given: Mapping[str, str]) -> Settings:
     """The settings with free ports: one asked for by its variable must be free, another gives way to the next free one."""
-    chosen: dict[str, int] = {}
+    taken: set[int] = set()
     for name in PORTS:
-        port, variable = getattr(settings, name), f"PERENNIAL_{name.upper()}"
-        if variable in given and not _free(settings.host, port):
-            raise UserMistake(f"port {port} is in use; set {variable} to a free one or stop what listens there")
-        while port in chosen.values() or not _free(settings.host, port):
-            port += 1
-        chosen[name] = port
-    return replace(settings, **chosen)  # type: ignore[arg-type]
+        variable = f"PERENNIAL_{name.upper()}"
+        while bad := [port for port in _ports(settings, name) if port in taken or not _free(settings.host, port)]:
+            if variable in given:
+                raise UserMistake(f"port {bad[0]} is in use; set {variable} to a free one or stop what listens there")
+            settings = replace(settings, **{name: getattr(settings, name) + 1})
+        taken.update(_ports(settings, name))
+    return settings
+
+
+def _ports(settings: Settings, name: str) -> Collection[int]:
+    """Those that the setting stands for."""
+    slot = name.removesuffix("_port")
+    return settings.slot_servers(slot).values() if slot in SLOTS else (getattr(settings, name),)
+
+
+def programs(settings: Settings) -> dict[str, str]:
+    """Name and command of each process: the Procfile's, and the other servers of its slots."""
+    found = {}
+    for name, command in processes.parse_procfile((ROOT / "Procfile").read_text()).items():
+        found[name] = command
+        for server, port in settings.slot_servers(name).items() if name in SLOTS else ():
+            found[server] = command.replace(f"$PERENNIAL_{name.upper()}_PORT", str(port))
+    return found
 
 
 def remembered(settings: Settings) -> Settings:
@@ -124,10 +142,10 @@ def up(settings: Settings, say: Callable[[str], None]) -> Settings:
     _run([str(BIN / "airflow"), "db", "migrate"], variables, settings.home / "logs" / "migrate.log")
     _share(database(settings.home))
     traefik.lay_out(settings)
-    ports = {name: getattr(settings, name) for name in [*PORTS, "model"]}
-    (settings.home / "stack.json").write_text(json.dumps(ports))
-    say("starting " + ", ".join(processes.parse_procfile((ROOT / "Procfile").read_text())))
-    processes.start(settings.home, ROOT, variables)
+    (settings.home / "stack.json").write_text(json.dumps({name: getattr(settings, name) for name in KEPT}))
+    started = programs(settings)
+    say("starting " + ", ".join(started))
+    processes.start(settings.home, ROOT, started, variables)
     wait_healthy(settings)
     mlflow: dict[str, str | int] = {"host": settings.host, "port": settings.mlflow_port}
     with Airflow(settings.airflow_url, password(settings)) as airflow:
@@ -159,7 +177,7 @@ def down(settings: Settings) -> int:
 
 
 def health(settings: Settings) -> dict[str, str]:
-    """For each process of the Procfile `healthy`, or why not."""
+    """For each process `healthy`, or why not."""
     airflow = _json(f"{settings.airflow_url}/api/v2/monitor/health")
     parts = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
     states = {"api-server": "healthy" if airflow else "does not answer yet"}
@@ -167,12 +185,17 @@ def health(settings: Settings) -> dict[str, str]:
         states[process] = str((airflow.get(part) or {}).get("status") or "no heartbeat yet")
     states["mlflow"] = "healthy" if _answers(f"{settings.mlflow_url}/health") else "does not answer yet"
     states["gateway"] = "healthy" if _answers(f"{settings.gateway_admin_url}/ping") else "does not answer yet"
-    for slot in ("stable", "canary"):
-        status = _json(f"{settings.slot_url(slot)}/status")
-        states[slot] = "healthy" if status else "does not answer yet"
-        if status and not status.get("ready"):
-            states[slot] = f"healthy ({status.get('reason') or 'no version yet'})"
+    for slot in SLOTS:
+        for name, port in settings.slot_servers(slot).items():
+            states[name] = _serving(_json(f"http://{settings.host}:{port}/status"))
     return states
+
+
+def _serving(status: Mapping[str, Any]) -> str:
+    """A model server's health, by what it says of itself."""
+    if not status or status.get("ready"):
+        return "healthy" if status else "does not answer yet"
+    return f"healthy ({status.get('reason') or 'no version yet'})"
 
 
 def wait_healthy(settings: Settings, timeout: float = 180) -> None:

@@ -5,6 +5,7 @@ import ctypes
 import gc
 import json
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -160,7 +161,7 @@ class Slot:
     def _remember(self, named: Named) -> None:
         try:
             self._memory.parent.mkdir(parents=True, exist_ok=True)
-            draft = self._memory.with_suffix(".draft")
+            draft = self._memory.with_suffix(f".{os.getpid()}.draft")  # the slot may have other servers
             draft.write_text(json.dumps(asdict(named)), encoding="utf-8")
             draft.replace(self._memory)
         except OSError as fault:

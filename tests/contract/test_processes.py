@@ -19,8 +19,8 @@ def home(tmp_path: Path) -> Iterator[Path]:
     """Two real processes, running."""
     home = tmp_path / ("a deep folder with a long name, " * 4)
     home.mkdir()
-    (tmp_path / "Procfile").write_text('sleeper: sleep 1000\nparent: sh -c "sleep 1001 & sleep 1002; wait"\n')
-    processes.start(home, tmp_path, dict(os.environ))
+    programs = {"sleeper": "sleep 1000", "parent": 'sh -c "sleep 1001 & sleep 1002; wait"'}
+    processes.start(home, tmp_path, programs, dict(os.environ))
     await_state(home, "RUNNING")
     yield home
     processes.stop(home)
@@ -65,6 +65,17 @@ def test_a_default_port_in_use_gives_way_to_a_free_one() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert stack.choose_ports(Settings(mlflow_port=port), {}).mlflow_port > port
+
+
+def test_each_server_of_a_slot_is_a_process_on_a_port_that_is_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        second = taken.getsockname()[1]
+        chosen = stack.choose_ports(Settings(servers=2, stable_port=second - 10), {})
+    assert chosen.stable_port > second - 10
+    programs = stack.programs(chosen)
+    assert f"--port {chosen.stable_port} " in programs["stable"]
+    assert f"--port {chosen.stable_port + 10} " in programs["stable-2"]
+    assert programs.keys() > {"canary", "canary-2", "gateway"}
 
 
 def test_a_port_asked_for_by_name_that_is_in_use_is_named() -> None:

@@ -59,7 +59,7 @@ def listening(server: Server) -> Iterator[str]:
 
 
 def signals(folder: Path, stable: str, canary: str) -> ServedSignals:
-    return ServedSignals({"stable": stable, "canary": canary}, folder, None, None)
+    return ServedSignals({"stable": [stable], "canary": [canary]}, folder, None, None)
 
 
 def test_requests_errors_and_slow_answers_are_counted_by_slot(tmp_path: Path) -> None:
@@ -99,9 +99,13 @@ def test_a_bound_that_the_histogram_lacks_is_named() -> None:
 
 def test_a_slot_is_ready_when_each_server_behind_its_name_is(monkeypatch: pytest.MonkeyPatch) -> None:
     with listening(Server("canary")) as url:
-        slots = HttpSlots({"canary": url, "stable": "http://{model}-stable.invalid:80"})
+        slots = HttpSlots({"canary": [url], "stable": ["http://{model}-stable.invalid:80"]})
         slots.await_version("canary", "flights", "1", timeout=5)
         with pytest.raises(Unavailable, match="it serves version 1 of flights"):
             slots.await_version("canary", "flights", "2", timeout=0)
         with pytest.raises(Unavailable, match=r"flights-stable\.invalid: no server has this name"):
             slots.await_version("stable", "flights", "1", timeout=0)
+        other = Server("canary")
+        other.version = "0"
+        with listening(other) as late, pytest.raises(Unavailable, match="it serves version 0 of flights"):
+            HttpSlots({"canary": [url, late]}).await_version("canary", "flights", "1", timeout=0)

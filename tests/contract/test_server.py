@@ -109,9 +109,9 @@ def test_a_version_that_fails_to_load_leaves_the_old_one_serving(
     assert name in ready.json()["reason"] and "digest" in ready.json()["reason"]
     assert server.metric('perennial_model_loads_total{slot="stable",model="flights",outcome="failed"}') == 1
     with pytest.raises(Unavailable, match=r"serves version 1 of flights; version 2 did not load"):
-        HttpSlots({"stable": server.url}).await_version("stable", "flights", "2", timeout=0.1)
+        HttpSlots({"stable": [server.url]}).await_version("stable", "flights", "2", timeout=0.1)
     registry.aliases["champion"] = "3"
-    HttpSlots({"stable": server.url}).await_version("stable", "flights", "3", timeout=20)
+    HttpSlots({"stable": [server.url]}).await_version("stable", "flights", "3", timeout=20)
     assert server.status()["reason"] is None
 
 
@@ -134,7 +134,7 @@ def test_alias_removed_or_registry_away_it_serves_on_also_after_a_restart(
 
 def test_slots_that_do_not_answer_are_unavailable() -> None:
     with pytest.raises(Unavailable, match="does not answer"):
-        HttpSlots({"stable": "http://127.0.0.1:9"}).await_version("stable", "flights", "1", timeout=0)
+        HttpSlots({"stable": ["http://127.0.0.1:9"]}).await_version("stable", "flights", "1", timeout=0)
 
 
 def test_sigterm_answers_what_is_under_way_then_ends(tmp_path: Path, registry: Registry) -> None:

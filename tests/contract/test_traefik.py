@@ -75,6 +75,13 @@ def test_without_its_only_slot_the_gateway_says_so_at_once_and_goes_on_when_it_i
     until(lambda: gateway.ask(2) == {"stable": 2})
 
 
+def test_the_servers_of_a_slot_share_its_requests_and_stand_in_for_one_that_died(tmp_path: Path) -> None:
+    with traefik_gateway(tmp_path, servers=2) as gateway:
+        assert gateway.ask(20) == {"stable": 10, "stable-2": 10}
+        gateway.kill("stable")
+        assert gateway.ask(20) == {"stable-2": 20}
+
+
 def test_a_gateway_that_comes_back_goes_on_with_the_split_it_had(gateway: Gateway) -> None:
     gateway.router.apply("flights", Routes(50))
     gateway.kill("traefik")

@@ -121,7 +121,7 @@ def test_the_settings_are_settings(installed) -> None:
     assert settings.launcher == "kubernetes"
     assert str(settings.home) == of(installed, "Deployment")["flights-stable"]["spec"]["template"]["spec"]["containers"][0][
         "volumeMounts"][0]["mountPath"]  # fmt: skip
-    name = settings.slot_url("stable").format(model="flights").removeprefix("http://").removesuffix(":8080")
+    name = settings.slot_urls("stable")[0].format(model="flights").removeprefix("http://").removesuffix(":8080")
     assert name in of(installed, "Service")
 
 

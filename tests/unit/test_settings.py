@@ -14,11 +14,19 @@ def test_what_is_given_overrides_and_the_rest_keeps_its_default() -> None:
     assert settings.airflow_port == from_env({}).airflow_port
 
 
-def test_a_port_that_is_no_number_is_named() -> None:
-    with pytest.raises(ValueError, match="PERENNIAL_AIRFLOW_PORT=eighty"):
-        from_env({"PERENNIAL_AIRFLOW_PORT": "eighty"})
+@pytest.mark.parametrize("variable", ["PERENNIAL_AIRFLOW_PORT=eighty", "PERENNIAL_SERVERS=0"])
+def test_what_is_no_number_above_0_is_named(variable: str) -> None:
+    with pytest.raises(ValueError, match=f"{variable}: it is a number above 0"):
+        from_env(dict([variable.split("=")]))
+
+
+def test_each_server_of_a_slot_has_a_port_and_a_cluster_s_have_one_name() -> None:
+    settings = from_env({"PERENNIAL_SERVERS": "2"})
+    assert settings.slot_urls("canary") == ["http://127.0.0.1:9002", "http://127.0.0.1:9012"]
+    named = from_env({"PERENNIAL_SERVERS": "2", "PERENNIAL_SLOTS": "http://{model}-{slot}:80"})
+    assert named.slot_urls("canary") == ["http://{model}-canary:80"]
 
 
 def test_servers_listen_on_loopback_unless_told() -> None:
     assert from_env({}).host == "127.0.0.1"
-    assert from_env({"PERENNIAL_HOST": "0.0.0.0"}).slot_url("stable") == "http://0.0.0.0:9001"
+    assert from_env({"PERENNIAL_HOST": "0.0.0.0"}).slot_urls("stable")[0] == "http://0.0.0.0:9001"
