@@ -5,12 +5,14 @@ flights spec's DCN with its first, random weights: serving costs the same as tra
 torch's. `python -m benchmarks.serve soak` lets it run for an hour. The last line is one JSON object with the figures, the
 bounds and `holds`. `ceiling` is what the same gateway and callers reach, in the same run, before servers that do nothing;
 `cpu_us` is each process's CPU time for a request. Peers are given encoded tensors, and what they are compared with is the
-server's answer to the very tensors (`tensors`), each row logged; `raw_times` compares with raw rows, which only this server
+server's answer to the very tensors (`tensors`), each row logged; beside one that keeps every core busy by itself stands a slot with
+a server for each core (`every_core`), as PERENNIAL_SERVERS starts them. `raw_times` compares with raw rows, which only this server
 reads, checks, encodes and looks the past up for. A closed loop is driven by wrk where it is installed (on Debian: apt-get install wrk), else by load.py.
 """
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -30,7 +32,7 @@ import psutil
 from benchmarks import peers
 from benchmarks.peers.scoring import Session
 from benchmarks.serve_data import Prepared, prepare
-from benchmarks.serve_stack import SETTINGS, hollow, server, stack
+from benchmarks.serve_stack import SETTINGS, hollow, server, servers, stack
 from include.settings import ROOT, Settings
 
 BOUNDS = {"rps": 10_000, "p99_ms": 50.0, "errors": 0, "score_difference": 1e-5, "rss_mb": 200.0}
@@ -48,6 +50,15 @@ def closed(
                f"http://127.0.0.1:{port}", "--", str(bodies), path]  # fmt: skip
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def shared(bodies: Path, ports: Sequence[int], seconds: float, path: str) -> dict[str, Any]:
+    """`closed` on all servers at once, among which the connections are shared."""
+    asked = partial(closed, bodies, seconds=seconds, path=path, callers=CONNECTIONS // len(ports))
+    with ThreadPoolExecutor(len(ports)) as callers:
+        each = list(callers.map(asked, ports))
+    return {**{k: sum(one[k] for one in each) for k in ("requests", "errors", "rps")},
+            **{k: max(one[k] for one in each) for k in ("p99_ms", "max_ms")}}  # fmt: skip
 
 
 def load(
@@ -86,7 +97,7 @@ def difference(url: str, prepared: Prepared) -> float:
         return max(callers.map(lambda each: worst(http, *each), asked))
 
 
-def beside(home: Path, prepared: Prepared, ours: Mapping[str, float], seconds: float) -> dict[str, Any]:
+def beside(home: Path, prepared: Prepared, ours: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """What each peer does alone, how many times that is ours, and by how much its first score is off; or why it is missing."""
     found: dict[str, Any] = {}
     numbers = np.nan_to_num(prepared.numbers[:1000])
@@ -104,11 +115,12 @@ def beside(home: Path, prepared: Prepared, ours: Mapping[str, float], seconds: f
         except peers.Missing as fault:
             found[peer.name] = {"missing": str(fault)}
             continue
-        off = abs(first - float(right))
+        of = {"times": ours[peer.beside]["rps"], "raw_times": ours["direct"]["rps"]}
         found[peer.name] = {
             **figures,
-            "difference": off,
-            **{name: round(rps / figures["rps"], 2) for name, rps in ours.items()},
+            "difference": abs(first - float(right)),
+            "beside": peer.beside,
+            **{name: round(rps / figures["rps"], 2) for name, rps in of.items()},
             "at_least": peer.at_least,
         }
     return found
@@ -143,8 +155,11 @@ def bench(home: Path, seconds: float) -> dict[str, Any]:
         figures["tensors"] = measured(processes, lambda: closed(tensors, direct, short, peers.V2))
         figures["score_difference"] = difference(settings.slot_urls("stable")[0], prepared)
         figures["rss_mb"] = {n: round(p.memory_info().rss / 2**20) for n, [p] in processes.items()}
-    ours = {"times": figures["tensors"]["rps"], "raw_times": figures["direct"]["rps"]}
-    figures["peers"] = beside(home, prepared, ours, min(seconds, 10))
+    cores = replace(settings, servers=os.cpu_count() or 1)
+    with servers(cores, ["stable"], server) as processes:
+        ports = list(cores.slot_servers("stable").values())
+        figures["every_core"] = measured(processes, lambda: shared(tensors, ports, short, peers.V2))
+    figures["peers"] = beside(home, prepared, figures, min(seconds, 10))
     return figures
 
 
@@ -152,7 +167,9 @@ def holds(figures: dict[str, Any]) -> dict[str, bool]:
     return {
         "rps": figures["closed"]["rps"] >= BOUNDS["rps"],
         "p99_ms": max(figures[k]["p99_ms"] for k in ("closed", "open")) < BOUNDS["p99_ms"],
-        "errors": all(figures[k]["errors"] == BOUNDS["errors"] for k in ("closed", "open", "direct", "tensors")),
+        "errors": all(
+            figures[k]["errors"] == BOUNDS["errors"] for k in ("closed", "open", "direct", "tensors", "every_core")
+        ),
         "score_difference": figures["score_difference"] <= BOUNDS["score_difference"],
         "rss_mb": max(figures["rss_mb"][slot] for slot in ("stable", "canary")) < BOUNDS["rss_mb"],
         **{name: peer.get("times", 0) >= peer.get("at_least", 1) for name, peer in figures["peers"].items()},
@@ -172,7 +189,7 @@ def main() -> int:
         else:
             figures, bounds = bench(Path(folder), options.seconds or 60), BOUNDS
             held = holds(figures)
-    for name in ("ceiling", "closed", "open", "direct", "tensors", *figures.get("peers", {})):
+    for name in ("ceiling", "closed", "open", "direct", "tensors", "every_core", *figures.get("peers", {})):
         if found := figures.get(name, figures.get("peers", {}).get(name)):
             print(f"{name:>10}: {found}", file=sys.stderr)
     print(json.dumps({"figures": figures, "bounds": bounds, "holds": held}))

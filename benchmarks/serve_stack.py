@@ -1,10 +1,10 @@
-"""Two model servers behind the gateway at 90/10, as `bench-serve` drives them."""
+"""Model servers, alone or behind the gateway at 90/10, as `bench-serve` drives them."""
 
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -13,9 +13,11 @@ import psutil
 
 from include.adapters.traefik import for_settings, lay_out
 from include.ports import Routes
-from include.settings import ROOT, Settings
+from include.settings import ROOT, SLOTS, Settings
 
 SETTINGS = Settings(gateway_port=19088, gateway_admin_port=19089, stable_port=19001, canary_port=19002)
+#: Of a slot's server at that port.
+Command = Callable[[Settings, str, int], list[str]]
 
 
 @contextmanager
@@ -28,30 +30,36 @@ def program(*command: str, **environment: str) -> Iterator[psutil.Process]:
         process.wait(timeout=30)
 
 
-def server(settings: Settings, slot: str) -> list[str]:
+def server(settings: Settings, slot: str, port: int) -> list[str]:
     """A model server's command."""
     return [
         sys.executable, "-m", "include.server", "--slot", slot, "--model", "flights", "--drain", "0",
         "--artifact", str(settings.home / "artifact" / "manifest.json"), "--store", str(settings.home / "online"),
-        "--port", settings.slot_urls(slot)[0].rsplit(":", 1)[1], "--log", str(settings.predictions),
+        "--port", str(port), "--log", str(settings.predictions),
     ]  # fmt: skip
 
 
-def hollow(settings: Settings, slot: str) -> list[str]:
+def hollow(_settings: Settings, _slot: str, port: int) -> list[str]:
     """A server's in its place that does nothing: what the gateway and the callers leave of the machine."""
-    return [sys.executable, "-m", "benchmarks.hollow", settings.slot_urls(slot)[0].rsplit(":", 1)[1]]
+    return [sys.executable, "-m", "benchmarks.hollow", str(port)]
 
 
 @contextmanager
-def stack(
-    settings: Settings, command: Callable[[Settings, str], list[str]]
-) -> Iterator[dict[str, list[psutil.Process]]]:
-    """Both slots ready and the gateway splitting 90/10."""
+def servers(settings: Settings, slots: Sequence[str], command: Command) -> Iterator[dict[str, list[psutil.Process]]]:
+    """The slots' servers, ready, by name."""
     with ExitStack() as running:
         started = {}
-        for slot in ("stable", "canary"):
-            started[slot] = [running.enter_context(program(*command(settings, slot)))]
-            ready(f"{settings.slot_urls(slot)[0]}/v2/health/ready")
+        for slot in slots:
+            for name, port in settings.slot_servers(slot).items():
+                started[name] = [running.enter_context(program(*command(settings, slot, port)))]
+                ready(f"http://{settings.host}:{port}/v2/health/ready")
+        yield started
+
+
+@contextmanager
+def stack(settings: Settings, command: Command) -> Iterator[dict[str, list[psutil.Process]]]:
+    """Both slots ready and the gateway splitting 90/10."""
+    with servers(settings, SLOTS, command) as started, ExitStack() as running:
         static = lay_out(settings)
         traefik = str(Path(sys.executable).parent / "traefik")
         started["gateway"] = [running.enter_context(program(traefik, f"--configFile={static}", GOGC="400"))]

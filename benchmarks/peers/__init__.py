@@ -36,14 +36,17 @@ class Missing(Exception):
 
 @dataclass(frozen=True)
 class Peer:
-    """`at_least`: how many times its requests a second Perennial's server must answer."""
+    """`at_least`: how many times its requests a second Perennial's must be, in the measurement that it stands `beside`."""
 
     name: str
     at_least: float
     path: str = V2
+    beside: str = "tensors"
 
 
-PEERS = (Peer("kserve", 5), Peer("mlserver", 5), Peer("torchserve", 4, "/predictions/flights"), Peer("triton", 1.5))
+#: TorchServe is a front end and workers of its own, and keeps every core busy; the others one or little more.
+PEERS = (Peer("kserve", 5), Peer("mlserver", 5), Peer("torchserve", 4, "/predictions/flights", "every_core"),
+         Peer("triton", 1.5))  # fmt: skip
 
 
 def install(peer: Peer) -> Path:
@@ -161,8 +164,9 @@ def _torchserve(programs: Path, onnx: Path, folder: Path) -> list[Any]:
     done = subprocess.run(archive, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Missing(f"torchserve: its archiver failed: {done.stderr.strip().splitlines()[-1][:200]}")
-    model = {"1.0": {"defaultVersion": True, "marName": "flights.mar", "minWorkers": 1, "maxWorkers": 1, "batchSize": 64,
-                     "maxBatchDelay": 1}}  # fmt: skip
+    cores = os.cpu_count() or 1
+    model = {"1.0": {"defaultVersion": True, "marName": "flights.mar", "minWorkers": cores, "maxWorkers": cores,
+                     "batchSize": 64, "maxBatchDelay": 1}}  # fmt: skip
     addresses = {name: f"http://127.0.0.1:{PORT + i}" for i, name in enumerate(("inference", "management", "metrics"))}
     lines = [*(f"{name}_address={address}" for name, address in addresses.items()), f"grpc_inference_port={PORT + 3}",
              f"grpc_management_port={PORT + 4}", f"model_store={store}", "load_models=all", "disable_token_authorization=true",

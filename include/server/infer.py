@@ -1,5 +1,6 @@
 """The Open Inference Protocol V2 for one model: metadata, and infer over the tensors `ids` and `numbers`."""
 
+from array import array
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,8 @@ def read(model: Model, request: Infer, blobs: Mapping[str, bytes], max_rows: int
         row, column = (int(i) for i in np.argwhere(bad)[0])
         field, size = model.encoding.categorical[column], model.sizes[column]
         raise Refused(400, f"ids: row {row}, {field}: {ids[row, column]} is not below {size}", "ids")
+    if len(ids) == 1:
+        return [Encoded(ids.tobytes(), numbers.tobytes())]
     return [Encoded(own.tobytes(), values.tobytes()) for own, values in zip(ids, numbers, strict=True)]
 
 
@@ -60,8 +63,7 @@ def write(model: Model, name: str, request: Infer, request_id: str, scores: list
     return Answer(200, head + blob, headers)
 
 
-def features(model: Model, encoded: Encoded) -> dict[str, str | float | None]:
+def features(model: Model, encoded: Encoded) -> msgspec.Struct:
     """What the ids and numbers stand for, for the prediction log; an unknown category reads `?`, a missing number NaN."""
-    ids, numbers = np.frombuffer(encoded.ids, np.int64), np.frombuffer(encoded.numbers, np.float32)
-    texts = [spelt[i] for spelt, i in zip(model.spelt, ids.tolist(), strict=True)]
-    return dict(zip(model.fields, [*texts, *numbers.tolist()], strict=True))
+    texts = [spelt[i] for spelt, i in zip(model.spelt, array("q", encoded.ids), strict=True)]
+    return model.type(*texts, *array("f", encoded.numbers))

@@ -51,7 +51,9 @@ class Model:
         self.loaded_at, self.load_seconds = time.time(), 0.0
         self.sizes = np.array(encoding.sizes, dtype=np.uint64)
         self.texts = {field: sorted(v, key=v.__getitem__) for field, v in encoding.vocabulary.items()}
-        self.fields = (*encoding.categorical, *encoding.numeric)
+        fields = enumerate((*encoding.categorical, *encoding.numeric))
+        #: An encoded row's values by their fields' names.
+        self.type = msgspec.defstruct("Row", [(f"c{i}", Any, msgspec.field(name=f)) for i, f in fields], gc=False)
         self.spelt: list[list[str | None]] = [[None, "?", *self.texts[field]] for field in encoding.categorical]
 
     def score(self, rows: Sequence[Encoded]) -> list[float]:
