@@ -48,21 +48,27 @@ class Scale(nn.Module):
 
     def _searched(self, columns: Tensor) -> Tensor:
         """The score within the piece that a binary search finds; `columns` is `[N, batch]`."""
-        piece = self._halved(columns) if columns.is_cpu else torch.searchsorted(self.starts, columns, right=True) - 1
-        piece.clamp_(0, self.starts.shape[1] - 1)
-        inside = torch.minimum(torch.relu_(columns - self.starts.gather(1, piece)), self.widths.gather(1, piece))
-        return torch.addcmul(self.heights.gather(1, piece), inside, self.slopes.gather(1, piece))
+        fields, pieces = self.starts.shape
+        first = torch.arange(0, fields * pieces, pieces, device=columns.device).unsqueeze(1)
+        if columns.is_cpu:
+            place = self._halved(columns, first.float())
+        else:
+            found = torch.searchsorted(self.starts, columns, right=True) - 1
+            place = (first + found.clamp_(min=0)).int()
+        inside = torch.minimum(torch.relu_(columns - _at(self.starts, place)), _at(self.widths, place))
+        return torch.addcmul(_at(self.heights, place), inside, _at(self.slopes, place))
 
-    def _halved(self, columns: Tensor) -> Tensor:
+    def _halved(self, columns: Tensor, first: Tensor) -> Tensor:
         """What torch.searchsorted finds, in a quarter of its time: a processor guesses its branches, here there are none.
 
-        The places are floats, which are added many at a time.
+        Places count through the pieces of all fields; they are floats, which are added many at a time.
         """
-        place = torch.zeros_like(columns)
-        for power in range((self.starts.shape[1] - 1).bit_length())[::-1]:
-            ahead = (place + 2**power).clamp_(max=self.starts.shape[1] - 1)
-            place.add_(self.starts.gather(1, ahead.long()).le_(columns), alpha=2**power)
-        return place.long()
+        pieces = self.starts.shape[1]
+        place, last = first.expand_as(columns).contiguous(), first + (pieces - 1)
+        for power in range((pieces - 1).bit_length())[::-1]:
+            ahead = (place + 2**power).clamp_(max=last)
+            place.add_(_at(self.starts, ahead.int()).le_(columns), alpha=2**power)
+        return place.int()
 
     def _summed(self, numbers: Tensor) -> Tensor:
         """The same as what each piece adds to the lowest score: ONNX knows no search."""
@@ -95,3 +101,8 @@ def _curve(knots: NDArray[np.float64], numbers: NDArray[np.float32]) -> Curve:
 
 def _padded(values: NDArray[np.float64], length: int, beyond: float) -> NDArray[np.float64]:
     return np.pad(values, (0, length - len(values)), constant_values=beyond)
+
+
+def _at(values: Tensor, places: Tensor) -> Tensor:
+    """Of the values `[N, pieces]`, counted through, those at these places, int32 of any shape (int64 takes longer)."""
+    return values.view(-1).index_select(0, places.view(-1)).view_as(places)
