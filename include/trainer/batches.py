@@ -2,9 +2,9 @@
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -53,13 +53,22 @@ def batches(split: Split, job: Job, world: World, done: int) -> Iterator[Batch]:
                 split.let_go()
 
 
-def prefetched(made: Iterator[T]) -> Iterator[T]:
-    """The same, made by a thread of its own while the caller computes; a fault of it is raised here."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = deque(thread.submit(next, made, None) for _ in range(AHEAD))
-        while (batch := coming.popleft().result()) is not None:
-            coming.append(thread.submit(next, made, None))
-            yield batch
+class Prefetched(Generic[T]):
+    """The same, each made by a thread of its own when it is told to; a fault of it is raised where the batch is asked for."""
+
+    def __init__(self, made: Iterator[T]) -> None:
+        self._made, self._thread, self._coming = made, ThreadPoolExecutor(1), deque[Future[T | None]]()
+        for _ in range(AHEAD):
+            self.make_another()
+
+    def make_another(self) -> None:
+        """One for each that was taken, when a core is idle."""
+        self._coming.append(self._thread.submit(next, self._made, None))
+
+    def __iter__(self) -> Iterator[T]:
+        with self._thread:
+            while (batch := self._coming.popleft().result()) is not None:
+                yield batch
 
 
 def tensors(split: Split, rows: slice | NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:

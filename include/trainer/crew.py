@@ -30,16 +30,19 @@ class Crew:
         torch.set_num_threads(self.threads // self.size)
 
     def map(self, work: Callable[..., T], *shares: Iterable[object]) -> list[T]:
-        """What the work makes of each share, in order. Raises the first one's fault when all have ended."""
-        if self.size == 1:
-            return list(map(work, *shares))
-        coming = [self._pool.submit(work, *share) for share in zip(*shares, strict=True)]
-        wait(coming)
-        return [future.result() for future in coming]
+        """What the work makes of each share, in order; the caller does the first. When one fails, all the same end before."""
+        first, *others = zip(*shares, strict=True)
+        coming = [self._pool.submit(work, *share) for share in others]
+        try:
+            made = work(*first)
+        finally:
+            wait(coming)
+        return [made, *(future.result() for future in coming)]
 
-    def spans(self, rows: int) -> list[slice]:
-        """A span of the rows for each."""
-        return [slice(rows * i // self.size, rows * (i + 1) // self.size) for i in range(self.size)]
+    def spans(self, rows: int, least: int = 1) -> list[slice]:
+        """A span of the rows for each, or for fewer of them where it would hold less than `least` rows."""
+        size = min(self.size, max(1, rows // least))
+        return [slice(rows * i // size, rows * (i + 1) // size) for i in range(size)]
 
     def towers(self, tower: nn.Module) -> list[nn.Module]:
         """One for each, the tower itself for the first: they share its weights, but each has gradients of its own."""

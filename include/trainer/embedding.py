@@ -16,6 +16,9 @@ from include.trainer.schedule import Schedule
 from include.trainer.table import CHUNK, Grouped, Rows, Settled
 from include.trainer.world import World
 
+#: Rows that are worth another thread's while.
+FEW = 16_384
+
 
 class Reach(Protocol):
     """Reads rows wherever they lie, and moves those that were read last; row numbers are the whole table's."""
@@ -33,14 +36,14 @@ class Own:
         self.taken: list[Settled] = []
 
     def read(self, rows: Tensor, *, averaged: bool = False) -> Tensor:
-        self.taken = self.crew.map(lambda span: self.rows.take(rows[span]), self.crew.spans(len(rows)))
+        self.taken = self.crew.map(lambda span: self.rows.take(rows[span]), self.crew.spans(len(rows), FEW))
         return torch.cat([piece.mean if averaged else piece.weight for piece in self.taken])
 
     def step(self, grouped: Grouped, gradients: Tensor) -> None:
         def move(taken: Settled, span: slice) -> None:
             self.rows.move(taken, grouped.sums(gradients, span))
 
-        self.crew.map(move, self.taken, self.crew.spans(len(grouped.rows)))
+        self.crew.map(move, self.taken, self.crew.spans(len(grouped.rows), FEW))
         self.rows.pass_step()
 
 
@@ -118,7 +121,7 @@ class Embedding:
         def spread(span: slice) -> None:
             torch.index_select(vectors, 0, place[span], out=found[span])
 
-        self.crew.map(spread, self.crew.spans(len(place)))
+        self.crew.map(spread, self.crew.spans(len(place), FEW))
         return found.view(*grouped.place.shape, vectors.shape[1])
 
     def step(self, grouped: Grouped, gradient: Tensor) -> None:

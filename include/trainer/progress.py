@@ -1,7 +1,7 @@
 """How far training is and how fast: a line for the launcher's log now and then, the same numbers for MLflow."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -16,16 +16,13 @@ SECONDS = 2.0  #: between lines
 
 
 class Progress:
-    def __init__(
-        self, tracker: Tracker, epochs: int, per_epoch: int, batch_size: int, done: int, gpu: Gpu | None
-    ) -> None:
-        self.tracker, self.epochs, self.per_epoch, self.batch_size = tracker, epochs, per_epoch, batch_size
-        self.done = self.step = done
-        self.gpu = gpu
+    def __init__(self, tracker: Tracker, epochs: int, per_epoch: int, done: int, gpu: Gpu | None) -> None:
+        self.tracker, self.epochs, self.per_epoch, self.step, self.gpu = tracker, epochs, per_epoch, done, gpu
+        self.samples = 0
         self.measured_for = self.waited = 0.0
         self.began = self.told = time.monotonic()
 
-    def waiting(self, batches: Iterator[T]) -> Iterator[T]:
+    def waiting(self, batches: Iterable[T]) -> Iterator[T]:
         """The same batches; the time in which none was ready is noted."""
         asked = time.monotonic()
         for batch in batches:
@@ -33,9 +30,10 @@ class Progress:
             yield batch
             asked = time.monotonic()
 
-    def after(self, step: int, loss: Tensor) -> None:
-        """Say so every two seconds and at the end of an epoch."""
+    def after(self, step: int, samples: int, loss: Tensor) -> None:
+        """A step by so many samples: say so every two seconds and at the end of an epoch."""
         self.step = step
+        self.samples += samples
         if time.monotonic() - self.told < SECONDS and step % self.per_epoch:
             return
         self.told = time.monotonic()
@@ -69,7 +67,7 @@ class Progress:
 
     @property
     def samples_per_second(self) -> float:
-        return (self.step - self.done) * self.batch_size / max(self.seconds, 1e-9)
+        return self.samples / max(self.seconds, 1e-9)
 
     @property
     def _epoch(self) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from include.domain import metrics
 from include.trainer import gpu, model, parallel, warm
-from include.trainer.batches import batches, prefetched, tensors
+from include.trainer.batches import Prefetched, batches, tensors
 from include.trainer.checkpoint import Checkpoints, of_tensor
 from include.trainer.crew import Crew
 from include.trainer.dataset import Dataset, Split, encoding
@@ -66,15 +66,17 @@ def trained(job: Job, data: Dataset, world: World, tracker: Tracker, stop: Stop)
     if done:
         tracker.say(f"going on after step {done} of {total}")
     gradients = Gradients(shared, crew, job, world, scale, MicroBatch(job, world))
-    progress = Progress(tracker, plan.epochs, per_epoch, plan.batch_size, done, gpu.of(world.device))
+    progress = Progress(tracker, plan.epochs, per_epoch, done, gpu.of(world.device))
 
-    for batch, grouped in progress.waiting(prefetched(table.grouped(batches(data.train, job, world, done)))):
+    coming = Prefetched(table.grouped(batches(data.train, job, world, done)))
+    for batch, grouped in progress.waiting(coming):
         loss, gradient = gradients.of(batch, table.find(grouped))
+        coming.make_another()  # while threads wait for this one
         optimizer.step(schedule.pace(batch.step))
         table.step(grouped, gradient)
 
         step = batch.step + 1
-        progress.after(step, loss)
+        progress.after(step, batch.size, loss)
         stopping, due = world.any(stop.asked, checkpoints.due(step))
         if stopping or due:
             checkpoints.write(step)

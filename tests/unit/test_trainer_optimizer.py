@@ -4,9 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from include.trainer.crew import Crew
+from include.trainer.embedding import FEW, Own
+from include.trainer.job import Training
 from include.trainer.optimizer import Optimizer
 from include.trainer.schedule import BETAS, EPSILON, Schedule
 from include.trainer.table import Grouped, Rows
+from include.trainer.world import World
 
 CPU = torch.device("cpu")
 torch.set_num_threads(1)
@@ -102,3 +106,17 @@ def test_mean_of_weights_lags_behind_them_and_swaps_back():
     with optimizer.averaged():
         assert net.bias > last  # the gradient pushes the bias down, and its mean is behind
     assert torch.equal(net.bias, last)
+
+
+def test_threads_that_share_many_rows_move_them_as_one_does():
+    numbers = torch.arange(2 * FEW + 1).repeat(2)
+    values, weights = torch.randn(len(numbers), 4), []
+    for threads in (1, 2):
+        rows = Rows(2 * FEW + 1, 4, schedule(), 1, CPU)
+        own = Own(rows, Crew(Training(1, 8, 0.01, 2.0, 0.9, threads=threads), World(0, 1, CPU)))
+        group = Grouped.of(numbers)
+        assert torch.equal(own.read(group.rows), rows.weight)
+        own.step(group, values)
+        weights.append(rows.weight)
+    assert len(own.taken) == 2
+    assert torch.equal(*weights)
