@@ -68,7 +68,7 @@ class Scale(nn.Module):
         for power in range((pieces - 1).bit_length())[::-1]:
             ahead = (place + 2**power).clamp_(max=last)
             place.add_(_at(self.starts, ahead.int()).le_(columns), alpha=2**power)
-        return place.int()
+        return place.clamp_(max=last).int()
 
     def _summed(self, numbers: Tensor) -> Tensor:
         """The same as what each piece adds to the lowest score: ONNX knows no search."""

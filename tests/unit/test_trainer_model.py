@@ -46,6 +46,15 @@ def test_numbers_never_seen_are_no_stranger_than_the_strangest_in_fifty():
     assert scaled(train, [-1e30, 1e30])[:, 0] == pytest.approx([norm.ppf(0.02), norm.ppf(0.98)], abs=1e-4)
 
 
+def test_numbers_outside_of_what_a_field_of_few_values_knows_keep_to_its_ends():
+    train = np.stack([np.arange(1000) % values for values in (11, 3)], axis=1).astype(np.float32)
+    scale = Scale(fields_of(train), train)
+    low, lowest, high, highest = scale(torch.tensor([[0.0, 0.0], [-1e30, -9.0], [10.0, 2.0], [1e30, 9.0]]))
+    assert torch.equal(low, lowest)
+    assert torch.equal(high, highest)
+    assert (low[:2] < high[:2]).all()
+
+
 def test_missing_number_is_the_middle_with_its_flag_up():
     train = np.random.default_rng(0).normal(0, 1, (1000, 1)).astype(np.float32)
     assert scaled(train, [float("nan"), 0.0])[:, 1].tolist() == [1.0, 0.0]
