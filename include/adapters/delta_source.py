@@ -16,7 +16,8 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from include.adapters import s3
-from include.adapters.sources import ROWS, ahead, delivered
+from include.adapters.sources import ROWS, delivered
+from include.domain.ahead import ahead
 from include.domain.errors import UserMistake
 from include.domain.windows import Window
 from include.ports import Batch, SourceFile

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from include.adapters import s3
 from include.adapters.text import read_text
+from include.domain.ahead import ahead
 from include.domain.errors import Unavailable, UserMistake
 from include.domain.windows import Window, label
 from include.ports import Batch, SourceFile
@@ -127,15 +128,6 @@ def delivered(
             f"no source file for window {label(missing[0].start)}{more}: {paths[missing[0]]} is not there"
         )
     return [(path, window) for window, found in own.items() for path in found]
-
-
-def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The batches; while one is used a thread reads the next."""
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = reader.submit(next, batches, None)
-            yield batch
 
 
 def _fixed(parts: tuple[str, ...]) -> list[str]:

@@ -1,7 +1,6 @@
 """Each window's content, put together from what every file delivered for it, and its record."""
 
 from collections.abc import Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -10,12 +9,13 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
+from include.domain.ahead import side_by_side
 from include.domain.errors import Conflict
 from include.domain.windows import Window, label, parse
 from include.ports import Records, Tables
 from include.spec import ModelSpec
 from include.stages.casting import REJECTS, schema
-from include.stages.content import content_digest
+from include.stages.content import content_digest, in_order
 from include.stages.sorting import LANDED, QUARANTINE
 from include.stages.spool import Spool
 
@@ -72,8 +72,7 @@ class Writer:
         """
         for _ in range(TRIES):
             version, there = self._tables.version(LANDED), set(self._tables.windows(LANDED))
-            with ThreadPoolExecutor() as threads:
-                prepared = list(threads.map(partial(self._prepared, there=there, version=version), names))
+            prepared = list(side_by_side(partial(self._prepared, there=there, version=version), names))
             with suppress(Conflict):
                 return self._written(prepared, version)
         raise Conflict(f"{names[0]} to {names[-1]}: other runs wrote there {TRIES} times meanwhile; run it again")
@@ -84,26 +83,25 @@ class Writer:
         replaced = self._read if self._spec.source.by_window else set(delivered)
         others = self._from_other_files(window, replaced, version) if name in there else self._no_rows()
         rows = pl.concat([others, self._spool.frame(LANDED, name, schema(self._spec.columns))])
-        kept = self._once_each(rows)
+        content = in_order(rows, self._once_each(rows))
         rejects = self._rejects(name) if name in self._asked else None
         bad = int(before.get("quarantined", 0)) if rejects is None else rejects.num_rows
         files = {file: before["files"].get(file, UNRECORDED) for file in others["file"].unique().sort()}
         files |= delivered
-        late = kept["file"].is_in([f for f, facts in files.items() if facts["late"]]).sum()
-        content = kept.to_arrow(compat_level=pl.CompatLevel.oldest())
+        late = pl.Series(content["file"]).is_in([f for f, facts in files.items() if facts["late"]]).sum()
         digest = content_digest(content)
         landed = LandedWindow(
             name,
             rows.height + bad,
-            kept.height,
+            len(content),
             bad,
-            rows.height - kept.height,
+            rows.height - len(content),
             int(late),
             digest,
             before.get("table_version"),
         )
         _assert_balanced(landed)
-        changed = digest != before.get("digest") or (kept.height and name not in there)
+        changed = digest != before.get("digest") or (len(content) and name not in there)
         return _Prepared(window, landed, files, content if changed else None, rejects)
 
     def _written(self, prepared: Sequence[_Prepared], version: int | None) -> list[LandedWindow]:
@@ -140,16 +138,15 @@ class Writer:
     def _no_rows(self) -> pl.DataFrame:
         return pl.DataFrame(schema=schema(self._spec.columns))
 
-    def _once_each(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """One row a key, the one delivered last (by file name, then place), in order of time and key."""
+    def _once_each(self, rows: pl.DataFrame) -> pl.Series:
+        """The place of one row a key, the one delivered last (by file name, then place), in order of time and key."""
         time, keys = self._spec.columns.time, list(self._spec.columns.keys)
         places = rows.select("file", "line", time, *(k for k in keys if k != time)).with_row_index("_at")
         twice = places.filter(pl.struct(keys).is_duplicated())
         if twice.height:
             last = twice.sort("file", "line").unique(keys, keep="last")
             places = places.join(twice.join(last, on="_at", how="anti"), on="_at", how="anti")
-        order = places.sort(time, *keys)["_at"]
-        return rows if len(order) == rows.height and order.is_sorted() else rows.rechunk()[order]
+        return places.sort(time, *keys)["_at"]
 
     def _rejects(self, name: str) -> pa.Table:
         rejects = self._spool.frame(QUARANTINE, name, REJECTS).sort("file", "line")

@@ -7,6 +7,7 @@ row, which comes with a later window's file, goes to its own window and stays th
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TypeVar
 
 import polars as pl
@@ -59,8 +60,7 @@ def land(
     with Spool() as spool:
         sorter = Sorter(spec, asked, records, spool)
         files, numbers = source.files(windows), [n for n, kind in schema(spec.columns).items() if kind == pl.Float64]
-        for done, file in enumerate(files, 1):
-            sorter.sort_in(file, source.read(file, numbers))
+        for done, _ in enumerate(sorter.sort_in(files, partial(source.read, numbers=numbers)), 1):
             log.info("%s: read %d of %d files, %d rows", spec.name, done, len(files), sorter.read)
         _refuse_too_many(spec, spool, sorter.read)
         read = {file.name for file in files}

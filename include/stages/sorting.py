@@ -1,14 +1,16 @@
 """Which window each row of a source file belongs to, and whether it is taken there."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import polars as pl
 
+from include.domain.ahead import side_by_side
 from include.domain.windows import Window, label
 from include.ports import Batch, Records, SourceFile
 from include.spec import ModelSpec
-from include.stages.casting import REJECTS, cast, with_added
+from include.stages.casting import REJECTS, Typed, cast, with_added
 from include.stages.spool import Spool
 from include.stages.times import TIMESTAMP
 
@@ -24,20 +26,39 @@ class Sorter:
         #: By window and file name what the file is to the window: its `digest`, and whether it came `late`.
         self.delivered: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in asked}
 
-    def sort_in(self, file: SourceFile, batches: Iterator[Batch]) -> None:
-        own = file.window or self._asked[min(self._asked)]
-        for name, window in self._asked.items():
-            if file.window in (None, window):
-                self.delivered[name][file.name] = {"digest": file.digest, "late": False}
-        for batch in batches:
-            whole = with_added(self._spec.columns, batch, own.start) if self._spec.columns.added else batch
-            typed = cast(self._spec.columns, self._spec.source.nulls, whole)
-            self.read += typed.rows.height + typed.rejects.height
-            rows, rejects = typed.rows, typed.rejects.with_columns(pl.col("time").fill_null(own.start))
-            if file.window:
-                rows, early = self._not_early(rows, file.window)
-                rejects = pl.concat([rejects.with_columns(time=pl.lit(own.start, TIMESTAMP)), early])
-            self._set_aside(file, rows, rejects)
+    def sort_in(
+        self, files: Sequence[SourceFile], read: Callable[[SourceFile], Iterator[Batch]]
+    ) -> Iterator[SourceFile]:
+        """The files, each once its rows lie in the spool; threads read and type what comes next meanwhile."""
+        for file in files:
+            for name, window in self._asked.items():
+                if file.window in (None, window):
+                    self.delivered[name][file.name] = {"digest": file.digest, "late": False}
+        batches = ((file, batch) for file in files for batch in chain(read(file), [None]))
+        for file, typed in side_by_side(self._typed, batches):
+            if typed is None:
+                yield file
+            else:
+                self._take(file, typed)
+
+    def _typed(self, piece: tuple[SourceFile, Batch | None]) -> tuple[SourceFile, Typed | None]:
+        file, batch = piece
+        if batch is None:
+            return file, None
+        whole = with_added(self._spec.columns, batch, self._own(file).start) if self._spec.columns.added else batch
+        return file, cast(self._spec.columns, self._spec.source.nulls, whole)
+
+    def _take(self, file: SourceFile, typed: Typed) -> None:
+        self.read += typed.rows.height + typed.rejects.height
+        start = self._own(file).start
+        rows, rejects = typed.rows, typed.rejects.with_columns(pl.col("time").fill_null(start))
+        if file.window:
+            rows, early = self._not_early(rows, file.window)
+            rejects = pl.concat([rejects.with_columns(time=pl.lit(start, TIMESTAMP)), early])
+        self._set_aside(file, rows, rejects)
+
+    def _own(self, file: SourceFile) -> Window:
+        return file.window or self._asked[min(self._asked)]
 
     def _set_aside(self, file: SourceFile, rows: pl.DataFrame, rejects: pl.DataFrame) -> None:
         for window, part in self._split(rows, self._spec.columns.time):
