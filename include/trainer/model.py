@@ -63,7 +63,8 @@ class DCN(nn.Module):
         )
         self.stacked = shape.structure == "stacked"
         self.deep = Deep(width, shape.hidden, shape.dropout)
-        self.head = nn.Linear(self.deep.width + (0 if self.stacked else width), 1)
+        self.widths = [self.deep.width] if self.stacked else [width, self.deep.width]
+        self.head = nn.Linear(sum(self.widths), 1)
 
     def forward(self, vectors: Tensor, numbers: Tensor, drawn: Tensor | None = None) -> Tensor:
         """`drawn`, random bytes `[batch, hidden units]`, say which of these dropout leaves out: none without them."""
@@ -71,7 +72,7 @@ class DCN(nn.Module):
         x0 = _lowered(torch.cat([vectors.flatten(1), self._numbers(numbers), padding], dim=1))
         x = self.crosses(x0)
         lasts = [self.deep(x, drawn)] if self.stacked else [x, self.deep(x0, drawn)]
-        weights = torch.split(self.head.weight[0], [last.shape[1] for last in lasts])
+        weights = torch.split(self.head.weight[0], self.widths)
         return sum((last @ weight for last, weight in zip(lasts, weights, strict=True)), self.head.bias)
 
     def _numbers(self, numbers: Tensor) -> Tensor:
