@@ -36,7 +36,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PEERS = ("torch==2.13.0", "fuxictr==2.3.10", "numpy==2.4.6", "pandas==3.1.1", "catboost==1.2.10")
 #: Its own requirements ask for TensorFlow, which it does not import.
 BARE = ("deepctr-torch==0.3.0",)
-SHAPE = {"embedding": 16, "cross_layers": 3, "cross_rank": 0, "hidden": (256, 128)}
+#: The same for all; the peers' DCN-v2 has no categories' effects beside its layers.
+SHAPE = {"embedding": 16, "cross_layers": 3, "cross_rank": 0, "hidden": (256, 128), "first_order": 0.0}
 THREADS, TABLE = 2, 5_000_000
 #: Runs a program and prints its peak memory in KiB. A program of the bench's own would inherit the bench's peak, which makes
 #: the data; this one is small.

@@ -39,6 +39,7 @@ class Model(Section):
     structure: Literal["parallel", "stacked"] = "parallel"  #: cross layers beside the hidden ones, or below them
     dropout: float = Field(default=0.3, ge=0, lt=1)
     numbers: Literal["scaled", "embedded"] = "scaled"  #: as they are, or each as a vector along its field's direction
+    first_order: float = Field(default=0.0, ge=0)  #: usual size of a category's own effect, in logits; 0: none beside
     serve: Literal["fp32", "int8"] = "fp32"  #: int8: the quantized graph, where it loses less than its bound
 
 

@@ -15,7 +15,7 @@ CATEGORIES, NUMBERS = ("shop", "part"), ("price", "age")
 DAY = 86_400
 START = 1_356_998_400  #: 2013-01-01
 WINDOWS = {"train": ["2013-01-01", "2013-01-20"], "validate": ["2013-01-21"], "test": ["2013-01-22"]}
-MODEL = {"embedding": 4, "cross_layers": 2, "cross_rank": 4, "hidden": [16, 8], "dropout": 0.2}
+MODEL = {"embedding": 4, "cross_layers": 2, "cross_rank": 4, "hidden": [16, 8], "dropout": 0.2, "first_order": 0.3}
 TRAINING = {"epochs": 2, "batch_size": 64, "learning_rate": 1e-2, "embedding_decay": 1.0, "ema": 0.9, "threads": 1}
 
 

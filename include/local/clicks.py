@@ -1,7 +1,7 @@
 """A click stream in the Criteo shape with a known truth: 13 numbers, 26 categories, a time and a click, any size, seeded.
 
-The truth is a logistic model over the fields' own effects; a schedule of drifts changes it over time. Because the truth is
-known, so is the best AUC that any model can reach on a window.
+The truth is a logistic model over the fields' own effects; a schedule of drifts changes it over time. It reads what the rows
+say and nothing else, so the best AUC that any model can reach on a window is known.
 """
 
 import argparse
@@ -148,13 +148,15 @@ class Clicks:
     def _number(
         self, n: int, random: np.random.Generator, rows: int, shift: float, concept: float
     ) -> tuple[pl.Series, Floats]:
-        """Counts with a long tail; their effect is linear and quadratic in the logarithm's standard normal."""
-        normal = random.normal(shift, 1, rows)
+        """Counts with a long tail; their effect is linear and quadratic in the standardised logarithm of the count as written,
+        half a count added."""
+        logarithm = 1 + n / 6
+        counts = np.floor(np.exp(random.normal(shift, 1, rows) + logarithm))
+        score = np.log(counts + 0.5) - logarithm
         straight, bent = (1 - concept) * self._weights[n] + concept * self._turned[n]
         missing = random.random(rows) < MISSING[n % len(MISSING)]
-        effect = np.where(missing, 0.0, straight * normal + bent * (normal**2 - 1) / 2)
-        counts = pl.Series(np.floor(np.exp(normal + 1 + n / 6)))
-        return counts.set(pl.Series(missing), None), effect
+        effect = np.where(missing, 0.0, straight * score + bent * (score**2 - 1) / 2)
+        return pl.Series(counts).set(pl.Series(missing), None), effect
 
     def _category(
         self, n: int, random: np.random.Generator, rows: int, shift: float, concept: float

@@ -9,6 +9,7 @@ from torch import Tensor
 from include.trainer.batches import Batch
 from include.trainer.checkpoint import Part
 from include.trainer.crew import Crew
+from include.trainer.effects import Prior, with_told
 from include.trainer.job import Job
 from include.trainer.model import offsets
 from include.trainer.parallel import shards
@@ -99,7 +100,8 @@ class Embedding:
         self.world, self.crew, self.offsets = world, crew, offsets(sizes).to(world.device)
         spread = shards(job.training, world)
         share = (world.rank, world.size) if spread else (0, 1)
-        self.rows = Rows(max(sum(sizes), 1), width, schedule, job.seed, world.device, *share)
+        prior = Prior.of(job, len(sizes))
+        self.rows = Rows(max(sum(sizes), 1), width, schedule, job.seed, world.device, *share, prior)
         own = Own(self.rows, crew)
         self.reach: Reach = own
         if world.size > 1:
@@ -126,7 +128,7 @@ class Embedding:
 
     def step(self, grouped: Grouped, gradient: Tensor) -> None:
         """The next step of all rows, by the gradient of the vectors that were found last."""
-        self.reach.step(grouped, gradient.flatten(0, 1))
+        self.reach.step(grouped, (with_told(gradient, self.world) if self.rows.effects else gradient).flatten(0, 1))
 
     def averaged(self) -> Tensor:
         """The means of all rows, which are the table that is kept. No step may follow."""

@@ -25,6 +25,7 @@ class Model:
     structure: str = "parallel"
     experts: int = 1  #: low-rank experts a cross layer
     numbers: str = "scaled"  #: or embedded
+    first_order: float = 0.0  #: spread, in logits, of the categories' own effects beside the layers; 0 is without
     serve: str = "fp32"  #: int8 serves the quantized graph where it is good enough
 
 

@@ -43,7 +43,8 @@ class DCN(nn.Module):
     """Cross layers beside an MLP (`parallel`) or below it (`stacked`), on embeddings `[batch, C, width]` and raw numbers.
 
     The numbers come scaled, each with its missing flag, or `embedded`: a score times its field's direction, and another
-    vector of the field's own where the number is missing.
+    vector of the field's own where the number is missing. With `first_order`, the last number of an embedding is its
+    category's own effect, which is added to the logit as it is.
     """
 
     def __init__(self, shape: Model, fields: Fields, numbers: NDArray[np.float32]) -> None:
@@ -62,18 +63,21 @@ class DCN(nn.Module):
             for _ in range(shape.cross_layers)
         )
         self.stacked = shape.structure == "stacked"
+        self.first_order = shape.first_order > 0
         self.deep = Deep(width, shape.hidden, shape.dropout)
         self.widths = [self.deep.width] if self.stacked else [width, self.deep.width]
         self.head = nn.Linear(sum(self.widths), 1)
 
     def forward(self, vectors: Tensor, numbers: Tensor, drawn: Tensor | None = None) -> Tensor:
         """`drawn`, random bytes `[batch, hidden units]`, say which of these dropout leaves out: none without them."""
+        effects = vectors[..., -1].sum(1) if self.first_order else 0
+        vectors = vectors[..., :-1] if self.first_order else vectors
         padding = numbers.new_zeros(numbers.shape[0], self.padding)
         x0 = _lowered(torch.cat([vectors.flatten(1), self._numbers(numbers), padding], dim=1))
         x = self.crosses(x0)
         lasts = [self.deep(x, drawn)] if self.stacked else [x, self.deep(x0, drawn)]
         weights = torch.split(self.head.weight[0], self.widths)
-        return sum((last @ weight for last, weight in zip(lasts, weights, strict=True)), self.head.bias)
+        return sum((last @ weight for last, weight in zip(lasts, weights, strict=True)), self.head.bias) + effects
 
     def _numbers(self, numbers: Tensor) -> Tensor:
         scaled: Tensor = self.scale(numbers)
@@ -118,7 +122,7 @@ def build(family: str, shape: Model, fields: Fields, numbers: NDArray[np.float32
 
 def width(family: str, shape: Model) -> int:
     """Of a row of the table."""
-    return 1 if family == "logistic" else shape.embedding
+    return 1 if family == "logistic" else shape.embedding + (shape.first_order > 0)
 
 
 def _lowered(x: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from include.trainer import order
+from include.trainer.effects import Effects, Prior
 from include.trainer.schedule import BETAS, EPSILON, Schedule
 
 #: Rows worked on together where all are.
@@ -101,13 +102,17 @@ class Settled(NamedTuple):
 
 
 class Rows:
-    """Every `stride`-th of `count` rows from `row` on, with their moments and means; row numbers are local."""
+    """Every `stride`-th of `count` rows from `row` on, with their moments and means; row numbers are local.
+
+    With a prior, a row's last number is its effect, which moves as `effects.py` says.
+    """
 
     def __init__(
-        self, count: int, width: int, schedule: Schedule, seed: int,
-        device: torch.device, row: int = 0, stride: int = 1,
+        self, count: int, width: int, schedule: Schedule, seed: int, device: torch.device,
+        row: int = 0, stride: int = 1, prior: Prior | None = None,
     ) -> None:  # fmt: skip
         own = len(range(row, count, stride))
+        self.effects = Effects(own, prior, device) if prior else None
         self.count, self.row, self.stride = count, row, stride
         self.moving = torch.zeros(own, 2, width, device=device)  #: weights and first moments, wanted together
         self.mean, self.second = torch.zeros(own, width, device=device), torch.zeros(own, 1, device=device)
@@ -118,6 +123,8 @@ class Rows:
             drawn = torch.randn(min(CHUNK, count - start), width, generator=source) * SPREAD
             at, drawn = -(-(start - row) // stride), drawn[(row - start) % stride :: stride]
             self.weight[at : at + len(drawn)] = drawn.to(device)
+        if self.effects:
+            self.weight[:, -1] = 0
         self.mean.copy_(self.weight)
 
     @property
@@ -131,7 +138,7 @@ class Rows:
     def take(self, rows: Tensor) -> Settled:
         """These rows as the steps since their last one have left them."""
         last, second = self.last.index_select(0, rows), self.second.index_select(0, rows)
-        weight, first = self.moving.index_select(0, rows).unbind(1)
+        weight, first = (held := self.moving.index_select(0, rows)).unbind(1)
         keep, lead, kept, mean_of_weight, mean_of_lead = self.idle.of(last)
         # With the ε of AdamW's step `last`, whose root of v is one divided by its correction.
         correction = (1 - BETAS[1] ** last.clamp(min=1)).sqrt().unsqueeze(1)
@@ -140,15 +147,27 @@ class Rows:
         mean.addcmul_(mean_of_lead * inverse, first, value=-1)
         steps = (self.idle.now - last).unsqueeze(1)
         weight = torch.addcmul(keep * weight, lead * inverse, first, value=-1)
+        if self.effects:
+            weight[:, -1] = mean[:, -1] = held[:, 0, -1]
         return Settled(rows, weight, first * BETAS[0] ** steps, second * BETAS[1] ** steps, mean)
 
     def move(self, taken: Settled, gradients: Tensor) -> None:
-        """Of the next step, what it does to rows that have a gradient, each named once in all calls; `pass_step` ends it."""
+        """Of the next step, what it does to rows that have a gradient, each named once in all calls; `pass_step` ends it.
+
+        With effects a gradient has one number more, what the batch tells of the effect.
+        """
         pace, (_, weight, first, second, mean) = self.idle.schedule.pace(self.idle.now), taken
+        if self.effects:
+            *_, own, told = gradients.unbind(1)
+            effect = self.effects.moved(taken.rows, weight[:, -1], own, told)
+            gradients = functional.pad(gradients[:, :-2], (0, 1))
         first.lerp_(gradients, 1 - BETAS[0])
         second.mul_(BETAS[1]).add_(gradients.square().mean(1, keepdim=True), alpha=1 - BETAS[1])
         weight.mul_(pace.keep).addcdiv_(first, second.sqrt().div_(pace.correction).add_(EPSILON), value=-pace.size)
-        self._put(Settled(taken.rows, weight, first, second, mean.lerp_(weight, 1 - pace.kept)), self.idle.now + 1)
+        mean.lerp_(weight, 1 - pace.kept)
+        if self.effects:
+            weight[:, -1] = mean[:, -1] = effect
+        self._put(Settled(taken.rows, weight, first, second, mean), self.idle.now + 1)
 
     def pass_step(self) -> None:
         """All rows that have a gradient in this step have moved."""
@@ -177,6 +196,8 @@ class Rows:
         """All that a step changes, by name."""
         for name in ("weight", "first", "second", "mean", "last"):
             yield name, getattr(self, name)
+        if self.effects:
+            yield "told", self.effects.told
 
     def _put(self, settled: Settled, steps: int) -> None:
         rows, weight, first, second, mean = settled

@@ -43,6 +43,17 @@ def test_the_best_auc_is_that_of_the_true_probabilities() -> None:
     assert 0.75 < Clicks().day(DAY, 20_000).best_auc < 0.9
 
 
+def test_the_true_probability_reads_what_the_row_says_and_nothing_else() -> None:
+    (piece,) = Clicks(schedule=(), sizes=[2] * len(clicks.CATEGORIES)).pieces(DAY, 3000)
+    counts = piece.rows.select(clicks.NUMBERS).to_numpy()
+    scores = np.where(np.isnan(counts), 0, np.log(counts + 0.5))
+    names = piece.rows.select(pl.col(clicks.CATEGORIES).fill_null("missing")).to_dummies().to_numpy()
+    said = np.column_stack([scores, scores**2, np.isnan(counts), names])
+    logits = np.log(piece.truth / (1 - piece.truth))
+    weights, *_ = np.linalg.lstsq(said, logits, rcond=None)
+    assert said @ weights == pytest.approx(logits, abs=1e-8)
+
+
 def test_a_shift_of_one_field_moves_that_field_alone() -> None:
     plain = Clicks(schedule=()).day(DAY, 5000).rows
     moved = Clicks(schedule=[Drift(DAY, field="c10")]).day(DAY, 5000).rows

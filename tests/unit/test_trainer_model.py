@@ -123,15 +123,28 @@ def test_embedded_number_is_its_score_along_its_fields_direction():
     assert torch.allclose(tower._numbers(torch.tensor([[0.5, float("nan")]]))[0], expected)
 
 
+def test_a_categorys_own_effect_is_added_to_the_logit():
+    train = np.random.default_rng(0).normal(0, 1, (50, 2)).astype(np.float32)
+    fields = fields_of(train)
+    net = net_of("dcn", replace(SHAPE, first_order=0.2), fields, train)
+    ids, numbers = torch.tensor([[2, 3]]), torch.zeros(1, 2)
+    before = net(ids, numbers)
+    with torch.no_grad():
+        net.table.rows.weight[2, -1] += 0.5
+        net.table.rows.weight[fields.sizes[0] + 3, -1] += 0.25
+    assert (net(ids, numbers) - before).item() == pytest.approx(0.75, abs=1e-5)
+
+
+@pytest.mark.parametrize("first_order", [0.0, 0.2])
 @pytest.mark.parametrize("numbers_as", ["scaled", "embedded"])
 @pytest.mark.parametrize(("categories", "numbers"), [(2, 3), (0, 3), (2, 0)])
 @pytest.mark.parametrize("family", ["dcn", "logistic"])
-def test_graph_takes_any_number_of_fields_and_rows(categories, numbers, family, numbers_as, tmp_path):
+def test_graph_takes_any_number_of_fields_and_rows(categories, numbers, family, numbers_as, first_order, tmp_path):
     import onnxruntime
 
     train = np.random.default_rng(0).normal(0, 1, (50, numbers)).astype(np.float32)
     fields = fields_of(train, categories)
-    net = net_of(family, replace(SHAPE, numbers=numbers_as), fields, train).eval()
+    net = net_of(family, replace(SHAPE, numbers=numbers_as, first_order=first_order), fields, train).eval()
     export.write(net, tmp_path / "graph")
     session = onnxruntime.InferenceSession(str(tmp_path / "graph"), providers=["CPUExecutionProvider"])
     for rows in (1, 7):

@@ -90,7 +90,8 @@ def test_a_champion_that_was_changed_is_refused(tmp_path):
 
 
 def test_a_training_that_hardly_moves_scores_as_its_champion_and_says_where_it_began(tmp_path, capsys):
-    data, still = write_dataset(tmp_path / "data"), {"learning_rate": 1e-9, "epochs": 1, "embedding_decay": 0.0}
+    data = write_dataset(tmp_path / "data")
+    still = {"learning_rate": 1e-9, "epochs": 1, "embedding_decay": 0.0, "first_order": 1e-6}
     run(job(data, tmp_path / "first"), Never())
     first = tmp_path / "first" / "manifest.json"
     start = {"uri": str(first), "digest": str(facts(first)["sha256"])}
