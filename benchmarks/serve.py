@@ -38,6 +38,8 @@ from include.settings import ROOT, Settings
 BOUNDS = {"rps": 10_000, "p99_ms": 50.0, "errors": 0, "score_difference": 1e-5, "rss_mb": 200.0}
 #: Connections to a model server alone, ours or a peer's, and to the gateway, where each slot sees a part of them.
 CONNECTIONS, SHARED = 64, 128
+#: Seconds for which a server, ours or a peer's, is asked before it is measured: what is looked up first takes longer.
+WARM = 2.0
 
 
 def closed(
@@ -110,7 +112,7 @@ def beside(home: Path, prepared: Prepared, ours: Mapping[str, Any], seconds: flo
         try:
             with peers.serving(peer, home / "artifact" / "model.onnx", folder, bodies[0]) as (group, first):
                 asked = partial(closed, folder / "bodies.jsonl", peers.PORT, path=peer.path)
-                asked(seconds=2)
+                asked(seconds=WARM)
                 figures = measured({"server": group}, partial(asked, seconds=seconds))
         except peers.Missing as fault:
             found[peer.name] = {"missing": str(fault)}
@@ -148,6 +150,7 @@ def bench(home: Path, seconds: float) -> dict[str, Any]:
             "ceiling": measured(processes, lambda: closed(bodies, gateway, short, callers=SHARED))
         }
     with stack(settings, server) as processes:
+        closed(bodies, gateway, WARM, callers=SHARED)
         figures["closed"] = measured(processes, lambda: closed(bodies, gateway, seconds, callers=SHARED))
         figures["split"] = round(canary_share(settings), 4)
         figures["open"] = measured(processes, lambda: load(bodies, gateway, seconds, BOUNDS["rps"], callers=SHARED))
