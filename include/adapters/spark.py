@@ -1,5 +1,6 @@
 """Engine: Spark, over the Parquet files of the table."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,6 +46,8 @@ class Spark:
         from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
 
+        # It notes each connection that it closes, also those that end after the log has.
+        logging.getLogger("py4j").setLevel(logging.WARNING)
         builder = SparkSession.builder.appName("perennial")
         for name, value in SETTINGS.items():
             builder = builder.config(name, value)
