@@ -71,7 +71,7 @@ def trained(job: Job, data: Dataset, world: World, tracker: Tracker, stop: Stop)
     coming = Prefetched(table.grouped(batches(data.train, job, world, done)))
     for batch, grouped in progress.waiting(coming):
         loss, gradient = gradients.of(batch, table.find(grouped))
-        coming.make_another()  # while threads wait for this one
+        coming.make_another()  # what follows is small, and leaves a core to it
         optimizer.step(schedule.pace(batch.step))
         table.step(grouped, gradient)
 
