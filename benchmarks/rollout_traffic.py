@@ -6,12 +6,12 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from include.adapters import traefik
+from include.adapters import haproxy
+from include.domain.errors import Unavailable
 from include.ports import Routes
 from include.settings import ROOT, Settings
 
@@ -37,12 +37,8 @@ def load(settings: Settings, bodies: Path, rate: float, planned: Sequence[Routes
 
 
 def split(settings: Settings) -> Routes:
-    """What the gateway serves now; the split is asked first, so that it and the mirror are never of a step and the one before."""
-    model = settings.model
-    with httpx.Client(base_url=f"{settings.gateway_admin_url}/api/http", timeout=2, trust_env=False) as api:
-        services = {f"{model}-split": api.get(f"/services/{model}-split@file").raise_for_status().json()}
-        routers = {model: api.get(f"/routers/{model}@file").raise_for_status().json()}
-    return traefik.routes_of(model, {"services": services, "routers": routers})
+    """What the gateway serves now."""
+    return replace(haproxy.for_settings(settings), patience=0.0).served(settings.model)
 
 
 @contextmanager
@@ -53,7 +49,7 @@ def _followed(settings: Settings) -> Iterator[list[Routes]]:
 
     def follow() -> None:
         while not over.wait(0.1):
-            with suppress(httpx.HTTPError, KeyError):
+            with suppress(Unavailable, KeyError):
                 if (now := split(settings)) not in splits[-1:]:
                     splits.append(now)
 

@@ -6,12 +6,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import httpx
 import psutil
 
-from include.adapters.traefik import for_settings, lay_out
+from include.adapters.haproxy import for_settings, lay_out
 from include.ports import Routes
 from include.settings import ROOT, SLOTS, Settings
 
@@ -21,8 +20,8 @@ Command = Callable[[Settings, str, int], list[str]]
 
 
 @contextmanager
-def program(*command: str, **environment: str) -> Iterator[psutil.Process]:
-    process = psutil.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
+def program(*command: str) -> Iterator[psutil.Process]:
+    process = psutil.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
         yield process
     finally:
@@ -60,9 +59,7 @@ def servers(settings: Settings, slots: Sequence[str], command: Command) -> Itera
 def stack(settings: Settings, command: Command) -> Iterator[dict[str, list[psutil.Process]]]:
     """Both slots ready and the gateway splitting 90/10."""
     with servers(settings, SLOTS, command) as started, ExitStack() as running:
-        static = lay_out(settings)
-        traefik = str(Path(sys.executable).parent / "traefik")
-        started["gateway"] = [running.enter_context(program(traefik, f"--configFile={static}", GOGC="400"))]
+        started["gateway"] = [running.enter_context(program(*lay_out(settings)))]
         for_settings(settings).apply("flights", Routes(canary=10))
         ready(f"{settings.gateway_url}/v2/health/ready")
         yield started

@@ -1,6 +1,8 @@
 """Where this installation keeps things and listens: the only reader of the environment."""
 
+import hashlib
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,7 @@ class Settings:
     canary_port: int = 9002
     servers: int = 1  #: of each embedded slot; one keeps one core busy
     launcher: Literal["local", "kubernetes"] = "local"  #: where trainings run
-    router: Literal["traefik", "gateway", "replicas"] = "traefik"  #: what splits live traffic
+    router: Literal["haproxy", "gateway", "replicas"] = "haproxy"  #: what splits live traffic
     storage: str = ""  #: `s3://bucket/prefix` for tables and runs; `home` keeps them when empty
     kubeconfig: str = ""  #: the file that names the cluster; a pod's own service account when empty
     namespace: str = "perennial"  #: where in the cluster everything is
@@ -107,8 +109,19 @@ class Settings:
 
     @property
     def gateway(self) -> Path:
-        """Traefik's static file and, under `dynamic/`, the files it watches."""
+        """HAProxy's configuration, and a map with the split of each model."""
         return self.home / "gateway"
+
+    @property
+    def gateway_socket(self) -> Path:
+        """Where HAProxy is told of changes."""
+        return socket_of(self.home, "gateway")
+
+
+def socket_of(home: Path, name: str) -> Path:
+    """A socket of the stack of this home; not in the home, which may lie deeper than the 107 bytes a socket's path can hold."""
+    digest = hashlib.sha256(str(home).encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"perennial-{os.getuid()}-{digest}-{name}.sock"
 
 
 def inherited() -> dict[str, str]:

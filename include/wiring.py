@@ -114,9 +114,9 @@ class Parts:
             from include.adapters.replicas import Replicas
 
             return Replicas(self.cluster())
-        from include.adapters import traefik
+        from include.adapters import haproxy
 
-        return traefik.for_settings(self.settings)
+        return haproxy.for_settings(self.settings)
 
     def cluster(self) -> "Cluster":
         from include.adapters.kubernetes import Cluster
@@ -132,13 +132,12 @@ class Parts:
         return {slot: self.settings.slot_urls(slot) for slot in SLOTS}
 
     def signals(self) -> Signals:
+        from include.adapters.served import Served
         from include.adapters.signals import ProductionSignals
 
-        if self.settings.router == "traefik":
-            return ProductionSignals(self.settings.gateway_admin_url, self._segments(), self._tables)
-        from include.adapters.served import ServedSignals
-
-        return ServedSignals(self._slot_urls(), self.settings.home / "counters", self._segments(), self._tables)
+        gateway = self.settings.gateway_admin_url if self.settings.router == "haproxy" else None
+        served = Served(self._slot_urls(), self.settings.home / "counters", gateway)
+        return ProductionSignals(served, self._segments(), self._tables)
 
     def prediction_log(self) -> PredictionLog:
         return self._segments()

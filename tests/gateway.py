@@ -1,6 +1,5 @@
-"""A real Traefik with two real servers behind it."""
+"""A real HAProxy with two real servers behind it."""
 
-import shutil
 import socket
 import subprocess
 import sys
@@ -13,28 +12,36 @@ from pathlib import Path
 
 import httpx
 
-from include.adapters import traefik
+from include.adapters import haproxy
 from include.adapters.segments import Segments
+from include.adapters.served import Served
 from include.adapters.signals import ProductionSignals
 from include.local.stack import choose_ports
-from include.settings import Settings
+from include.settings import SLOTS, Settings
 from tests.memory import MemoryTables
 
-TRAEFIK = shutil.which("traefik", path=str(Path(sys.executable).parent))
-#: A server that is ready, answers everything with its own name, and says so with 500 when its name is `broken`.
+#: A server that is ready, answers everything with its own name, with 500 when that is `broken`, and counts as ours do.
 UPSTREAM = """
 import sys
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+name, slot, seen = sys.argv[2], sys.argv[3], Counter()
+LINE = 'perennial_requests_total{{slot="{}",route="/predict",code="{}"}} {}'
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1
     def do_GET(self):
-        name = sys.argv[2].encode()
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.send_response(500 if name == b"broken" and self.path == "/predict" else 200)
-        self.send_header("Content-Length", str(len(name)))
+        code, page = 200, name
+        if self.path == "/predict":
+            code = 500 if name == "broken" else 200
+            seen[code] += 1
+        elif self.path == "/metrics":
+            page = "\\n".join(LINE.format(slot, *each) for each in seen.items())
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(page)))
         self.end_headers()
-        self.wfile.write(name)
+        self.wfile.write(page.encode())
     do_POST = do_GET
     def log_message(self, *args):
         pass
@@ -48,23 +55,22 @@ class Gateway:
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
-    def router(self) -> traefik.Traefik:
-        return traefik.for_settings(self.settings)
+    def router(self) -> haproxy.HAProxy:
+        return haproxy.for_settings(self.settings)
 
     @property
     def signals(self) -> ProductionSignals:
-        return ProductionSignals(
-            self.settings.gateway_admin_url, Segments(self.settings.predictions), lambda _: MemoryTables()
-        )
+        urls = {slot: self.settings.slot_urls(slot) for slot in SLOTS}
+        served = Served(urls, self.settings.home / "counters", self.settings.gateway_admin_url)
+        return ProductionSignals(served, Segments(self.settings.predictions), lambda _: MemoryTables())
 
     def start(self) -> None:
-        static = traefik.lay_out(self.settings)
-        self._start("traefik", [str(TRAEFIK), f"--configFile={static}"])
+        self._start("gateway", haproxy.lay_out(self.settings))
         until(lambda: answers(f"{self.settings.gateway_admin_url}/ping"))
 
     def serve(self, slot: str, name: str | None = None) -> None:
         for server, port in self.settings.slot_servers(slot).items():
-            self._start(server, [sys.executable, "-c", UPSTREAM, str(port), name or server])
+            self._start(server, [sys.executable, "-c", UPSTREAM, str(port), name or server, slot])
         until(lambda: all(answers(f"{url}/v2/health/ready") for url in self.settings.slot_urls(slot)))
 
     def kill(self, name: str) -> None:
@@ -102,7 +108,7 @@ def answers(url: str) -> bool:
 
 
 @contextmanager
-def traefik_gateway(home: Path, servers: int = 1) -> Iterator[Gateway]:
+def local_gateway(home: Path, servers: int = 1) -> Iterator[Gateway]:
     """All to stable, both slots up, the routes served."""
     ports = {f"{name}_port": free_port() for name in ("gateway", "gateway_admin", "stable", "canary")}
     gateway = Gateway(choose_ports(Settings(home=home, servers=servers, **ports), {}))

@@ -23,7 +23,7 @@ from include.adapters.kubernetes import Absent, Cluster
 from include.adapters.replicas import Replicas
 from include.domain.errors import Unavailable
 from include.ports import Router
-from tests.gateway import traefik_gateway, until
+from tests.gateway import local_gateway, until
 from tests.kubernetes_api import FakeKubernetes, serving
 from tests.kustomize import apply
 
@@ -121,8 +121,8 @@ def _matches(rule: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
 
 
 @contextmanager
-def on_traefik(home: Path, _api: str) -> Iterator[Routed]:
-    with traefik_gateway(home) as gateway:
+def on_haproxy(home: Path, _api: str) -> Iterator[Routed]:
+    with local_gateway(home) as gateway:
         yield gateway
 
 

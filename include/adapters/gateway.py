@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from include.adapters.haproxy import BUCKET_HEADER, PATHS
 from include.adapters.kubernetes import Cluster, name_of
-from include.adapters.traefik import BUCKET_HEADER, PATHS
 from include.domain.errors import Unavailable, UserMistake
 from include.ports import Routes
 

@@ -71,7 +71,7 @@ def rollback(settings: Settings, model: str) -> None:
     from include.stages import rollout
     from include.wiring import Parts
 
-    if settings.router == "traefik" and not (settings.gateway / "dynamic" / f"{model}.yml").exists():
+    if settings.router == "haproxy" and not (settings.gateway / f"{model}.map").exists():
         raise UserMistake(f"the gateway knows no model named {model!r}; this stack serves {settings.model}")
     rollout.rollback(model, Parts(settings).controls(), "make rollback")
     console.print(f"{model}: all traffic goes to the stable slot")

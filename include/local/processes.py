@@ -1,12 +1,10 @@
 """The Procfile's processes under supervisord: start them, ask after them, and leave none behind."""
 
-import hashlib
 import os
 import re
 import signal
 import subprocess
 import sys
-import tempfile
 import xmlrpc.client
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from include.domain.errors import UserMistake
+from include.settings import socket_of
 
 #: Every process of the stack carries this variable with the stack's home, so that `down` finds orphans too.
 MARK = "PERENNIAL_STACK"
@@ -63,15 +62,9 @@ def parse_procfile(text: str) -> dict[str, str]:
     return dict(re.findall(r"^([a-z][a-z0-9-]*):\s*(.+)$", text, flags=re.MULTILINE))
 
 
-def socket_of(home: Path) -> Path:
-    """Supervisord's socket; not in the home, which may lie deeper than the 107 bytes a socket's path can hold."""
-    name = hashlib.sha256(str(home).encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"perennial-{os.getuid()}-{name}.sock"
-
-
 def start(home: Path, root: Path, programs: Mapping[str, str], environment: Mapping[str, str]) -> None:
     """Start supervisord, which starts the programs, name → command. Raises UserMistake with its words when it cannot."""
-    fill = {"home": home, "root": root, "socket": socket_of(home)}
+    fill = {"home": home, "root": root, "socket": socket_of(home, "manager")}
     config = home / "supervisord.conf"
     (home / "logs").mkdir(parents=True, exist_ok=True)
     config.write_text(
@@ -80,7 +73,7 @@ def start(home: Path, root: Path, programs: Mapping[str, str], environment: Mapp
             PROGRAM.format(name=name, command=command.replace("%", "%%"), **fill) for name, command in programs.items()
         )
     )
-    socket_of(home).unlink(missing_ok=True)
+    socket_of(home, "manager").unlink(missing_ok=True)
     done = subprocess.run(
         [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)],
         env={**environment, MARK: str(home)},
@@ -118,7 +111,7 @@ def stop(home: Path) -> int:
     for process in stubborn:
         _signal(process, signal.SIGKILL)
     psutil.wait_procs(stubborn, timeout=5)
-    for path in (socket_of(home), home / "supervisord.pid"):
+    for path in (socket_of(home, "manager"), home / "supervisord.pid"):
         path.unlink(missing_ok=True)
     return len(left)
 
@@ -169,5 +162,5 @@ def _signal(process: psutil.Process, number: int) -> None:
 
 
 def _supervisor(home: Path) -> xmlrpc.client.ServerProxy:
-    transport = SupervisorTransport(None, None, f"unix://{socket_of(home)}")
+    transport = SupervisorTransport(None, None, f"unix://{socket_of(home, 'manager')}")
     return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)

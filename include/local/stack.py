@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from include.adapters import traefik
+from include.adapters import haproxy
 from include.domain.errors import Unavailable, UserMistake
 from include.local import processes
 from include.local.rest import Airflow
@@ -89,6 +89,7 @@ def environment(settings: Settings) -> dict[str, str]:
     return {
         **given, **own,
         "PERENNIAL_ONLINE": settings.online_store,
+        "HAPROXY": haproxy.binary(),
         "PATH": f"{BIN}{os.pathsep}{inherited().get('PATH', os.defpath)}",
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
@@ -141,7 +142,7 @@ def up(settings: Settings, say: Callable[[str], None]) -> Settings:
     say("preparing Airflow's database")
     _run([str(BIN / "airflow"), "db", "migrate"], variables, settings.home / "logs" / "migrate.log")
     _share(database(settings.home))
-    traefik.lay_out(settings)
+    haproxy.lay_out(settings)
     (settings.home / "stack.json").write_text(json.dumps({name: getattr(settings, name) for name in KEPT}))
     started = programs(settings)
     say("starting " + ", ".join(started))

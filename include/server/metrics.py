@@ -69,7 +69,7 @@ class Metrics:
         self.requests = Counter("perennial_requests_total", "Requests answered.", "route", "code", "version")
         self.seconds = Histogram(
             "perennial_request_seconds", "Time to answer a request.",
-            (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5), "route",
+            (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 0.75, 1, 2.5, 5), "route",
         )  # fmt: skip
         self.batch = Histogram("perennial_batch_rows", "Rows scored together.", [2**i for i in range(9)])
         self.scores = Histogram("perennial_score", "Scores given.", [i / 20 for i in range(1, 21)], "version")

@@ -15,9 +15,9 @@ from kubernetes import client
 
 from include.adapters import training_pods
 from include.adapters.gateway import Gateway
+from include.adapters.haproxy import BUCKET_HEADER
 from include.adapters.kubernetes import USER, Cluster
 from include.adapters.replicas import Replicas
-from include.adapters.traefik import BUCKET_HEADER
 from include.local.k8s_check import look
 from include.ports import Routes
 from include.settings import ROOT

@@ -14,13 +14,13 @@ import pytest
 from include.adapters.ledger import FileLedger
 from include.stages import rollout, rollout_state
 from tests.fakes import FakeRegistry, FakeSlots, FakeTables
-from tests.gateway import Gateway, traefik_gateway
+from tests.gateway import Gateway, local_gateway
 from tests.unit.toy import toy
 
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    with traefik_gateway(tmp_path) as gateway:
+    with local_gateway(tmp_path) as gateway:
         yield gateway
 
 

@@ -1,4 +1,4 @@
-"""What every router promises, on a real Traefik, on the Gateway API and on numbers of pods."""
+"""What every router promises, on a real HAProxy, on the Gateway API and on numbers of pods."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from include.adapters.traefik import BUCKET_HEADER
+from include.adapters.haproxy import BUCKET_HEADER
 from include.domain.errors import Unavailable, UserMistake
 from include.ports import Routes
 from tests.gateway import until
 from tests.kubernetes_api import Refused
-from tests.routed import DEPLOYMENT, ROUTE, InCluster, Routed, on_gateway, on_replicas, on_traefik
+from tests.routed import DEPLOYMENT, ROUTE, InCluster, Routed, on_gateway, on_haproxy, on_replicas
 
-KINDS = {"traefik": on_traefik, "gateway": on_gateway, "replicas": on_replicas}
-ANY = ["traefik", "gateway", "gateway on the cluster", "replicas"]  #: on a cluster pods decide: tests/cluster
+KINDS = {"haproxy": on_haproxy, "gateway": on_gateway, "replicas": on_replicas}
+ANY = ["haproxy", "gateway", "gateway on the cluster", "replicas"]  #: on a cluster pods decide: tests/cluster
 SHAPING = ANY[:3]  #: those that see requests
 
 

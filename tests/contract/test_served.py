@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from include.adapters.served import ServedSignals, counted
+from include.adapters.served import Served, counted
 from include.adapters.slots import HttpSlots
 from include.domain.errors import Unavailable, UserMistake
 from include.ports import ArmCounts
@@ -58,8 +58,24 @@ def listening(server: Server) -> Iterator[str]:
         http.server_close()
 
 
-def signals(folder: Path, stable: str, canary: str) -> ServedSignals:
-    return ServedSignals({"stable": [stable], "canary": [canary]}, folder, None, None)
+class HAProxy(Server):
+    """An HAProxy's page, as version 2.8 writes it, with the tries that it made again elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+        self.redispatched = 0
+
+    def page(self, path: str) -> str:
+        return (
+            "# TYPE haproxy_server_redispatch_warnings_total counter\n"
+            'haproxy_server_redispatch_warnings_total{proxy="stable",server="stable"} 0\n'
+            f'haproxy_server_redispatch_warnings_total{{proxy="canary",server="canary-2"}} {self.redispatched}\n'
+            'haproxy_server_http_responses_total{proxy="canary",server="canary-2",code="2xx"} 9\n'
+        )
+
+
+def signals(folder: Path, stable: str, canary: str, gateway: str | None = None) -> Served:
+    return Served({"stable": [stable], "canary": [canary]}, folder, gateway)
 
 
 def test_requests_errors_and_slow_answers_are_counted_by_slot(tmp_path: Path) -> None:
@@ -69,6 +85,21 @@ def test_requests_errors_and_slow_answers_are_counted_by_slot(tmp_path: Path) ->
     with listening(stable) as one, listening(canary) as two:
         found = signals(tmp_path, one, two).counts("flights", 100)
     assert found == {"stable": ArmCounts(11, 0, 2), "canary": ArmCounts(3, 3, 0)}
+
+
+def test_tries_that_no_server_answered_are_errors_of_the_slot_and_those_it_answered_are_not_counted_twice(
+    tmp_path: Path,
+) -> None:
+    stable, canary, gateway = Server("stable"), Server("canary"), HAProxy()
+    stable.answer(9), canary.answer(10), canary.answer(3, code="500")
+    gateway.redispatched = 3  # the three that it answered with an error
+    with listening(stable) as one, listening(canary) as two, listening(gateway) as three:
+        asked = signals(tmp_path, one, two, three)
+        assert asked.counts("flights", 100)["canary"] == ArmCounts(13, 3, 0)
+        gateway.redispatched += 5  # the server is dead
+        assert asked.counts("flights", 100)["canary"] == ArmCounts(18, 8, 0)
+        gateway.redispatched = 2  # the gateway was started anew
+        assert asked.counts("flights", 100) == {"stable": ArmCounts(9, 0, 0), "canary": ArmCounts(20, 10, 0)}
 
 
 def test_a_pod_that_goes_or_is_started_anew_takes_nothing_away(tmp_path: Path) -> None:
@@ -93,7 +124,7 @@ def test_without_any_server_there_is_no_count(tmp_path: Path) -> None:
 def test_a_bound_that_the_histogram_lacks_is_named() -> None:
     server = Server("stable")
     server.answer(1)
-    with pytest.raises(UserMistake, match=r"slow_ms: 70 is no bound .* 50, 100, 250"):
+    with pytest.raises(UserMistake, match=r"slow_ms: 70 is no bound .* 50, 75, 100"):
         counted(server.page("/metrics"), 70)
 
 

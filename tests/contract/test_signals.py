@@ -1,4 +1,4 @@
-"""Signals from the real files of the servers and the text that a real Traefik serves."""
+"""Predictions and labels from the real files of the servers."""
 
 import json
 import logging
@@ -9,38 +9,16 @@ from typing import Any
 
 import pytest
 
-from include.adapters import signals
 from include.adapters.delta import DeltaTables
 from include.adapters.segments import Segments
+from include.adapters.served import Served
 from include.adapters.signals import ProductionSignals
-from include.domain.errors import Unavailable, UserMistake
-from include.ports import ArmCounts
 from include.stages.compaction import compact
 from tests.watching import SPEC
 
-#: Cut from the page of a Traefik 3.7 with `metrics.prometheus.addServicesLabels`.
-METRICS = """
-# HELP traefik_service_request_duration_seconds How long it took to process the request on a service.
-# TYPE traefik_service_request_duration_seconds histogram
-traefik_service_request_duration_seconds_bucket{code="200",method="POST",protocol="http",service="flights-stable@file",le="0.1"} 8995
-traefik_service_request_duration_seconds_bucket{code="200",method="POST",protocol="http",service="flights-stable@file",le="0.3"} 8999
-traefik_service_request_duration_seconds_bucket{code="200",method="POST",protocol="http",service="flights-stable@file",le="+Inf"} 9000
-traefik_service_request_duration_seconds_count{code="200",method="POST",protocol="http",service="flights-stable@file"} 9000
-traefik_service_request_duration_seconds_bucket{code="502",method="POST",protocol="http",service="flights-canary@file",le="0.1"} 10
-traefik_service_request_duration_seconds_bucket{code="502",method="POST",protocol="http",service="flights-canary@file",le="+Inf"} 12
-traefik_service_request_duration_seconds_count{code="502",method="POST",protocol="http",service="flights-canary@file"} 12
-# TYPE traefik_service_requests_total counter
-traefik_service_requests_total{code="200",method="POST",protocol="http",service="flights-stable@file"} 9.0e+03
-traefik_service_requests_total{code="200",method="POST",protocol="http",service="flights-canary@file"} 988
-traefik_service_requests_total{code="422",method="POST",protocol="http",service="flights-canary@file"} 5
-traefik_service_requests_total{code="502",method="POST",protocol="http",service="flights-canary@file"} 12
-traefik_service_requests_total{code="200",method="POST",protocol="http",service="flights-split@file"} 10000
-traefik_service_requests_total{code="200",method="POST",protocol="http",service="other-stable@file"} 7
-"""
 
-
-def production(folder: Path, url: str = "http://nowhere") -> ProductionSignals:
-    return ProductionSignals(url, Segments(folder), lambda model: DeltaTables(folder / "tables" / model))
+def production(folder: Path) -> ProductionSignals:
+    return ProductionSignals(Served({}, folder), Segments(folder), lambda model: DeltaTables(folder / "tables" / model))
 
 
 def line(number: int, **other: Any) -> str:
@@ -54,25 +32,6 @@ def segment(folder: Path, name: str, *lines: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(lines))
     return path
-
-
-def test_counts_are_the_callers_per_slot() -> None:
-    found = signals.counts(METRICS, "flights", 100)
-    assert found == {"stable": ArmCounts(9000, 0, 5), "canary": ArmCounts(1005, 12, 2)}
-
-
-def test_a_bound_that_the_gateway_does_not_measure_is_refused_with_those_it_does() -> None:
-    with pytest.raises(UserMistake, match="there are 100, 300 ms"):
-        signals.counts(METRICS, "flights", 50)
-
-
-def test_no_traffic_is_no_count() -> None:
-    assert signals.counts("", "flights", 100) == {}
-
-
-def test_a_gateway_that_is_down_is_unavailable(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9"):
-        production(tmp_path, "http://127.0.0.1:9").counts("flights", 100)
 
 
 def test_predictions_come_from_every_segment_in_order_of_their_start(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The router on a real Traefik with two real servers behind it; what all routers promise is in test_routers.py."""
+"""The router on a real HAProxy with two real servers behind it; what all routers promise is in test_routers.py."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ import pytest
 
 from include.domain.errors import Unavailable
 from include.ports import Routes
-from tests.gateway import Gateway, traefik_gateway, until
+from tests.gateway import Gateway, local_gateway, until
 
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    with traefik_gateway(tmp_path) as gateway:
+    with local_gateway(tmp_path) as gateway:
         yield gateway
 
 
@@ -36,8 +36,8 @@ def test_a_dead_canary_costs_no_caller_an_answer_and_its_failures_are_counted(ga
 
 
 def is_out(gateway: Gateway, slot: str) -> bool:
-    url = f"{gateway.settings.gateway_admin_url}/api/http/services/flights-{slot}@file"
-    return "DOWN" in httpx.get(url, trust_env=False).json().get("serverStatus", {}).values()
+    page = httpx.get(f"{gateway.settings.gateway_admin_url}/metrics", trust_env=False).text
+    return f'haproxy_server_status{{proxy="{slot}",server="{slot}",state="DOWN"}} 1' in page
 
 
 def test_errors_of_the_canary_reach_the_judge_and_no_caller(gateway: Gateway) -> None:
@@ -62,7 +62,6 @@ def test_outside_a_rollout_nobody_meets_the_canary(gateway: Gateway) -> None:
 
 
 def test_without_its_only_slot_the_gateway_says_so_at_once_and_goes_on_when_it_is_back(gateway: Gateway) -> None:
-    """Traefik searches for ever, on a whole core, for the turn of a slot that became healthy and has no share."""
     gateway.router.apply("flights", Routes(mirror=True))
     gateway.kill("canary")
     until(lambda: is_out(gateway, "canary"))
@@ -76,7 +75,7 @@ def test_without_its_only_slot_the_gateway_says_so_at_once_and_goes_on_when_it_i
 
 
 def test_the_servers_of_a_slot_share_its_requests_and_stand_in_for_one_that_died(tmp_path: Path) -> None:
-    with traefik_gateway(tmp_path, servers=2) as gateway:
+    with local_gateway(tmp_path, servers=2) as gateway:
         assert gateway.ask(20) == {"stable": 10, "stable-2": 10}
         gateway.kill("stable")
         assert gateway.ask(20) == {"stable-2": 20}
@@ -84,15 +83,15 @@ def test_the_servers_of_a_slot_share_its_requests_and_stand_in_for_one_that_died
 
 def test_a_gateway_that_comes_back_goes_on_with_the_split_it_had(gateway: Gateway) -> None:
     gateway.router.apply("flights", Routes(50))
-    gateway.kill("traefik")
+    gateway.kill("gateway")
     gateway.start()
     until(lambda: gateway.ask(10) == {"stable": 5, "canary": 5})
 
 
 def test_routes_set_while_the_gateway_is_down_are_served_when_it_is_back(gateway: Gateway) -> None:
     gateway.router.apply("flights", Routes(50))
-    gateway.kill("traefik")
-    with pytest.raises(Unavailable, match="does not answer"):
+    gateway.kill("gateway")
+    with pytest.raises(Unavailable, match=r"does not answer for 0\.1 s"):
         replace(gateway.router, patience=0.1).apply("flights", Routes())
     gateway.start()
     until(lambda: gateway.ask(10) == {"stable": 10})
