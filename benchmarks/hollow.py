@@ -1,4 +1,4 @@
-"""A server that gives one answer to whatever it is asked: `python -m benchmarks.hollow <port>`."""
+"""A server that gives one answer to whatever it is asked: `python -m benchmarks.hollow <port> <socket>`."""
 
 import asyncio
 import sys
@@ -25,9 +25,11 @@ class Hollow(asyncio.Protocol):
             self.transport.write(ANSWER)
 
 
-async def serve(port: int) -> None:
-    await (await asyncio.get_running_loop().create_server(Hollow, "127.0.0.1", port)).serve_forever()
+async def serve(port: int, socket: str) -> None:
+    loop = asyncio.get_running_loop()
+    listeners = [await loop.create_unix_server(Hollow, socket), await loop.create_server(Hollow, "127.0.0.1", port)]
+    await listeners[0].serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1])))
+    uvloop.run(serve(int(sys.argv[1]), sys.argv[2]))

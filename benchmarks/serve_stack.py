@@ -15,8 +15,8 @@ from include.ports import Routes
 from include.settings import ROOT, SLOTS, Settings
 
 SETTINGS = Settings(gateway_port=19088, gateway_admin_port=19089, stable_port=19001, canary_port=19002)
-#: Of a slot's server at that port.
-Command = Callable[[Settings, str, int], list[str]]
+#: Of a slot's server of that name at that port.
+Command = Callable[[Settings, str, str, int], list[str]]
 
 
 @contextmanager
@@ -29,18 +29,18 @@ def program(*command: str) -> Iterator[psutil.Process]:
         process.wait(timeout=30)
 
 
-def server(settings: Settings, slot: str, port: int) -> list[str]:
+def server(settings: Settings, slot: str, name: str, port: int) -> list[str]:
     """A model server's command."""
     return [
         sys.executable, "-m", "include.server", "--slot", slot, "--model", "flights", "--drain", "0",
         "--artifact", str(settings.home / "artifact" / "manifest.json"), "--store", str(settings.home / "online"),
-        "--port", str(port), "--log", str(settings.predictions),
+        "--port", str(port), "--socket", str(settings.slot_sockets(slot)[name]), "--log", str(settings.predictions),
     ]  # fmt: skip
 
 
-def hollow(_settings: Settings, _slot: str, port: int) -> list[str]:
+def hollow(settings: Settings, slot: str, name: str, port: int) -> list[str]:
     """A server's in its place that does nothing: what the gateway and the callers leave of the machine."""
-    return [sys.executable, "-m", "benchmarks.hollow", str(port)]
+    return [sys.executable, "-m", "benchmarks.hollow", str(port), str(settings.slot_sockets(slot)[name])]
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def servers(settings: Settings, slots: Sequence[str], command: Command) -> Itera
         started = {}
         for slot in slots:
             for name, port in settings.slot_servers(slot).items():
-                started[name] = [running.enter_context(program(*command(settings, slot, port)))]
+                started[name] = [running.enter_context(program(*command(settings, slot, name, port)))]
                 ready(f"http://{settings.host}:{port}/v2/health/ready")
         yield started
 

@@ -22,10 +22,11 @@ from tests.memory import MemoryTables
 
 #: A server that is ready, answers everything with its own name, with 500 when that is `broken`, and counts as ours do.
 UPSTREAM = """
-import sys
+import os, socket, socketserver, sys, threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-name, slot, seen = sys.argv[2], sys.argv[3], Counter()
+port, path, name, slot = sys.argv[1:]
+seen = Counter()
 LINE = 'perennial_requests_total{{slot="{}",route="/predict",code="{}"}} {}'
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -45,7 +46,14 @@ class Handler(BaseHTTPRequestHandler):
     do_POST = do_GET
     def log_message(self, *args):
         pass
-ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+class AtSocket(ThreadingHTTPServer):
+    address_family, request_queue_size = socket.AF_UNIX, 128
+    server_bind = socketserver.TCPServer.server_bind
+if os.path.exists(path):
+    os.unlink(path)
+at_socket = AtSocket(path, Handler)
+threading.Thread(target=at_socket.serve_forever, daemon=True).start()
+ThreadingHTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
 """
 
 
@@ -70,7 +78,8 @@ class Gateway:
 
     def serve(self, slot: str, name: str | None = None) -> None:
         for server, port in self.settings.slot_servers(slot).items():
-            self._start(server, [sys.executable, "-c", UPSTREAM, str(port), name or server, slot])
+            path = str(self.settings.slot_sockets(slot)[server])
+            self._start(server, [sys.executable, "-c", UPSTREAM, str(port), path, name or server, slot])
         until(lambda: all(answers(f"{url}/v2/health/ready") for url in self.settings.slot_urls(slot)))
 
     def kill(self, name: str) -> None:

@@ -23,6 +23,8 @@ CONFIG = "haproxy.cfg"
 #: Bytes of a request, with its head, that the gateway holds until it is answered: a longer one is neither sent again when a
 #: slot fails it nor copied. HAProxy copies the whole buffer for each request: with 64 KiB one costs twice the time.
 BUFFER = 32 << 10
+#: More threads than that take the model servers' cores: on two, a second one makes each request a quarter dearer.
+THREADS = max(1, (os.cpu_count() or 1) // 2)
 #: A slot that answers no longer is out of the split after at most interval + timeout. A dead one refuses at once; only a
 #: silent one uses up the timeout. Stable is given longer, because without it nobody answers.
 CHECK_TIMEOUT = {"stable": "5s", "canary": "500ms"}
@@ -30,6 +32,7 @@ CHECK_TIMEOUT = {"stable": "5s", "canary": "500ms"}
 COMMON = """\
 global
   maxconn 4000
+  nbthread {threads}
   no strict-limits
   tune.bufsize {buffer}
   stats socket {socket} mode 600 level admin
@@ -106,14 +109,11 @@ def for_settings(settings: Settings) -> "HAProxy":
 
 def _configuration(settings: Settings, map_name: str) -> Iterator[str]:
     yield COMMON.format(
-        buffer=BUFFER, socket=settings.gateway_socket, copies="copies.lua", host=settings.host,
+        threads=THREADS, buffer=BUFFER, socket=settings.gateway_socket, copies="copies.lua", host=settings.host,
         port=settings.gateway_port, admin_port=settings.gateway_admin_port, paths=" ".join(PATHS), bucket=BUCKET_HEADER,
         map=map_name, shadows=",".join(settings.slot_urls("canary")),
     )  # fmt: skip
-    addresses = {
-        slot: [(name, f"{settings.host}:{port}") for name, port in settings.slot_servers(slot).items()]
-        for slot in SLOTS
-    }
+    addresses = {slot: [(n, f'"unix@{path}"') for n, path in settings.slot_sockets(slot).items()] for slot in SLOTS}
     for slot, other in (SLOTS, SLOTS[::-1]):
         yield f"backend {slot}\n"
         # During a rollout each slot stands in for the other: a caller gets an answer though one slot has none. The first

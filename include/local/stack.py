@@ -70,7 +70,8 @@ def programs(settings: Settings) -> dict[str, str]:
     for name, command in processes.parse_procfile((ROOT / "Procfile").read_text()).items():
         found[name] = command
         for server, port in settings.slot_servers(name).items() if name in SLOTS else ():
-            found[server] = command.replace(f"$PERENNIAL_{name.upper()}_PORT", str(port))
+            own = command.replace(f"$PERENNIAL_{name.upper()}_PORT", str(port))
+            found[server] = own.replace(f"$PERENNIAL_{name.upper()}_SOCKET", str(settings.slot_sockets(name)[server]))
     return found
 
 

@@ -39,6 +39,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--digest", help="the SHA-256 of --artifact; without it the manifest itself is not checked")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--socket", type=Path, help="listen at this Unix socket too, for callers on this machine")
     parser.add_argument("--grpc-port", type=int, help="speak the inference protocol over gRPC too, here (needs grpcio)")
     parser.add_argument("--log", type=Path, required=True, help="folder of the prediction log: <log>/<model>/<slot>/")
     parser.add_argument("--store", help="the online store of aggregates: a folder or redis://host:port/number")
@@ -68,7 +69,7 @@ async def serve(options: argparse.Namespace) -> None:
     rpc = await _rpc(service, options)
     stopped = asyncio.create_task(_told_to_stop())
     watching = asyncio.create_task(service.slot.watch())
-    serving = asyncio.create_task(server.serve(options.host, options.port))
+    serving = asyncio.create_task(server.serve(options.host, options.port, options.socket))
     done, _ = await asyncio.wait((watching, serving, stopped), return_when=asyncio.FIRST_COMPLETED)
     service.slot.draining = True
     watching.cancel()

@@ -12,6 +12,7 @@ from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import httptools
@@ -232,14 +233,17 @@ class Server:
         self.ending, self.date = False, formatdate(usegmt=True)
         self._empty = asyncio.Event()
 
-    async def serve(self, host: str, port: int) -> None:
+    async def serve(self, host: str, port: int, socket: Path | None = None) -> None:
         """Runs until it is cancelled, and then until what is under way is answered. Raises OSError for an address in use."""
         self.loop = asyncio.get_running_loop()
-        listener = await self.loop.create_server(lambda: Connection(self), host, port, backlog=1024)
+        listeners = [await self.loop.create_server(lambda: Connection(self), host, port, backlog=1024)]
         try:
+            if socket:
+                listeners.append(await self.loop.create_unix_server(lambda: Connection(self), socket, backlog=1024))
             await self._look_after()
         finally:
-            listener.close()
+            for listener in listeners:
+                listener.close()
             await self._end()
 
     def gone(self, connection: Connection) -> None:
