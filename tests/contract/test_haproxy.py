@@ -1,5 +1,7 @@
 """The router on a real HAProxy with two real servers behind it; what all routers promise is in test_routers.py."""
 
+import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from include.adapters.haproxy import BUFFER
 from include.domain.errors import Unavailable
 from include.ports import Routes
 from tests.gateway import Gateway, local_gateway, until
@@ -54,6 +57,43 @@ def test_a_dead_stable_slot_is_stood_in_for_during_a_rollout(gateway: Gateway, w
     gateway.router.apply("flights", Routes(weight))
     gateway.kill("stable")
     assert gateway.ask(20) == {"canary": 20}
+
+
+def test_a_request_longer_than_the_gateway_holds_is_answered_but_neither_sent_again_nor_copied(
+    gateway: Gateway,
+) -> None:
+    long = b"x" * (BUFFER + 1)
+    gateway.router.apply("flights", Routes(mirror=True))
+    assert gateway.ask(5, long) == {"stable": 5}
+    assert gateway.ask(3) == {"stable": 3}
+    until(lambda: gateway.copied() == 3)
+    gateway.kill("canary")
+    gateway.serve("canary", "broken")
+    gateway.router.apply("flights", Routes(50))
+    assert gateway.ask(4, long) == {"stable": 2, "500": 2}
+
+
+def test_a_shadow_that_hangs_holds_up_nobody(gateway: Gateway) -> None:
+    gateway.processes["canary"].send_signal(signal.SIGSTOP)
+    gateway.router.apply("flights", Routes(mirror=True))
+    begun = time.monotonic()
+    assert gateway.ask(1000) == {"stable": 1000}
+    assert time.monotonic() - begun < 15, "a copy is waited for five seconds"
+
+
+def test_what_is_no_prediction_does_not_reach_a_slot(gateway: Gateway) -> None:
+    answers = {
+        path: httpx.get(f"{gateway.settings.gateway_url}{path}", trust_env=False) for path in ("/metrics", "/status")
+    }
+    assert {path: answer.status_code for path, answer in answers.items()} == {"/metrics": 404, "/status": 404}
+
+
+def test_the_split_that_the_running_gateway_tells_is_the_one_that_was_set(gateway: Gateway) -> None:
+    for routes in (Routes(mirror=True), Routes(35), Routes()):
+        gateway.router.apply("flights", routes)
+        assert gateway.router.served("flights") == routes
+    with pytest.raises(Unavailable, match="refuses"):
+        gateway.router.apply("clicks", Routes(10))
 
 
 def test_outside_a_rollout_nobody_meets_the_canary(gateway: Gateway) -> None:

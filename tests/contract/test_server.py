@@ -3,6 +3,7 @@
 import itertools
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,6 +57,24 @@ def test_rows_score_as_the_model_says_alone_and_together(server: Server) -> None
 def test_one_bare_row_is_a_request_too(server: Server) -> None:
     answer = server.http.post("/predict", json=ROW).json()
     assert answer["scores"] == [pytest.approx(expected(ROW), abs=1e-5)]
+
+
+def test_a_socket_is_listened_at_too_by_its_owner_alone_and_taken_over_from_a_server_that_was_killed(
+    tmp_path: Path, registry: Registry
+) -> None:
+    registry.aliases["champion"] = "1"
+    path = tmp_path / "stable.sock"
+    flags = ("--slot", "stable", "--registry", registry.url, "--socket", str(path))
+    server = Server(tmp_path, *flags)
+    server.stop(signal.SIGKILL)
+    server = Server(tmp_path, *flags)
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://stable") as http:
+            answer = http.post("/predict", json=ROW).json()
+        assert answer["scores"] == server.predict(ROW)["scores"] == [pytest.approx(expected(ROW), abs=1e-5)]
+        assert stat.S_IMODE(path.stat().st_mode) & 0o022 == 0, "whoever writes to a socket can connect"
+    finally:
+        server.close()
 
 
 def test_without_a_version_it_is_alive_not_ready_and_says_why(tmp_path: Path, registry: Registry) -> None:
