@@ -12,7 +12,7 @@ import psutil
 
 from include.adapters.haproxy import for_settings, lay_out
 from include.ports import Routes
-from include.settings import ROOT, SLOTS, Settings
+from include.settings import ROOT, SLOTS, Settings, sockets_of
 
 SETTINGS = Settings(gateway_port=19088, gateway_admin_port=19089, stable_port=19001, canary_port=19002)
 #: Of a slot's server of that name at that port.
@@ -47,6 +47,7 @@ def hollow(settings: Settings, slot: str, name: str, port: int) -> list[str]:
 def servers(settings: Settings, slots: Sequence[str], command: Command) -> Iterator[dict[str, list[psutil.Process]]]:
     """The slots' servers, ready, by name."""
     with ExitStack() as running:
+        running.callback(lambda: [path.unlink() for path in sockets_of(settings.home)])
         started = {}
         for slot in slots:
             for name, port in settings.slot_servers(slot).items():

@@ -128,6 +128,11 @@ def socket_of(home: Path, name: str) -> Path:
     return Path(tempfile.gettempdir()) / f"perennial-{os.getuid()}-{digest}-{name}.sock"
 
 
+def sockets_of(home: Path) -> list[Path]:
+    """Those that there are of this home's stack."""
+    return [*Path(tempfile.gettempdir()).glob(socket_of(home, "*").name)]
+
+
 def inherited() -> dict[str, str]:
     """The environment as it is, for a child process to inherit and for asking what a user set by hand."""
     return dict(os.environ)

@@ -17,7 +17,7 @@ from include.adapters.segments import Segments
 from include.adapters.served import Served
 from include.adapters.signals import ProductionSignals
 from include.local.stack import choose_ports
-from include.settings import SLOTS, Settings
+from include.settings import SLOTS, Settings, sockets_of
 from tests.memory import MemoryTables
 
 #: A server that is ready, answers everything with its own name, with 500 when that is `broken`, and counts as ours do.
@@ -130,6 +130,8 @@ def local_gateway(home: Path, servers: int = 1) -> Iterator[Gateway]:
     finally:
         for name in list(gateway.processes):
             gateway.kill(name)
+        for path in sockets_of(home):
+            path.unlink()
 
 
 def free_port() -> int:

@@ -49,7 +49,7 @@ defaults
   balance roundrobin
   http-reuse always
   option httpchk GET /v2/health/ready
-  default-server inter 250ms fall 1 rise 1
+  default-server inter 250ms downinter 100ms fall 1 rise 1
   option redispatch 1
 frontend admin
   bind {host}:{admin_port}

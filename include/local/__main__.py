@@ -145,7 +145,7 @@ def links(settings: Settings) -> None:
     console.print(f"Model    {settings.airflow_url}/perennial/{settings.model}/")
     console.print(f"Runs     {settings.airflow_url}/dags/{settings.model}.train/runs")
     console.print(f"MLflow   {settings.mlflow_url}/#/models/{settings.model}")
-    console.print(f"Gateway  {settings.gateway_url}/predict")
+    console.print(f"Gateway  {settings.gateway_url}/predict   its servers and counts {settings.gateway_admin_url}")
 
 
 def main() -> int:

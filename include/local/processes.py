@@ -15,7 +15,7 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from include.domain.errors import UserMistake
-from include.settings import socket_of
+from include.settings import socket_of, sockets_of
 
 #: Every process of the stack carries this variable with the stack's home, so that `down` finds orphans too.
 MARK = "PERENNIAL_STACK"
@@ -111,7 +111,7 @@ def stop(home: Path) -> int:
     for process in stubborn:
         _signal(process, signal.SIGKILL)
     psutil.wait_procs(stubborn, timeout=5)
-    for path in (socket_of(home, "manager"), home / "supervisord.pid"):
+    for path in (*sockets_of(home), home / "supervisord.pid"):
         path.unlink(missing_ok=True)
     return len(left)
 
