@@ -11,7 +11,7 @@ import pytest
 
 from include.domain.errors import UserMistake
 from include.local import processes, stack
-from include.settings import Settings, socket_of
+from include.settings import Settings, sockets_of
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_killed_process_comes_back(home: Path) -> None:
 def test_stopping_leaves_nothing(home: Path) -> None:
     processes.stop(home)
     assert processes.marked(home) == []
-    assert not socket_of(home, "manager").exists()
+    assert not sockets_of(home)
     assert processes.running(home) == []
 
 
