@@ -301,7 +301,7 @@ class Signals(Protocol):
     """What production shows."""
 
     def counts(self, model: str, slow_ms: float) -> Mapping[str, ArmCounts]:
-        """Per slot, since the gateway started: requests, errors and answers slower than `slow_ms`."""
+        """Per slot, sums that never fall: requests, errors and answers slower than `slow_ms`."""
 
     def predictions(self, model: str, since: datetime | None = None) -> pa.Table:
         """Logged predictions: id, at, time, version, slot, mode, key, score, ms, and the raw features as `features` (JSON)."""
