@@ -24,9 +24,8 @@ class Load:
         self.begun = time.perf_counter()
         self.clock = time.time()  #: of the first request
         self.until = self.begun + seconds
-        self.sent, self.unsent, self.statuses = 0, 0, Counter[bytes]()
-        self.seconds, self.failures = Counter[int](), Counter[int]()
-        self.latencies: list[float] = []
+        self.sent, self.unsent = 0, 0
+        self.answers: list[tuple[bytes, float, float]] = []  #: status, when it was due and when it came
         self.idle: deque[Caller] = deque()
         self.ready = asyncio.Semaphore(0)
         self.due: deque[float] = deque()
@@ -41,11 +40,7 @@ class Load:
 
     def answered(self, caller: "Caller", status: bytes, since: float) -> None:
         now = time.perf_counter()
-        self.statuses[status] += 1
-        second = int(now - self.begun)
-        self.seconds[second] += 1
-        self.failures[second] += status != b"200"
-        self.latencies.append(now - since)
+        self.answers.append((status, since, now))
         if caller.transport.is_closing():
             return
         if self.rate and self.due:
@@ -88,7 +83,7 @@ class Load:
             handed = owed
             await asyncio.sleep(0.001)
 
-    async def answers(self, seconds: float) -> None:
+    async def settle(self, seconds: float) -> None:
         """Wait until all callers are idle, at most so long."""
         late = time.perf_counter() + seconds
         while len(self.idle) < self.connections and time.perf_counter() < late:
@@ -100,14 +95,17 @@ class Load:
         self.due.clear()
 
     def report(self) -> dict[str, Any]:
-        ordered = sorted(self.latencies)
+        ordered = sorted(now - since for _, since, now in self.answers)
         taken = time.perf_counter() - self.begun
-        errors = self.sent - self.statuses[b"200"] + self.unsent
-        failing = {second: [count, self.seconds[second]] for second, count in sorted(self.failures.items()) if count}
+        statuses = Counter(status for status, _, _ in self.answers)
+        errors = self.sent - statuses[b"200"] + self.unsent
+        seconds = Counter(int(now - self.begun) for _, _, now in self.answers)
+        failures = Counter(int(now - self.begun) for status, _, now in self.answers if status != b"200")
+        failing = {second: [count, seconds[second]] for second, count in sorted(failures.items())}
         return {
             "generator": "load.py", "requests": self.sent, "errors": errors, "rps": round(len(ordered) / taken), "connections": self.connections,
             "rate": self.rate or None, **{f"p{p:g}_ms": _percentile(ordered, p) for p in (50, 90, 99, 99.9)},
-            "max_ms": round(ordered[-1] * 1000, 2), "statuses": {s.decode(): n for s, n in self.statuses.items()},
+            "max_ms": round(ordered[-1] * 1000, 2), "statuses": {s.decode(): n for s, n in statuses.items()},
             "began": self.clock, "failing_seconds": failing,
             "worst_second": round(max((count / of for count, of in failing.values()), default=0.0), 4),
         }  # fmt: skip
@@ -132,16 +130,15 @@ class Caller(asyncio.Protocol):
         self.transport.write(self.load.next())
 
     def data_received(self, data: bytes) -> None:
-        self.buffer += data
-        head = self.buffer.find(b"\r\n\r\n")
+        buffer = self.buffer = self.buffer + data if self.buffer else data
+        head = buffer.find(b"\r\n\r\n")
         if head < 0:
             return
-        mark = self.buffer.lower().find(b"content-length: ", 0, head)
-        length = int(self.buffer[mark + 16 : self.buffer.find(b"\r", mark)])
-        if len(self.buffer) < head + 4 + length:
+        mark = buffer.lower().find(b"content-length: ", 0, head)
+        if len(buffer) < head + 4 + int(buffer[mark + 16 : buffer.find(b"\r", mark)]):
             return
-        status, self.buffer, self.waiting = self.buffer[9:12], b"", False
-        self.load.answered(self, status, self.since)
+        self.buffer, self.waiting = b"", False
+        self.load.answered(self, buffer[9:12], self.since)
 
 
 def _percentile(ordered: list[float], percent: float) -> float:
@@ -168,9 +165,9 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
         for _ in range(options.connections):
             load.idle.popleft().send(time.perf_counter())
         await asyncio.sleep(load.until - time.perf_counter())
-    await load.answers(seconds=5)
+    await load.settle(seconds=5)
     load.give_up()
-    await load.answers(seconds=5)
+    await load.settle(seconds=5)
     for caller in callers:
         caller.cancel()
     return load.report()

@@ -22,7 +22,7 @@ PATHS = ("/predict", "/v2", "/feedback")
 CONFIG = "haproxy.cfg"
 #: Bytes of a request, with its head, that the gateway holds until it is answered: a longer one is neither sent again when a
 #: slot fails it nor copied. HAProxy copies the whole buffer for each request: with 64 KiB one costs twice the time.
-BUFFER = 32 << 10
+BUFFER = 16 << 10
 #: More threads than that take the model servers' cores: on two, a second one makes each request a quarter dearer.
 THREADS = max(1, (os.cpu_count() or 1) // 2)
 #: A slot that answers no longer is out of the split after at most interval + timeout. A dead one refuses at once; only a
