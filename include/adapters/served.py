@@ -63,7 +63,8 @@ class Served:
             added: Counted = defaultdict(lambda: [0, 0, 0, 0])
             for url, arms in now.items():
                 for slot, seen in arms.items():
-                    before = kept["pods"].get(f"{slot} {url}", [0, 0, 0, 0])
+                    # A file from before failures were counted holds three numbers a server.
+                    before = [*kept["pods"].get(f"{slot} {url}", []), 0, 0, 0, 0][:4]
                     if any(new < old for new, old in zip(seen, before, strict=True)):
                         before = [0, 0, 0, 0]
                     added[slot] = [t + new - old for t, new, old in zip(added[slot], seen, before, strict=True)]

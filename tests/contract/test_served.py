@@ -116,6 +116,15 @@ def test_a_pod_that_goes_or_is_started_anew_takes_nothing_away(tmp_path: Path) -
         assert signals(tmp_path, url, url).counts("flights", 100)["stable"].requests == 19
 
 
+def test_sums_from_before_failures_were_counted_go_on(tmp_path: Path) -> None:
+    stable = Server("stable")
+    stable.answer(10)
+    with listening(stable) as url:
+        old = {"pods": {f"stable {url}": [7, 0, 0]}, "sums": {"stable": [7, 0, 0]}}
+        (tmp_path / "flights-100.json").write_text(json.dumps(old))
+        assert signals(tmp_path, url, url).counts("flights", 100)["stable"] == ArmCounts(10, 0, 0)
+
+
 def test_without_any_server_there_is_no_count(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no model server answers"):
         signals(tmp_path, "http://127.0.0.1:1", "http://{model}.invalid:80").counts("flights", 100)
