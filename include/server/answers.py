@@ -1,7 +1,6 @@
 """What the server says: an answer is a status, headers and bytes; a refusal is an answer with a reason."""
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -19,8 +18,7 @@ _PATH = re.compile(r" - at `(?:key in )?\$?\.?(.*)`$")
 _FIELD = re.compile(r"^Object (?:missing required|contains unknown) field `(.*)`$")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     status: int
     body: bytes
     headers: Headers

@@ -64,8 +64,8 @@ class App:
             if request.method != method:
                 raise Refused(405, f"{request.route} takes {method}")
             if method == "POST":
-                self._service.admit(request.header("authorization"))
-            if request.header("content-encoding") not in (None, "identity"):
+                self._service.admit(request.header(b"authorization"))
+            if request.header(b"content-encoding") not in (None, "identity"):
                 raise Refused(415, "content-encoding: send the body as it is")
         except Refused as refused:
             request.refused = refused
@@ -109,7 +109,7 @@ class App:
         begun, service = time.perf_counter(), self._service
         serving = service.serving()
         rows = serving.model.rows.read(request.body)
-        request_id = service.request_id(request.header("x-request-id"))
+        request_id = service.request_id(request.header(b"x-request-id"))
 
         def write(scores: list[float]) -> Answer:
             said = Prediction(request_id, self._slot.model, serving.model.version, self._slot.name, scores)
@@ -120,9 +120,9 @@ class App:
     def _infer(self, request: Request) -> None:
         begun, service = time.perf_counter(), self._service
         serving = service.serving()
-        asked, blobs = read_request(request.body, request.header(infer.LENGTH))
+        asked, blobs = read_request(request.body, request.header(infer.LENGTH.encode()))
         rows = infer.read(serving.model, asked, blobs, self._bounds.rows)
-        request_id = service.request_id(asked.id or request.header("x-request-id"))
+        request_id = service.request_id(asked.id or request.header(b"x-request-id"))
         write = partial(infer.write, serving.model, self._slot.model, asked, request_id)
         service.score(serving, rows, request_id, begun, self._saying(request, write))
 

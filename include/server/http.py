@@ -47,9 +47,9 @@ class Request:
         self.refused: Refused | None = None
         self.route, self.handle = "none", cast(Any, None)
 
-    def header(self, name: str) -> str | None:
+    def header(self, name: bytes) -> str | None:
         """By its name in lower case."""
-        value = self.headers.get(name.encode())
+        value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
 
 

@@ -1,6 +1,7 @@
 """The prediction log: one line a row, written by a thread of its own so that no request waits for a disk."""
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +35,15 @@ class Line(msgspec.Struct, gc=False):
     ms: float
 
 
+class Scored(msgspec.Struct, gc=False):
+    """A row that was scored, `ms` after it came."""
+
+    id: str
+    row: Encoded
+    score: float
+    ms: float
+
+
 class Page:
     """Scored rows of one version that wait to be written: their lines, and what is counted of them, packed."""
 
@@ -56,22 +66,25 @@ class PredictionLog:
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._thread.start()
 
-    def add(self, model: Model, row_id: str, at: float, row: Encoded, score: float, ms: float) -> None:
-        """The line is made here: a thread that makes lines keeps the interpreter from the requests at every turn."""
-        key, when, features = _said(model, row)
-        line = Line(row_id, at, model.version, self._slot, key, when, features, score, ms)
+    def add(self, model: Model, at: float, rows: Sequence[Scored]) -> None:
+        """The lines are made here: a thread that makes lines keeps the interpreter from the requests at every turn."""
+        lines = self._encoder.encode_lines([self._line(model, at, row) for row in rows])
+        ids, numbers = (b"".join([getattr(r.row, part) for r in rows]) for part in ("ids", "numbers"))
         with self._lock:
             if not self._pages or self._pages[-1].model is not model:
                 self._pages.append(Page(model))
             page = self._pages[-1]
-            if len(page.scores) >= MAX_WAITING:
-                self._metrics.logged.add(("lost",))
+            if len(page.scores) + len(rows) > MAX_WAITING:
+                self._metrics.logged.add(("lost",), len(rows))
                 return
-            self._encoder.encode_into(line, page.lines, -1)
-            page.lines += b"\n"
-            page.ids += row.ids
-            page.numbers += row.numbers
-            page.scores.append(score)
+            page.lines += lines
+            page.ids += ids
+            page.numbers += numbers
+            page.scores += [r.score for r in rows]
+
+    def _line(self, model: Model, at: float, scored: Scored) -> Line:
+        key, when, features = _said(model, scored.row)
+        return Line(scored.id, at, model.version, self._slot, key, when, features, scored.score, scored.ms)
 
     def close(self) -> None:
         """Write what waits and stop."""
@@ -88,24 +101,22 @@ class PredictionLog:
         with self._lock:
             pages, self._pages = self._pages, []
         for page in pages:
-            written = self._append(page.lines)
-            self._metrics.logged.add(("written",), written)
-            if written < len(page.scores):
-                self._metrics.logged.add(("lost",), len(page.scores) - written)
+            if lost := page.lines.count(b"\n", self._append(page.lines)):
+                self._metrics.logged.add(("lost",), lost)
+            self._metrics.logged.add(("written",), len(page.scores) - lost)
             self._count(page)
 
     def _append(self, lines: bytearray) -> int:
-        """How many were written: all, or those before the disk took no more. It is tried again with the next page."""
-        written = start = 0
+        """How many bytes were written: all, or those before the disk took no more. It is tried again with the next page."""
+        start = 0
         while start < len(lines):
             end = lines.rfind(b"\n", start, start + CHUNK) + 1 or lines.index(b"\n", start) + 1
             try:
                 self._segments.append(memoryview(lines)[start:end])
             except OSError:
                 break
-            written += lines.count(b"\n", start, end)
             start = end
-        return written
+        return start
 
     def _count(self, page: Page) -> None:
         rows, version = len(page.scores), page.model.version

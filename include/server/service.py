@@ -1,5 +1,6 @@
 """What every protocol does with rows: admit, score, log, count."""
 
+import asyncio
 import secrets
 import time
 import zlib
@@ -8,7 +9,7 @@ from itertools import count
 
 from include.server.answers import Refused
 from include.server.batching import Batcher, Done
-from include.server.log import PredictionLog
+from include.server.log import PredictionLog, Scored
 from include.server.metrics import Metrics
 from include.server.model import Model
 from include.server.rows import Encoded
@@ -32,6 +33,7 @@ class Service:
     def __init__(self, slot: Slot, log: PredictionLog, metrics: Metrics, bounds: Bounds) -> None:
         self.slot, self.log, self.metrics, self.bounds = slot, log, metrics, bounds
         self.under_way = 0
+        self._scored: dict[Model, list[Scored]] = {}
         self._ids, self._origin = count(1), secrets.token_hex(4)
         metrics.gauge(
             "perennial_inflight_requests", "Requests begun and not yet answered.", lambda: {(): self.under_way}
@@ -74,18 +76,27 @@ class Service:
         def scored(scores: list[float] | Exception) -> None:
             done(scores)
             if isinstance(scores, list):
-                self._log(serving.model, rows, request_id, begun, scores)
+                self._keep(serving.model, rows, request_id, begun, scores)
 
         serving.submit(rows, begun, scored)
 
-    def _log(self, model: Model, rows: list[Encoded], request_id: str, begun: float, scores: list[float]) -> None:
+    def _keep(self, model: Model, rows: list[Encoded], request_id: str, begun: float, scores: list[float]) -> None:
+        """Log them with all others of this turn of the event loop, after the answers: each alone would cost twice as much."""
         if not _sampled(request_id, model.log_share):
             self.metrics.logged.add(("left_out",), len(scores))
             return
-        ms, at = (time.perf_counter() - begun) * 1000, time.time()
-        for i, (row, score) in enumerate(zip(rows, scores, strict=True)):
-            row_id = request_id if len(scores) == 1 else f"{request_id}-{i}"
-            self.log.add(model, row_id, at, row, score, ms)
+        if not self._scored:
+            asyncio.get_running_loop().call_soon(self._log)
+        kept, ms = self._scored.setdefault(model, []), (time.perf_counter() - begun) * 1000
+        if len(scores) == 1:
+            kept.append(Scored(request_id, rows[0], scores[0], ms))
+        else:
+            kept += [Scored(f"{request_id}-{i}", row, scores[i], ms) for i, row in enumerate(rows)]
+
+    def _log(self) -> None:
+        at, scored, self._scored = time.time(), self._scored, {}
+        for model, rows in scored.items():
+            self.log.add(model, at, rows)
 
 
 def _sampled(request_id: str, share: float) -> bool:

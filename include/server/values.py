@@ -11,6 +11,8 @@ from include.server.model import Model
 
 #: Of a category's values, the most frequent ones in training are counted by name, the rest together.
 NAMED = 10
+#: Missing, unknown, those by name, the rest.
+CLASSES = FIRST_KNOWN + NAMED + 1
 #: Of a number's quantiles in training, every so many are bounds of its histogram.
 EVERY_KNOT = 8
 #: Versions of which counts are kept: the one served and those before it.
@@ -18,26 +20,29 @@ VERSIONS = 3
 
 
 class Tally:
-    """One version's counts."""
+    """One version's counts. Those of categories are `[C, CLASSES]`, of numbers `[EDGES, N]`: how many are at most an edge,
+    of which the last is infinite. Fields with fewer edges have more infinite ones."""
 
     def __init__(self, encoding: Encoding, texts: dict[str, list[str]]) -> None:
-        self.categories = {
-            f: np.zeros(size, np.int64) for f, size in zip(encoding.categorical, encoding.sizes, strict=True)
-        }
+        self.encoding = encoding
         self.texts = {field: known[:NAMED] for field, known in texts.items()}
         self.edges = {f: np.array(encoding.knots[f][::EVERY_KNOT], np.float32) for f in encoding.numeric}
-        self.numbers = {f: np.zeros(len(edges) + 1, np.int64) for f, edges in self.edges.items()}
-        self.sums, self.missing = dict.fromkeys(self.edges, 0.0), dict.fromkeys(self.edges, 0)
+        most = max(map(len, self.edges.values()), default=0)
+        self._bounds = np.full((most + 1, len(self.edges)), np.inf, np.float32)
+        for column, edges in enumerate(self.edges.values()):
+            self._bounds[: len(edges), column] = edges
+        self._first = np.arange(0, len(encoding.categorical) * CLASSES, CLASSES)
+        self.rows = 0
+        self.categories = np.zeros((len(encoding.categorical), CLASSES), np.int64)
+        self.numbers = np.zeros(self._bounds.shape, np.int64)
+        self.sums = np.zeros(len(self.edges))
 
     def add(self, ids: NDArray[np.int64], numbers: NDArray[np.float32]) -> None:
-        for field, column in zip(self.categories, ids.T, strict=True):
-            self.categories[field] += np.bincount(column, minlength=len(self.categories[field]))
-        for field, column in zip(self.numbers, numbers.T, strict=True):
-            known = column[~np.isnan(column)]
-            places = np.searchsorted(self.edges[field], known)
-            self.numbers[field] += np.bincount(places, minlength=len(self.numbers[field]))
-            self.sums[field] += float(known.sum(dtype=np.float64))
-            self.missing[field] += len(column) - len(known)
+        self.rows += len(ids)
+        places = np.minimum(ids, CLASSES - 1) + self._first
+        self.categories += np.bincount(places.ravel(), minlength=self.categories.size).reshape(-1, CLASSES)
+        self.numbers += np.count_nonzero(numbers[:, None] <= self._bounds, axis=0)
+        self.sums += np.where(np.isnan(numbers), 0, numbers).sum(0, dtype=np.float64)
 
 
 class Values:
@@ -73,27 +78,25 @@ def _head(name: str, kind: str, text: str) -> Iterable[str]:
 
 
 def _absent(common: str, version: str, tally: Tally) -> Iterable[str]:
-    counts = {(f, kind): int(c[place]) for f, c in tally.categories.items()
+    counts = {(field, kind): int(own[place]) for field, own in zip(tally.encoding.categorical, tally.categories, strict=True)
               for kind, place in (("missing", MISSING), ("unknown", UNKNOWN))}  # fmt: skip
-    counts |= {(field, "missing"): count for field, count in tally.missing.items()}
+    counts |= {(field, "missing"): tally.rows - int(n) for field, n in zip(tally.edges, tally.numbers[-1], strict=True)}
     for (field, kind), count in counts.items():
         yield f"perennial_values_total{{{named(common, version=version, field=field, kind=kind)}}} {count}"
 
 
 def _categories(common: str, version: str, tally: Tally) -> Iterable[str]:
-    for field, counts in tally.categories.items():
-        known = counts[FIRST_KNOWN:]
-        frequent = dict(zip(tally.texts[field], known.tolist(), strict=False))
-        for value, count in (*frequent.items(), ("(other)", int(known[NAMED:].sum()))):
+    for field, counts in zip(tally.encoding.categorical, tally.categories.tolist(), strict=True):
+        frequent = dict(zip(tally.texts[field], counts[FIRST_KNOWN:], strict=False))
+        for value, count in (*frequent.items(), ("(other)", counts[-1])):
             yield f"perennial_category_total{{{named(common, version=version, field=field, value=value)}}} {count}"
 
 
 def _numbers(common: str, version: str, tally: Tally) -> Iterable[str]:
-    for field, counts in tally.numbers.items():
-        own, total = named(common, version=version, field=field), 0
-        for edge, count in zip((*tally.edges[field].tolist(), float("inf")), counts.tolist(), strict=True):
-            total += count
-            le = "+Inf" if edge == float("inf") else f"{edge:g}"
-            yield f'perennial_number_bucket{{{own},le="{le}"}} {total}'
-        yield f"perennial_number_sum{{{own}}} {tally.sums[field]}"
-        yield f"perennial_number_count{{{own}}} {total}"
+    for field, counts, total in zip(tally.edges, tally.numbers.T.tolist(), tally.sums.tolist(), strict=True):
+        own, edges = named(common, version=version, field=field), tally.edges[field].tolist()
+        for edge, count in zip(edges, counts, strict=False):
+            yield f'perennial_number_bucket{{{own},le="{edge:g}"}} {count}'
+        yield f'perennial_number_bucket{{{own},le="+Inf"}} {counts[-1]}'
+        yield f"perennial_number_sum{{{own}}} {total}"
+        yield f"perennial_number_count{{{own}}} {counts[-1]}"
