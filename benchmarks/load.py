@@ -6,42 +6,84 @@ omission). It keeps the default 64 connections busy at most; what is due beyond 
 """
 
 import argparse
-import asyncio
 import gc
 import json
+import re
+import select
 import signal
+import socket
 import time
 from collections import Counter, deque
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import uvloop
+#: Seconds between the requests that are handed out together, and before a broken connection is tried again.
+PACE, RETRY = 0.001, 0.05
+LOST = b"lost"
+LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 
 class Load:
-    def __init__(self, requests: list[bytes], seconds: float, rate: float, connections: int) -> None:
-        self.requests, self.rate, self.connections = requests, rate, connections
-        self.begun = time.perf_counter()
-        self.clock = time.time()  #: of the first request
-        self.until = self.begun + seconds
+    def __init__(self, requests: list[bytes], port: int, rate: float, connections: int) -> None:
+        self.requests, self.port, self.rate, self.connections = requests, port, rate, connections
+        self.poll, self.callers = select.epoll(), cast(dict[int, Caller], {})
         self.sent, self.unsent = 0, 0
         self.answers: list[tuple[bytes, float, float]] = []  #: status, when it was due and when it came
         self.idle: deque[Caller] = deque()
-        self.ready = asyncio.Semaphore(0)
         self.due: deque[float] = deque()
+        self.again = 0.0  #: when to try for the connections that are missing
+        while len(self.callers) < connections:
+            self.connect()
+            time.sleep(0 if len(self.callers) == connections else RETRY)
+        self.begun, self.clock = time.perf_counter(), time.time()
+
+    def connect(self) -> None:
+        """As many connections as are missing, while the server takes any."""
+        while len(self.callers) < self.connections:
+            caller = Caller(self)
+            if caller.connection.connect_ex(("127.0.0.1", self.port)):
+                caller.connection.close()
+                break
+            self.callers[caller.connection.fileno()] = caller
+            self.poll.register(caller.connection, select.EPOLLIN)
+            self.idle.append(caller)
+
+    def run(self, seconds: float) -> None:
+        """Hand out what is due, every millisecond, until the end and until all is answered or has waited too long."""
+        self.until, handed = self.begun + seconds, 0
+        while (now := time.perf_counter()) < self.until:
+            owed = int((now - self.begun) * self.rate)
+            self.due.extend([self.begun + n / self.rate for n in range(handed, owed)])
+            handed = owed
+            while self.idle and (self.due or not self.rate):
+                self.idle.popleft().send(self.due.popleft() if self.rate else now)
+            self.turn(now + PACE)
+        self.settle(seconds=5)
+        self.unsent = len(self.due)
+        self.due.clear()  # what is on its way can still be answered
+        self.settle(seconds=5)
+
+    def turn(self, until: float) -> None:
+        """Take the answers that come by then."""
+        while (left := until - time.perf_counter()) > 0:
+            for descriptor, _ in self.poll.poll(left):
+                self.callers[descriptor].read()
+            if len(self.callers) < self.connections and until > self.again:
+                self.again = until + RETRY
+                self.connect()
 
     def stop(self) -> None:
         """Hand out nothing more."""
-        self.until = time.perf_counter()
+        self.until = 0.0
 
     def next(self) -> bytes:
         self.sent += 1
         return self.requests[self.sent % len(self.requests)]
 
-    def answered(self, caller: "Caller", status: bytes, since: float) -> None:
+    def answered(self, caller: "Caller", status: bytes) -> None:
         now = time.perf_counter()
-        self.answers.append((status, since, now))
-        if caller.transport.is_closing():
+        self.answers.append((status, caller.since, now))
+        if status == LOST:
             return
         if self.rate and self.due:
             caller.send(self.due.popleft())
@@ -50,49 +92,20 @@ class Load:
         else:
             caller.send(now)
 
-    def free(self) -> "Caller | None":
-        """An idle caller whose connection stands."""
-        while self.idle:
-            if not (caller := self.idle.popleft()).transport.is_closing():
-                return caller
-        return None
+    def lost(self, caller: "Caller") -> None:
+        """Its connection broke; another takes its place."""
+        del self.callers[caller.connection.fileno()]
+        caller.connection.close()
+        if caller.waiting:
+            self.answered(caller, LOST)
+        else:
+            self.idle.remove(caller)
 
-    async def connect(self, port: int) -> None:
-        """One more caller, and another in its place whenever its connection breaks."""
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                _, caller = await loop.create_connection(lambda: Caller(self), "127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.05)
-                continue
-            self.idle.append(caller)
-            self.ready.release()
-            await caller.lost.wait()
-            if caller in self.idle:
-                self.idle.remove(caller)
-
-    async def pace(self) -> None:
-        """Hand out what is due, every millisecond, until the end and until all is answered."""
-        handed = 0
-        while (now := time.perf_counter()) < self.until:
-            owed = int((now - self.begun) * self.rate)
-            for n in range(handed, owed):
-                due = self.begun + n / self.rate
-                caller.send(due) if (caller := self.free()) else self.due.append(due)
-            handed = owed
-            await asyncio.sleep(0.001)
-
-    async def settle(self, seconds: float) -> None:
+    def settle(self, seconds: float) -> None:
         """Wait until all callers are idle, at most so long."""
         late = time.perf_counter() + seconds
-        while len(self.idle) < self.connections and time.perf_counter() < late:
-            await asyncio.sleep(0.01)
-
-    def give_up(self) -> None:
-        """Send nothing more of what is due: what is on its way can still be answered."""
-        self.unsent = len(self.due)
-        self.due.clear()
+        while len(self.idle) < self.connections and (now := time.perf_counter()) < late:
+            self.turn(now + 10 * PACE)
 
     def report(self) -> dict[str, Any]:
         ordered = sorted(now - since for _, since, now in self.answers)
@@ -111,34 +124,38 @@ class Load:
         }  # fmt: skip
 
 
-class Caller(asyncio.Protocol):
+class Caller:
+    """A connection, and the request that waits on it."""
+
     def __init__(self, load: Load) -> None:
-        self.load, self.buffer, self.since, self.waiting = load, b"", 0.0, False
-        self.lost = asyncio.Event()
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def connection_lost(self, _: Exception | None) -> None:
-        self.lost.set()
-        if self.waiting:
-            self.waiting = False
-            self.load.answered(self, b"lost", self.since)
+        self.load, self.connection = load, socket.socket()
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.buffer, self.since, self.waiting = b"", 0.0, False
 
     def send(self, since: float) -> None:
         self.since, self.waiting = since, True
-        self.transport.write(self.load.next())
+        try:
+            self.connection.sendall(self.load.next())
+        except OSError:
+            self.load.lost(self)
 
-    def data_received(self, data: bytes) -> None:
+    def read(self) -> None:
+        try:
+            data = self.connection.recv(1 << 16)
+        except OSError:
+            data = b""
+        if not data:
+            self.load.lost(self)
+            return
         buffer = self.buffer = self.buffer + data if self.buffer else data
         head = buffer.find(b"\r\n\r\n")
         if head < 0:
             return
-        mark = buffer.lower().find(b"content-length: ", 0, head)
-        if len(buffer) < head + 4 + int(buffer[mark + 16 : buffer.find(b"\r", mark)]):
+        length = LENGTH.search(buffer)
+        if length is None or len(buffer) < head + 4 + int(length[1]):
             return
         self.buffer, self.waiting = b"", False
-        self.load.answered(self, buffer[9:12], self.since)
+        self.load.answered(self, buffer[9:12])
 
 
 def _percentile(ordered: list[float], percent: float) -> float:
@@ -151,28 +168,6 @@ def _requests(path: Path, route: str) -> list[bytes]:
     return [(head % len(body)).encode() + body for body in bodies]
 
 
-async def run(options: argparse.Namespace) -> dict[str, Any]:
-    load = Load(_requests(options.bodies, options.path), options.seconds, options.rate, options.connections)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, load.stop)
-    callers = [asyncio.create_task(load.connect(options.port)) for _ in range(options.connections)]
-    for _ in callers:
-        await load.ready.acquire()
-    load.until += time.perf_counter() - load.begun
-    load.begun, load.clock = time.perf_counter(), time.time()
-    if options.rate:
-        await load.pace()
-    else:
-        for _ in range(options.connections):
-            load.idle.popleft().send(time.perf_counter())
-        await asyncio.sleep(load.until - time.perf_counter())
-    await load.settle(seconds=5)
-    load.give_up()
-    await load.settle(seconds=5)
-    for caller in callers:
-        caller.cancel()
-    return load.report()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
@@ -183,7 +178,10 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0, help="requests a second; 0 is a closed loop")
     options = parser.parse_args()
     gc.disable()
-    print(json.dumps(uvloop.run(run(options))))
+    load = Load(_requests(options.bodies, options.path), options.port, options.rate, options.connections)
+    signal.signal(signal.SIGTERM, lambda *_: load.stop())
+    load.run(options.seconds)
+    print(json.dumps(load.report()))
 
 
 if __name__ == "__main__":
