@@ -2,7 +2,7 @@
 
 `python -m benchmarks.load --port 8088 --bodies rows.jsonl --seconds 60 --rate 10000` prints one JSON object. A rate counts
 latency from the due time, so that a server that stalls is charged for every request that had to wait (no coordinated
-omission). It keeps the default 64 connections busy at most; what is due beyond that waits here, and is charged too.
+omission). It keeps the default 64 connections busy at most; what is due beyond that waits here, and is charged too. For Linux.
 """
 
 import argparse
@@ -32,9 +32,10 @@ class Load:
         self.idle: deque[Caller] = deque()
         self.due: deque[float] = deque()
         self.again = 0.0  #: when to try for the connections that are missing
+        self.connect()
         while len(self.callers) < connections:
+            time.sleep(RETRY)
             self.connect()
-            time.sleep(0 if len(self.callers) == connections else RETRY)
         self.begun, self.clock = time.perf_counter(), time.time()
 
     def connect(self) -> None:

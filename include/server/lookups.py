@@ -129,6 +129,6 @@ class Lookups:
 
 def _found(group: Group, values: tuple[float, ...]) -> Found:
     numbers = packed(values)
-    # As short as tells them apart: the log would spend half of its bytes on digits that the model never sees.
+    # The log need not keep digits that the model never sees.
     said = map(float, map(str, np.frombuffer(numbers, np.float32)))
     return Found(numbers, msgspec.json.encode(dict(zip(group.features, said, strict=True)))[1:-1])

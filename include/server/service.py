@@ -81,7 +81,7 @@ class Service:
         serving.submit(rows, begun, scored)
 
     def _keep(self, model: Model, rows: list[Encoded], request_id: str, begun: float, scores: list[float]) -> None:
-        """Log them with all others of this turn of the event loop, after the answers: each alone would cost twice as much."""
+        """Log them with all others of this turn of the event loop, after the answers."""
         if not _sampled(request_id, model.log_share):
             self.metrics.logged.add(("left_out",), len(scores))
             return

@@ -173,6 +173,7 @@ def test_a_server_follows_what_is_written(opened: Open) -> None:
     assert known_after(lambda: writer.land([SEEN], oldest="")) == [0.5, 2]
     assert known_after(lambda: writer.add([replace(later, key="told already", known=6999)])) == [0.5, 2]
     assert known_after(lambda: writer.add([later])) == pytest.approx([1 / 3, 3])
+    assert b":0.33333334," in server.find(["a"], 3)[0].text  # the digits that tell a float32 from the next
     assert known_after(lambda: writer.land([replace(SEEN, version=2, until=7200)], oldest="")) == [0.5, 2]
     assert server.status()["known_until"] == 7200
     assert found(server, "nobody")[1] == 0
