@@ -81,6 +81,7 @@ class Gateway:
             path = str(self.settings.slot_sockets(slot)[server])
             self._start(server, [sys.executable, "-c", UPSTREAM, str(port), path, name or server, slot])
         until(lambda: all(answers(f"{url}/v2/health/ready") for url in self.settings.slot_urls(slot)))
+        until(lambda: "gateway" not in self.processes or not self.out(slot))
 
     def kill(self, name: str) -> None:
         process = self.processes.pop(name)
@@ -92,6 +93,12 @@ class Gateway:
         with httpx.Client(base_url=self.settings.gateway_url, trust_env=False) as client:
             answers = [client.post("/predict", content=body, headers=headers) for _ in range(requests)]
         return Counter(a.text if a.is_success else str(a.status_code) for a in answers)
+
+    def out(self, slot: str) -> bool:
+        """Whether the gateway found a server of that slot dead, and has not found it back yet."""
+        page = httpx.get(f"{self.settings.gateway_admin_url}/metrics", trust_env=False).text
+        servers = self.settings.slot_servers(slot)
+        return any(f'server_status{{proxy="{slot}",server="{name}",state="DOWN"}} 1' in page for name in servers)
 
     def copied(self) -> int:
         """Requests that reached the canary; while it has no share, all of them are copies."""
