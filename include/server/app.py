@@ -60,8 +60,8 @@ class App:
     def begin(self, request: Request) -> None:
         self._service.under_way += 1
         try:
-            request.route, method, request.handle = self._route(request.path)
-            if request.method != method:
+            request.route, method, request.handle = self._route(request.head.path)
+            if request.head.method != method:
                 raise Refused(405, f"{request.route} takes {method}")
             if method == "POST":
                 self._service.admit(request.header(b"authorization"))
