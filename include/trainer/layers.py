@@ -14,9 +14,9 @@ class Crossing(torch.autograd.Function):
     """Full-rank cross layers one after the other, with a gradient that passes over the batch as seldom as can be."""
 
     @staticmethod
-    def forward(ctx: Any, x0: Tensor, *layers: Tensor) -> Tensor:
-        """`layers` is each one's W and b."""
-        x, kept = x0, [x0]
+    def forward(ctx: Any, x0: Tensor, learned: int | None, *layers: Tensor) -> Tensor:
+        """`layers` is each one's W and b. Of x0 the first `learned` columns, or all, have a gradient."""
+        ctx.learned, x, kept = slice(learned), x0, [x0]
         cast = [layer.to(x0.dtype) for layer in layers]
         for weight, bias in zip(cast[::2], cast[1::2], strict=True):
             crossing = torch.addmm(bias, x, weight.T)
@@ -26,16 +26,19 @@ class Crossing(torch.autograd.Function):
         return x
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        x0, *kept = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (x0, *kept), learned = ctx.saved_tensors, ctx.learned
         above, of_x0 = gradients[0].clone(memory_format=torch.contiguous_format), torch.zeros_like(x0)
         of_layers: list[Tensor] = []
-        for x, crossing, weight in zip(kept[-3::-3], kept[-2::-3], kept[-1::-3], strict=True):
-            of_x0.addcmul_(above, crossing)
+        for layer in range(len(kept) - 3, -1, -3):
+            x, crossing, weight = kept[layer : layer + 3]
+            of_x0[:, learned].addcmul_(above[:, learned], crossing[:, learned])
             inner = torch.mul(above, x0, out=crossing)  # which is no longer wanted
             of_layers = [(inner.T @ x).float(), inner.sum(0).float(), *of_layers]
-            above.addmm_(inner, weight)
-        return above.add_(of_x0), *of_layers
+            wanted = slice(None) if layer else learned
+            above[:, wanted].addmm_(inner, weight[:, wanted])
+        of_x0[:, learned].add_(above[:, learned])
+        return of_x0, None, *of_layers
 
 
 class Cross(nn.Module):
@@ -76,9 +79,10 @@ class LowRankCross(nn.Module):
 class Crosses(nn.ModuleList):
     """Cross layers of one kind, each on what the one before has made of x0."""
 
-    def forward(self, x0: Tensor) -> Tensor:
+    def forward(self, x0: Tensor, learned: int | None = None) -> Tensor:
+        """Of x0 the first `learned` columns, or all, have a gradient; the others are data."""
         if self and isinstance(self[0], Cross) and not torch.onnx.is_in_onnx_export():
-            crossed: Tensor = Crossing.apply(x0, *self.parameters())  # type: ignore[no-untyped-call]
+            crossed: Tensor = Crossing.apply(x0, learned, *self.parameters())  # type: ignore[no-untyped-call]
             return crossed
         x = x0
         for layer in self:
@@ -93,8 +97,11 @@ class Rectifying(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, drawn: Tensor, dropped: int) -> Tensor:
-        ctx.scale, weight = 256 / (256 - dropped), weight.to(x.dtype)
+    def forward(
+        ctx: Any, x: Tensor, learned: int | None, weight: Tensor, bias: Tensor, drawn: Tensor, dropped: int
+    ) -> Tensor:
+        """Of x the first `learned` columns, or all, have a gradient."""
+        ctx.learned, ctx.scale, weight = slice(learned), 256 / (256 - dropped), weight.to(x.dtype)
         active = torch.addmm(bias.to(x.dtype), x, weight.T, beta=ctx.scale, alpha=ctx.scale).relu_()
         active = _where_above(dropped - 1, drawn.to(x.dtype), active)
         ctx.save_for_backward(x, weight, active)
@@ -105,7 +112,9 @@ class Rectifying(torch.autograd.Function):
         x, weight, active = ctx.saved_tensors
         inner = _where_above(0, active, gradients[0])
         wide = (inner.T @ x).float() * ctx.scale, inner.sum(0).float() * ctx.scale
-        return inner @ (weight * ctx.scale), *wide, None, None
+        of_x = torch.zeros_like(x)
+        torch.mm(inner, weight[:, ctx.learned] * ctx.scale, out=of_x[:, ctx.learned])
+        return of_x, None, *wide, None, None
 
 
 def _where_above(bound: float, ruling: Tensor, x: Tensor) -> Tensor:
@@ -121,10 +130,11 @@ class Hidden(nn.Linear):
         super().__init__(width, size)
         self.dropped = min(round(dropout * 256), 255)
 
-    def forward(self, x: Tensor, drawn: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, drawn: Tensor | None = None, learned: int | None = None) -> Tensor:
         if drawn is None or not self.dropped:
             return torch.relu(super().forward(x))
-        kept: Tensor = Rectifying.apply(x, self.weight, self.bias, drawn, self.dropped)  # type: ignore[no-untyped-call]
+        layer = self.weight, self.bias
+        kept: Tensor = Rectifying.apply(x, learned, *layer, drawn, self.dropped)  # type: ignore[no-untyped-call]
         return kept
 
 
@@ -136,9 +146,10 @@ class Deep(nn.ModuleList):
         super().__init__(Hidden(*pair, dropout) for pair in pairwise(inputs))
         self.sizes, self.width = list(sizes), inputs[-1]
 
-    def forward(self, x: Tensor, drawn: Tensor | None = None) -> Tensor:
-        """`drawn`, uint8 `[batch, all units]`, says which of them to drop."""
+    def forward(self, x: Tensor, drawn: Tensor | None = None, learned: int | None = None) -> Tensor:
+        """`drawn`, uint8 `[batch, all units]`, says which of them to drop. Of x the first `learned` columns, or all, have a
+        gradient."""
         of_layers = (None,) * len(self) if drawn is None else torch.split(drawn, self.sizes, dim=1)
         for layer, own in zip(self, of_layers, strict=True):
-            x = layer(x, own)
+            x, learned = layer(x, own, learned), None
         return x

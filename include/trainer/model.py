@@ -58,6 +58,8 @@ class DCN(nn.Module):
         width += self.scale.outputs if self.directions is None else measured * shape.embedding
         self.padding = -width % EVEN
         width += self.padding
+        #: Of the layers' input, the columns that are more than data come first; None is all.
+        self.learned = len(fields.sizes) * shape.embedding if self.directions is None else None
         self.crosses = Crosses(
             LowRankCross(width, shape.cross_rank, shape.experts) if shape.cross_rank else Cross(width)
             for _ in range(shape.cross_layers)
@@ -74,8 +76,8 @@ class DCN(nn.Module):
         vectors = vectors[..., :-1] if self.first_order else vectors
         padding = numbers.new_zeros(numbers.shape[0], self.padding)
         x0 = _lowered(torch.cat([vectors.flatten(1), self._numbers(numbers), padding], dim=1))
-        x = self.crosses(x0)
-        lasts = [self.deep(x, drawn)] if self.stacked else [x, self.deep(x0, drawn)]
+        x = self.crosses(x0, self.learned)
+        lasts = [self.deep(x, drawn)] if self.stacked else [x, self.deep(x0, drawn, self.learned)]
         weights = torch.split(self.head.weight[0], self.widths)
         return sum((last @ weight for last, weight in zip(lasts, weights, strict=True)), self.head.bias) + effects
 

@@ -78,24 +78,27 @@ def same_gradients(ours: torch.Tensor, theirs: torch.Tensor, wanted: list[torch.
     return all(torch.allclose(mine, other, atol=1e-4) for mine, other in pairs)
 
 
-def test_cross_layers_are_equation_one_each_and_their_gradient_that_equations():
+@pytest.mark.parametrize("learned", [0, 2, 3])
+def test_cross_layers_are_equation_one_each_and_their_gradient_that_equations(learned):
     crosses = layers.Crosses(layers.Cross(3) for _ in range(3))
-    x0 = torch.randn(5, 3, requires_grad=True)
-    expected = x0
+    own, data = torch.randn(5, learned, requires_grad=True), torch.randn(5, 3 - learned)
+    x0 = expected = torch.cat([own, data], dim=1)
     for layer in crosses:
         expected = x0 * (expected @ layer.linear.weight.T + layer.linear.bias) + expected
-    crossed = crosses(x0)
+    crossed = crosses(x0, learned)
     assert torch.allclose(crossed, expected, atol=1e-5)
-    assert same_gradients(crossed, expected, [x0, *crosses.parameters()])
+    assert same_gradients(crossed, expected, [own, *crosses.parameters()])
 
 
-def test_dropout_keeps_units_by_their_bytes_and_their_mean():
+@pytest.mark.parametrize("learned", [0, 4, 6])
+def test_dropout_keeps_units_by_their_bytes_and_their_mean(learned):
     layer = layers.Hidden(6, 32, 0.25)
-    x, drawn = torch.randn(64, 6, requires_grad=True), torch.randint(0, 256, (64, 32), dtype=torch.uint8)
+    own, drawn = torch.randn(64, learned, requires_grad=True), torch.randint(0, 256, (64, 32), dtype=torch.uint8)
+    x = torch.cat([own, torch.randn(64, 6 - learned)], dim=1)
     expected = torch.relu(x @ layer.weight.T + layer.bias) * (drawn >= 64) / 0.75
-    kept = layer(x, drawn)
+    kept = layer(x, drawn, learned)
     assert torch.allclose(kept, expected, atol=1e-5)
-    assert same_gradients(kept, expected, [x, layer.weight, layer.bias])
+    assert same_gradients(kept, expected, [own, layer.weight, layer.bias])
 
 
 def test_low_rank_cross_layer_is_equation_two():
