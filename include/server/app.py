@@ -13,7 +13,7 @@ from include.server import infer, openapi
 from include.server.answers import JSON, TEXT, Answer, Refused, json_answer
 from include.server.batching import Done
 from include.server.feedback import Feedback
-from include.server.http import Request
+from include.server.requests import Request
 from include.server.service import Service
 from include.server.tensors import read_request
 

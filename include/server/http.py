@@ -7,17 +7,17 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, cast
 
 import httptools
 
 from include.server.answers import Answer, Headers, Refused
+from include.server.requests import Application, Head, Heads, Request
 
 #: Connections kept open; idle ones cost memory alone and must not keep others out.
 CONNECTIONS = 8192
@@ -27,51 +27,7 @@ HEAD, IDLE = 10.0, 120.0
 MAX_HEAD = 1 << 18
 #: Requests sent ahead of their answers before no more is read.
 AHEAD = 16
-#: Heads that are known again, of at most so many bytes: callers and gateways send few different ones, each many times.
-KNOWN, SHORT = 1024, 1024
-END = b"\r\n\r\n"
-UNKNOWN = None, 0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-Say = Callable[["Request", Answer], None]
-
-
-class Head(NamedTuple):
-    """The headers by their names in lower case."""
-
-    method: str
-    path: str
-    headers: dict[bytes, bytes]
-
-
-class Request:
-    """One request; `body` is whole once the app is asked to answer. `refused` says why it will not be served.
-
-    `begun` is when its head was there (time.perf_counter); `last`: nothing is read after it. `say` takes the answer.
-    """
-
-    __slots__ = ("begun", "body", "handle", "head", "last", "refused", "route", "say")
-
-    def __init__(self, head: Head, last: bool, say: Say) -> None:
-        self.head, self.last, self.say = head, last, say
-        self.body, self.begun = b"", time.perf_counter()
-        self.refused: Refused | None = None
-        self.route, self.handle = "none", cast(Any, None)
-
-    def header(self, name: bytes) -> str | None:
-        """By its name in lower case."""
-        value = self.head.headers.get(name)
-        return None if value is None else value.decode("latin-1")
-
-
-class Application(Protocol):
-    """`begin` when a request's head is there; then `answer` once its body is, or `leave` if its caller has gone. An answer is
-    said now or later, once."""
-
-    def begin(self, request: Request) -> None: ...
-    def leave(self) -> None: ...
-    def answer(self, request: Request) -> None: ...
 
 
 class Connection(asyncio.Protocol):
@@ -115,13 +71,13 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _again(self, data: bytes) -> bool:
-        """Whether it is one request with a head that is known: parsing heads took a sixth of the server's time."""
-        start = data.find(END) + len(END)
-        head, length = self._server.known.get(data[:start], UNKNOWN)
-        if head is None or len(data) != start + length:
+        """Whether it is a request with a head that is known: parsing heads took a sixth of the server's time."""
+        found = self._server.heads.find(data)
+        if found is None:
             return False
+        head, body = found
         request = Request(head, False, self._say)
-        request.body = data[start:]
+        request.body = body
         self._app.begin(request)
         self._close(request)
         return True
@@ -141,7 +97,7 @@ class Connection(asyncio.Protocol):
             elif self._request is not None and self._bytes > MAX_HEAD + 2 * self._server.most:
                 self._too_long()
         elif len(self._whole) == waiting + 1 and not (self._in_head or self._request):
-            self._server.know(data, self._whole[-1])
+            self._server.heads.keep(data, self._whole[-1])
 
     def on_message_begin(self) -> None:
         if self._deaf:
@@ -261,7 +217,7 @@ class Server:
     def __init__(self, app: Application, most: int, seconds: float) -> None:
         self.app, self.most, self.seconds = app, most, seconds
         self.connections: set[Connection] = set()
-        self.known: dict[bytes, tuple[Head, int]] = {}  #: by their bytes, each with the length of the body
+        self.heads = Heads()
         self.ending, self.date = False, formatdate(usegmt=True)
         self._empty = asyncio.Event()
 
@@ -277,15 +233,6 @@ class Server:
             for listener in listeners:
                 listener.close()
             await self._end()
-
-    def know(self, data: bytes, request: Request) -> None:
-        """Keep the head of a request that may come like this again, if the data are all of it and nothing else."""
-        head, body = data[: data.find(END) + len(END)], request.body
-        if len(head) > SHORT or len(head) + len(body) != len(data) or request.last or b"expect" in request.head.headers:
-            return
-        if len(self.known) >= KNOWN:
-            self.known.clear()
-        self.known[head] = request.head, len(body)
 
     def gone(self, connection: Connection) -> None:
         self.connections.discard(connection)
