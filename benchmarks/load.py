@@ -8,6 +8,7 @@ omission). It keeps the default 64 connections busy at most; what is due beyond 
 import argparse
 import gc
 import json
+import math
 import re
 import select
 import signal
@@ -159,10 +160,10 @@ class Caller:
 
 
 @lru_cache
-def _length(head: bytes) -> int:
-    """Of the body that follows; heads of one second are alike."""
+def _length(head: bytes) -> float:
+    """Of the body that follows, infinite where it is not told; heads of one second are alike."""
     found = LENGTH.search(head)
-    return int(found[1]) if found else 0
+    return int(found[1]) if found else math.inf
 
 
 def _percentile(ordered: list[float], percent: float) -> float:

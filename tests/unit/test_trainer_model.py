@@ -140,6 +140,19 @@ def test_a_categorys_own_effect_is_added_to_the_logit():
 
 @pytest.mark.parametrize("first_order", [0.0, 0.2])
 @pytest.mark.parametrize("numbers_as", ["scaled", "embedded"])
+@pytest.mark.parametrize("structure", ["parallel", "stacked"])
+def test_all_that_is_learned_has_the_gradient_that_it_has_where_data_have_one_too(structure, numbers_as, first_order):
+    train = np.random.default_rng(0).normal(0, 1, (50, 2)).astype(np.float32)
+    shape = replace(SHAPE, cross_rank=0, dropout=0.25, structure=structure, numbers=numbers_as, first_order=first_order)
+    tower = model.build("dcn", shape, fields_of(train), train)
+    vectors = torch.randn(20, 2, model.width("dcn", shape), requires_grad=True)
+    asked = vectors, torch.from_numpy(train[:20]), torch.randint(0, 256, (20, 8), dtype=torch.uint8)
+    ours, tower.learned = tower(*asked), None
+    assert same_gradients(ours, tower(*asked), [vectors, *tower.parameters()])
+
+
+@pytest.mark.parametrize("first_order", [0.0, 0.2])
+@pytest.mark.parametrize("numbers_as", ["scaled", "embedded"])
 @pytest.mark.parametrize(("categories", "numbers"), [(2, 3), (0, 3), (2, 0)])
 @pytest.mark.parametrize("family", ["dcn", "logistic"])
 def test_graph_takes_any_number_of_fields_and_rows(categories, numbers, family, numbers_as, first_order, tmp_path):
