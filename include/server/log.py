@@ -18,7 +18,7 @@ from include.server.values import Values
 
 #: Seconds between writes: what a kill -9 can lose at most, well under the second that is promised.
 EVERY = 0.25
-#: Bytes of lines that may wait for a slow disk; more are dropped and counted.
+#: Bytes of lines, and of what is counted of them, that may wait for a slow disk; more are dropped and counted.
 MAX_WAITING = 64 << 20
 #: Bytes written at once, whole lines, which a full disk loses together; rows counted at once, while no request is served.
 CHUNK, COUNTED = 1 << 16, 512
@@ -46,10 +46,10 @@ class Scored(msgspec.Struct, gc=False):
 
 
 class Page:
-    """Scored rows of one version that wait to be written: their lines, and what is counted of them, packed, which is shorter.
+    """Scored rows of one version that wait to be written: their lines, and what is counted of them, packed.
 
     Both stand in memory of their own, given back with the page: buffers of that size, coming and going four times a second,
-    leave holes in the heap, which grew by a sixth in an hour.
+    left holes in the heap, which grew from 19 to 26 MB in nine minutes.
     """
 
     __slots__ = ("lines", "model", "packed", "scores")
@@ -79,7 +79,7 @@ class PredictionLog:
             if not self._pages or self._pages[-1].model is not model:
                 self._pages.append(Page(model))
             page = self._pages[-1]
-            if page.lines.tell() + len(lines) > MAX_WAITING:
+            if max(page.lines.tell() + len(lines), page.packed.tell() + len(packed)) > MAX_WAITING:
                 self._metrics.logged.add(("lost",), len(rows))
                 return
             page.lines.write(lines)

@@ -23,9 +23,12 @@ def test_every_row_is_a_line_and_what_may_not_wait_is_dropped_and_counted(tmp_pa
     encoded = [model.rows.example(row) for row in rows(700)]
     log.add(model, 1.0, [Scored(f"r{n}", row, n / 700, 2.0) for n, row in enumerate(encoded)])
     long = Encoded(encoded[0].ids, encoded[0].numbers, encoded[0].values, b'{"note":"' + b"x" * (1 << 20) + b'"}')
-    log.add(model, 2.0, [Scored(f"long{n}", long, 0.5, 2.0) for n in range((MAX_WAITING >> 20) + 1)])
+    wide = Encoded(bytes(1 << 20), encoded[0].numbers, encoded[0].values, encoded[0].said)
+    many = (MAX_WAITING >> 20) + 1
+    for row in (long, wide):
+        log.add(model, 2.0, [Scored(f"too much {n}", row, 0.5, 2.0) for n in range(many)])
     log.close()
-    assert metrics.logged.values == {("written",): 700, ("lost",): (MAX_WAITING >> 20) + 1}
+    assert metrics.logged.values == {("written",): 700, ("lost",): 2 * many}
     written = lines(tmp_path / "log")
     assert [line["id"] for line in written] == [f"r{n}" for n in range(700)]
     assert [line["features"] for line in written] == [_said(model, row) for row in encoded]
