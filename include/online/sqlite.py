@@ -1,11 +1,13 @@
 """The embedded online store: one SQLite file a model, in WAL mode, so that readers never wait for a writer."""
 
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from include.domain.errors import Unavailable
 from include.domain.known import LandedSums, Outcome
@@ -13,10 +15,10 @@ from include.online.coding import decode, encode
 from include.online.store import News
 
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS landed (window TEXT PRIMARY KEY, version INTEGER, until INTEGER, packed BLOB);
-CREATE TABLE IF NOT EXISTS outcomes (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT UNIQUE, window TEXT, said TEXT);
-CREATE TABLE IF NOT EXISTS state (one INTEGER PRIMARY KEY CHECK (one = 1), landings INTEGER, at REAL);
-INSERT OR IGNORE INTO state VALUES (1, 0, NULL);
+CREATE TABLE landed (window TEXT PRIMARY KEY, version INTEGER, until INTEGER, packed BLOB);
+CREATE TABLE outcomes (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT UNIQUE, window TEXT, said TEXT);
+CREATE TABLE state (one INTEGER PRIMARY KEY CHECK (one = 1), landings INTEGER, at REAL);
+INSERT INTO state VALUES (1, 0, NULL);
 """
 #: Seconds to wait for another writer.
 PATIENCE = 10.0
@@ -67,7 +69,7 @@ class SqliteStore:
         """Changes when another connection has written (sqlite.org/pragma.html#pragma_data_version)."""
         try:
             return int(self._connection().execute("PRAGMA data_version").fetchone()[0])
-        except sqlite3.Error as fault:
+        except (sqlite3.Error, OSError) as fault:
             raise Unavailable(f"{self._path}: {fault}") from None
 
     @contextmanager
@@ -93,13 +95,20 @@ class SqliteStore:
         """This thread's own."""
         db: sqlite3.Connection | None = getattr(self._own, "db", None)
         if db is None:
-            try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as fault:
-                raise Unavailable(f"{self._path}: {fault.strerror}") from None
+            if not self._path.exists():
+                self._create()
             db = sqlite3.connect(self._path, timeout=PATIENCE, isolation_level=None)
-            db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
-            db.executescript(SCHEMA)
             self._own.db = db
         return db
+
+    def _create(self) -> None:
+        """The file appears whole: who changes an empty one to WAL beside another is refused without a wait."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=self._path.parent) as folder:
+            draft = Path(folder) / self._path.name
+            with closing(sqlite3.connect(draft)) as db:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.executescript(SCHEMA)
+            with suppress(FileExistsError):
+                os.link(draft, self._path)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -120,6 +121,21 @@ def test_writers_at_the_same_time_lose_nothing(opened: Open) -> None:
     news = opened().read(None)
     assert len(news.outcomes) == 80
     assert {w.version for w in news.landed or ()} == {3}
+
+
+def test_an_embedded_one_may_be_new_to_several_at_once(tmp_path: Path) -> None:
+    """Each of them wrote it where none was; one in twenty rounds, when the file stood there before it was in WAL mode, one
+    of them was told that it is locked."""
+    with ThreadPoolExecutor(4) as writers:
+        for n in range(100):
+            stores, start = [open_store(str(tmp_path), f"m{n}") for _ in range(4)], Barrier(4)
+
+            def write(i: int, stores: list[OnlineStore] = stores, start: Barrier = start) -> int:
+                start.wait()
+                return stores[i].add([replace(OUTCOME, key=f"{i}")])
+
+            assert sum(writers.map(write, range(4))) == 4
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".db", ".db-wal", ".db-shm"}
 
 
 def test_the_embedded_one_knows_at_once_that_something_was_written(tmp_path: Path) -> None:
