@@ -7,7 +7,8 @@ bounds and `holds`. `ceiling` is what the same gateway and callers reach, in the
 `cpu_us` is each process's CPU time for a request. Peers are given encoded tensors, and what they are compared with is the
 server's answer to the very tensors (`tensors`), each row logged; beside one that keeps every core busy by itself stands a slot with
 a server for each core (`every_core`), as PERENNIAL_SERVERS starts them. `raw_times` compares with raw rows, which only this server
-reads, checks, encodes and looks the past up for. A closed loop is driven by wrk where it is installed (on Debian: apt-get install wrk), else by load.py.
+reads, checks, encodes and looks the past up for. Slots and gateway run on the cores that `make up` gives them, and the gateway's
+callers on the gateway's. A closed loop is driven by wrk where it is installed (on Debian: apt-get install wrk), else by load.py.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from benchmarks import peers
 from benchmarks.peers.scoring import Session
 from benchmarks.serve_data import Prepared, prepare
 from benchmarks.serve_stack import SETTINGS, hollow, server, servers, stack
+from include.local.cores import pinned
 from include.settings import ROOT, Settings
 
 BOUNDS = {"rps": 10_000, "p99_ms": 50.0, "errors": 0, "score_difference": 1e-5, "rss_mb": 200.0}
@@ -43,18 +45,18 @@ WARM = 2.0
 
 
 def closed(
-    bodies: Path, port: int, seconds: float, path: str = "/predict", callers: int = CONNECTIONS
+    bodies: Path, port: int, seconds: float, path: str = "/predict", callers: int = CONNECTIONS, on: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Each of the connections sends its next request once it has its answer."""
+    """Each of the connections sends its next request once it has its answer. `on` names the callers' cores."""
     if shutil.which("wrk") is None:
-        return load(bodies, port, seconds, path=path, callers=callers)
-    command = ["wrk", "-t1", f"-c{callers}", f"-d{seconds:.0f}s", "-s", str(ROOT / "benchmarks" / "wrk.lua"),
+        return load(bodies, port, seconds, path=path, callers=callers, on=on)
+    command = [*on, "wrk", "-t1", f"-c{callers}", f"-d{seconds:.0f}s", "-s", str(ROOT / "benchmarks" / "wrk.lua"),
                f"http://127.0.0.1:{port}", "--", str(bodies), path]  # fmt: skip
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def shared(bodies: Path, ports: Sequence[int], seconds: float, path: str) -> dict[str, Any]:
+def together(bodies: Path, ports: Sequence[int], seconds: float, path: str) -> dict[str, Any]:
     """`closed` on all servers at once, among which the connections are shared."""
     asked = partial(closed, bodies, seconds=seconds, path=path, callers=CONNECTIONS // len(ports))
     with ThreadPoolExecutor(len(ports)) as callers:
@@ -64,9 +66,10 @@ def shared(bodies: Path, ports: Sequence[int], seconds: float, path: str) -> dic
 
 
 def load(
-    bodies: Path, port: int, seconds: float, rate: float = 0, path: str = "/predict", callers: int = CONNECTIONS
-) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.load", "--port", str(port), "--bodies", str(bodies), "--path", path,
+    bodies: Path, port: int, seconds: float, rate: float = 0, path: str = "/predict", callers: int = CONNECTIONS,
+    on: Sequence[str] = (),
+) -> dict[str, Any]:  # fmt: skip
+    command = [*on, sys.executable, "-m", "benchmarks.load", "--port", str(port), "--bodies", str(bodies), "--path", path,
                "--seconds", str(seconds), "--rate", str(rate), "--connections", str(callers)]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout))
@@ -145,15 +148,15 @@ def bench(home: Path, seconds: float) -> dict[str, Any]:
     tensors.write_bytes(
         b"\n".join(peers.bodies(peers.PEERS[0], prepared.ids[:1000], np.nan_to_num(prepared.numbers[:1000])))
     )
+    shared = {"callers": SHARED, "on": pinned(settings, "callers")}
+    through, at_rate = partial(closed, bodies, gateway, **shared), partial(load, bodies, gateway, **shared)
     with stack(settings, hollow) as processes:
-        figures: dict[str, Any] = {
-            "ceiling": measured(processes, lambda: closed(bodies, gateway, short, callers=SHARED))
-        }
+        figures: dict[str, Any] = {"ceiling": measured(processes, lambda: through(short))}
     with stack(settings, server) as processes:
-        closed(bodies, gateway, WARM, callers=SHARED)
-        figures["closed"] = measured(processes, lambda: closed(bodies, gateway, seconds, callers=SHARED))
+        through(WARM)
+        figures["closed"] = measured(processes, lambda: through(seconds))
         figures["split"] = round(canary_share(settings), 4)
-        figures["open"] = measured(processes, lambda: load(bodies, gateway, seconds, BOUNDS["rps"], callers=SHARED))
+        figures["open"] = measured(processes, lambda: at_rate(seconds, BOUNDS["rps"]))
         figures["direct"] = measured(processes, lambda: closed(bodies, direct, short))
         figures["tensors"] = measured(processes, lambda: closed(tensors, direct, short, peers.V2))
         figures["score_difference"] = difference(settings.slot_urls("stable")[0], prepared)
@@ -161,7 +164,7 @@ def bench(home: Path, seconds: float) -> dict[str, Any]:
     cores = replace(settings, servers=os.cpu_count() or 1)
     with servers(cores, ["stable"], server) as processes:
         ports = list(cores.slot_servers("stable").values())
-        figures["every_core"] = measured(processes, lambda: shared(tensors, ports, short, peers.V2))
+        figures["every_core"] = measured(processes, lambda: together(tensors, ports, short, peers.V2))
     figures["peers"] = beside(home, prepared, figures, min(seconds, 10))
     return figures
 

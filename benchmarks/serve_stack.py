@@ -11,6 +11,7 @@ import httpx
 import psutil
 
 from include.adapters.haproxy import for_settings, lay_out
+from include.local.cores import pinned
 from include.ports import Routes
 from include.settings import ROOT, SLOTS, Settings, sockets_of
 
@@ -51,7 +52,9 @@ def servers(settings: Settings, slots: Sequence[str], command: Command) -> Itera
         started = {}
         for slot in slots:
             for name, port in settings.slot_servers(slot).items():
-                started[name] = [running.enter_context(program(*command(settings, slot, name, port)))]
+                started[name] = [
+                    running.enter_context(program(*pinned(settings, name), *command(settings, slot, name, port)))
+                ]
                 ready(f"http://{settings.host}:{port}/v2/health/ready")
         yield started
 
@@ -60,7 +63,7 @@ def servers(settings: Settings, slots: Sequence[str], command: Command) -> Itera
 def stack(settings: Settings, command: Command) -> Iterator[dict[str, list[psutil.Process]]]:
     """Both slots ready and the gateway splitting 90/10."""
     with servers(settings, SLOTS, command) as started, ExitStack() as running:
-        started["gateway"] = [running.enter_context(program(*lay_out(settings)))]
+        started["gateway"] = [running.enter_context(program(*pinned(settings, "gateway"), *lay_out(settings)))]
         for_settings(settings).apply("flights", Routes(canary=10))
         ready(f"{settings.gateway_url}/v2/health/ready")
         yield started

@@ -20,6 +20,7 @@ import httpx
 from include.adapters import haproxy
 from include.domain.errors import Unavailable, UserMistake
 from include.local import processes
+from include.local.cores import pinned
 from include.local.rest import Airflow
 from include.settings import ROOT, SLOTS, Settings, inherited
 
@@ -72,7 +73,8 @@ def programs(settings: Settings) -> dict[str, str]:
         for server, port in settings.slot_servers(name).items() if name in SLOTS else ():
             own = command.replace(f"$PERENNIAL_{name.upper()}_PORT", str(port))
             found[server] = own.replace(f"$PERENNIAL_{name.upper()}_SOCKET", str(settings.slot_sockets(name)[server]))
-    return found
+    serving = {"gateway", *(server for slot in SLOTS for server in settings.slot_servers(slot))}
+    return {n: " ".join([*pinned(settings, n), command]) if n in serving else command for n, command in found.items()}
 
 
 def remembered(settings: Settings) -> Settings:

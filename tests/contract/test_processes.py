@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from include.domain.errors import UserMistake
 from include.local import processes, stack
+from include.local.cores import pinned
 from include.settings import Settings, sockets_of
 
 
@@ -76,6 +79,24 @@ def test_each_server_of_a_slot_is_a_process_on_a_port_that_is_free() -> None:
     assert f"--port {chosen.stable_port} " in programs["stable"]
     assert f"--port {chosen.stable_port + 10} " in programs["stable-2"]
     assert programs.keys() > {"canary", "canary-2", "gateway"}
+
+
+def test_no_one_else_of_the_serving_path_runs_on_a_stable_server_s_core() -> None:
+    if len(cores := os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core: all share it")
+    asked = [sys.executable, "-c", "import os; print(*os.sched_getaffinity(0))"]
+
+    def runs_on(name: str) -> set[int]:
+        said = subprocess.run([*pinned(Settings(), name), *asked], check=True, capture_output=True, text=True)
+        return set(map(int, said.stdout.split()))
+
+    assert len(stable := runs_on("stable")) == 1
+    assert runs_on("canary") == runs_on("gateway") == cores - stable
+    assert pinned(Settings(servers=len(cores)), "stable") == [], "none would be left for the gateway"
+    programs = stack.programs(Settings())
+    pins = {name: " ".join(pinned(Settings(), name)) for name in ("stable", "canary", "gateway")}
+    assert all(programs[name].startswith(f"{pin} ") for name, pin in pins.items())
+    assert "taskset" not in programs["scheduler"]
 
 
 def test_a_port_asked_for_by_name_that_is_in_use_is_named() -> None:

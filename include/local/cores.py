@@ -1,0 +1,23 @@
+"""Which of the machine's cores the serving path runs on, as nginx's worker_cpu_affinity settles it for its workers.
+
+A stable server can keep one core busy. Where the gateway and the canary take turns on it, answers wait for them: at 10,000
+requests a second on two cores the slowest hundredth took twice as long and more (docs/serving.md).
+"""
+
+import os
+import shutil
+
+from include.settings import Settings
+
+
+def pinned(settings: Settings, name: str) -> list[str]:
+    """What stands before a command of the serving path: each stable server has a core of its own, all else the others.
+
+    Nothing where there are too few cores for that.
+    """
+    cores, stable = sorted(os.sched_getaffinity(0)), list(settings.slot_servers("stable"))
+    taskset, others = shutil.which("taskset"), cores[len(stable) :]
+    if taskset is None or not others:
+        return []
+    own = [cores[stable.index(name)]] if name in stable else others
+    return [taskset, "--cpu-list", ",".join(map(str, own))]
