@@ -1,7 +1,7 @@
 """Which of the machine's cores the serving path runs on, as nginx's worker_cpu_affinity settles it for its workers.
 
-A stable server can keep one core busy. Where the gateway and the canary take turns on it, answers wait for them: at 10,000
-requests a second on two cores the slowest hundredth took twice as long and more (docs/serving.md).
+A stable server can keep one core busy. Where the gateway and the canary take turns on it, its answers wait for them, and near
+the limit the slowest wait longest (docs/serving.md, "Speed").
 """
 
 import os

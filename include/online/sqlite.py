@@ -69,7 +69,7 @@ class SqliteStore:
         """Changes when another connection has written (sqlite.org/pragma.html#pragma_data_version)."""
         try:
             return int(self._connection().execute("PRAGMA data_version").fetchone()[0])
-        except (sqlite3.Error, OSError) as fault:
+        except sqlite3.Error as fault:
             raise Unavailable(f"{self._path}: {fault}") from None
 
     @contextmanager
@@ -95,8 +95,11 @@ class SqliteStore:
         """This thread's own."""
         db: sqlite3.Connection | None = getattr(self._own, "db", None)
         if db is None:
-            if not self._path.exists():
-                self._create()
+            try:
+                if not self._path.exists():
+                    self._create()
+            except OSError as fault:
+                raise Unavailable(f"{self._path}: {fault.strerror}") from None
             db = sqlite3.connect(self._path, timeout=PATIENCE, isolation_level=None)
             db.execute("PRAGMA synchronous = NORMAL")
             self._own.db = db

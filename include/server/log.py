@@ -49,7 +49,7 @@ class Page:
     """Scored rows of one version that wait to be written: their lines, and what is counted of them, packed.
 
     Both stand in memory of their own, given back with the page: buffers of that size, coming and going four times a second,
-    left holes in the heap, which grew from 19 to 26 MB in nine minutes.
+    left holes in the heap, which grew.
     """
 
     __slots__ = ("lines", "model", "packed", "scores")

@@ -124,8 +124,7 @@ def test_writers_at_the_same_time_lose_nothing(opened: Open) -> None:
 
 
 def test_an_embedded_one_may_be_new_to_several_at_once(tmp_path: Path) -> None:
-    """Each of them wrote it where none was; one in twenty rounds, when the file stood there before it was in WAL mode, one
-    of them was told that it is locked."""
+    """A file that stands there before it is in WAL mode is locked to all but one of those who change it to that."""
     with ThreadPoolExecutor(4) as writers:
         for n in range(100):
             stores, start = [open_store(str(tmp_path), f"m{n}") for _ in range(4)], Barrier(4)
@@ -154,6 +153,9 @@ def test_a_store_that_cannot_be_reached_or_read_says_so(tmp_path: Path) -> None:
     (tmp_path / "m.db").write_bytes(b"no database" * 100)
     with pytest.raises(Unavailable, match="not a database"):
         open_store(str(tmp_path), "m").read(None)
+    for ask in (lambda store: store.changed(), lambda store: store.read(None)):
+        with pytest.raises(Unavailable, match=r"m\.db/m\.db: File exists$"):
+            ask(open_store(str(tmp_path / "m.db"), "m"))
     with pytest.raises(UserMistake, match="a folder or redis"):
         open_store("ftp://somewhere", "m")
 
