@@ -1,21 +1,62 @@
 """Which arithmetic the matrix products use while training."""
 
-from functools import cache
+import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
-from include.trainer.job import Training
+from include.trainer.files import write_atomically
+from include.trainer.job import Job, Training
+from include.trainer.world import World
 
+NOTE = "precision"
 #: Smaller batches spend more time on converting to bf16 than they gain by multiplying it (measured with AVX512-BF16).
 WORTH_IT = 2048
+#: How much faster than fp32's a product in bf16 must be, for there is converting to do beside it. Instructions alone do not
+#: tell: where a processor has them but no matrix unit, it was half as fast.
+FASTER = 1.5
+SIZE, TRIES = 512, 5  #: of the products that are measured
+
+
+def product_seconds(kind: torch.dtype) -> float:
+    """Of a square matrix product on the processor, the best of a few."""
+    a, b = torch.ones(2, SIZE, SIZE, dtype=kind)
+    best = float("inf")
+    for _ in range(TRIES):
+        began = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def settled(job: Job, world: World, seconds: Callable[[torch.dtype], float] = product_seconds) -> Job:
+    """The job with `auto` replaced by bf16, where this machine multiplies it faster and the batch is large enough, or fp32.
+
+    All processes get the same, and a restart what the first start got; all must ask together.
+    """
+    plan, note = job.training, job.checkpoints / NOTE
+    if plan.precision != "auto":
+        return job
+    if note.is_file():
+        fast = note.read_text() == "bf16"
+    elif plan.batch_size < WORTH_IT:
+        fast = False
+    elif world.device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        fast = seconds(torch.bfloat16) * FASTER < seconds(torch.float32)
+    chosen = "fp32" if any(world.any(not fast)) else "bf16"
+    if world.first:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(note, chosen.encode())
+    return replace(job, training=replace(plan, precision=chosen))
 
 
 def precision(plan: Training, device: torch.device) -> torch.autocast:
-    """`auto` is bf16 where the processor multiplies it faster than fp32 and the batch is large enough to gain."""
-    if plan.precision == "fp16":
-        return torch.autocast(device.type, torch.float16)
-    bf16 = plan.precision == "bf16" or (plan.precision == "auto" and _gains(plan.batch_size, device))
-    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+    """Of a settled plan."""
+    kinds = {"fp16": torch.float16, "bf16": torch.bfloat16}
+    return torch.autocast(device.type, kinds.get(plan.precision), enabled=plan.precision in kinds)
 
 
 class LossScale:
@@ -48,11 +89,3 @@ class LossScale:
             self.state[1] += 1
             if self.state[1] >= self.PATIENCE:
                 self.state.copy_(torch.tensor([self.value * 2, 0.0]))
-
-
-@cache
-def _gains(batch_size: int, device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    able = torch.cpu.get_capabilities()
-    return batch_size >= WORTH_IT and bool(able.get("avx512_bf16") or able.get("amx_bf16"))

@@ -19,6 +19,7 @@ class Progress:
     def __init__(self, tracker: Tracker, epochs: int, per_epoch: int, done: int, gpu: Gpu | None) -> None:
         self.tracker, self.epochs, self.per_epoch, self.step, self.gpu = tracker, epochs, per_epoch, done, gpu
         self.samples = 0
+        self.seconds = 0.0  #: of training steps since the start, to the last line
         self.measured_for = self.waited = 0.0
         self.began = self.told = time.monotonic()
 
@@ -36,8 +37,10 @@ class Progress:
         self.samples += samples
         if time.monotonic() - self.told < SECONDS and step % self.per_epoch:
             return
+        value, total = loss.item(), self.epochs * self.per_epoch  # waits for a GPU
         self.told = time.monotonic()
-        value, speed, total = loss.item(), self.samples_per_second, self.epochs * self.per_epoch
+        self.seconds = self.told - self.began - self.measured_for
+        speed = self.samples_per_second
         self.tracker.say(f"{self._epoch} step {step}/{total} loss {value:.4f} samples/s {speed:,.0f}")
         self.tracker.metrics(
             {"loss": value, "samples_per_second": speed, **(self.gpu.look() if self.gpu else {})}, step
@@ -59,11 +62,6 @@ class Progress:
         """Say what the GPU's use leaves to wish for."""
         for warning in self.gpu.warnings(self.waited / max(self.seconds, 1e-9)) if self.gpu else ():
             self.tracker.say(warning)
-
-    @property
-    def seconds(self) -> float:
-        """Of training steps since the start."""
-        return time.monotonic() - self.began - self.measured_for
 
     @property
     def samples_per_second(self) -> float:

@@ -33,14 +33,15 @@ def run(job: Job, stop: Stop) -> None:
         with _alone(job) as draft, _tracked(job, data, Tracker(job.out, job.tracking)) as tracker:
             _publish(job, data, trees.fit(job, data, tracker, draft), tracker)
         return
-    from include.trainer import checkpoint, train, world
+    from include.trainer import checkpoint, precision, train, world
 
     with world.join(job.training) as here:
+        settled = precision.settled(job, here)
         if not here.first:
-            train.trained(job, data, here, Silent(), stop)
+            train.trained(settled, data, here, Silent(), stop)
             return
-        with _alone(job) as draft, _tracked(job, data, Tracker(job.out, job.tracking)) as tracker:
-            fitted = train.fit(job, data, here, tracker, stop, draft)
+        with _alone(job) as draft, _tracked(settled, data, Tracker(job.out, job.tracking)) as tracker:
+            fitted = train.fit(settled, data, here, tracker, stop, draft)
             if job.family == "blend":
                 from include.trainer import blend, trees
 
@@ -86,7 +87,7 @@ def _tracked(job: Job, data: Dataset, tracker: Tracker) -> Iterator[Tracker]:
 
 
 def _describe(job: Job, data: Dataset, tracker: Tracker) -> None:
-    """All that `make reproduce` needs: code, lock, spec, tables and windows, the job, and how many threads it has."""
+    """All that `make reproduce` needs: code, lock, spec, tables and windows, the settled job, and how many threads it has."""
     record, lock = data.record, hashlib.sha256(LOCK.read_bytes()).hexdigest() if LOCK.is_file() else ""
     commit, changed = artifact.git_state()
     for note in record.get("notes", ()):
@@ -103,8 +104,10 @@ def _describe(job: Job, data: Dataset, tracker: Tracker) -> None:
         "mlflow.source.git.commit": commit, "uncommitted": changed, "threads": str(threads(job.training)),
         "windows": " | ".join(f"{name} {w[0]} to {w[-1]}" for name, w in record["windows"].items()),
     })  # fmt: skip
-    write_atomically(job.out / "job.json", json.dumps(job.to_dict(), indent=1).encode())
-    tracker.files("record", [job.dataset, job.out / "job.json"])
+    settled = job.out / "record" / "job.json"
+    settled.parent.mkdir(exist_ok=True)
+    write_atomically(settled, json.dumps(job.to_dict(), indent=1).encode())
+    tracker.files("record", [job.dataset, settled])
 
 
 def _publish(job: Job, data: Dataset, fitted: Fitted, tracker: Tracker) -> None:
