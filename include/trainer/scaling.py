@@ -44,17 +44,17 @@ class Scale(nn.Module):
             known = numbers.masked_fill(missing, 0.0).clamp(-most, most)  # nan_to_num's graph has ten nodes more
             return torch.cat([self._summed(known).masked_fill(missing, 0.0), missing.float()], dim=1)
         known, flags = torch.nan_to_num(numbers), numbers.clone().ne_(numbers)  # isnan takes ten times as long
-        return torch.cat([self._searched(known).mul_(1 - flags), flags], dim=1)
+        place = self._halved(known) if known.is_cpu else self._found(known)
+        return torch.cat([self._scored(known, place).mul_(1 - flags), flags], dim=1)
 
-    def _searched(self, numbers: Tensor) -> Tensor:
-        """The score within the piece that a binary search finds."""
-        place = (self._halved if numbers.is_cpu else self._found)(numbers)
+    def _scored(self, numbers: Tensor, place: Tensor) -> Tensor:
+        """The score within the piece that a binary search has found."""
         inside = torch.minimum(torch.relu_(numbers - _at(self.starts, place)), _at(self.widths, place))
         return torch.addcmul(_at(self.heights, place), inside, _at(self.slopes, place))
 
     def _found(self, numbers: Tensor) -> Tensor:
         found = torch.searchsorted(self.starts, numbers.T.contiguous(), right=True) - 1
-        return (found.clamp_(min=0).T + self._firsts).int()
+        return (found.clamp_(min=0).T + self._firsts).int().contiguous()
 
     def _halved(self, numbers: Tensor) -> Tensor:
         """The same as `_found`, in a fifth of its time: a processor guesses a search's branches, here there are none.

@@ -55,6 +55,15 @@ def test_numbers_outside_of_what_a_field_of_few_values_knows_keep_to_its_ends():
     assert (low[:2] < high[:2]).all()
 
 
+def test_search_of_a_gpu_scores_as_the_processors_does():
+    train = np.random.default_rng(0).lognormal(3, 2, (1000, 2)).astype(np.float32)
+    train[:, 1] = np.arange(1000) % 5
+    scale, ends = Scale(fields_of(train), train), torch.tensor([[-1e30, -1e30], [1e30, 1e30]])
+    numbers = torch.cat([torch.from_numpy(train), ends])
+    gpus, processors = (scale._scored(numbers, search(numbers)) for search in (scale._found, scale._halved))
+    assert torch.equal(gpus, processors)
+
+
 def test_missing_number_is_the_middle_with_its_flag_up():
     train = np.random.default_rng(0).normal(0, 1, (1000, 1)).astype(np.float32)
     assert scaled(train, [float("nan"), 0.0])[:, 1].tolist() == [1.0, 0.0]
