@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _last_words(line: str, code: int) -> int:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    sys.stderr.write(f"{line}\n")  # in one piece: print writes the newline apart, and other processes write between
     return code
 
 
