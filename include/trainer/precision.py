@@ -38,15 +38,16 @@ def settled(job: Job, world: World, seconds: Callable[[torch.dtype], float] = pr
     plan, note = job.training, job.checkpoints / NOTE
     if plan.precision != "auto":
         return job
-    if note.is_file():
-        fast = note.read_text() == "bf16"
-    elif plan.batch_size < WORTH_IT:
+    if plan.batch_size < WORTH_IT:
         fast = False
+    elif note.is_file():
+        fast = note.read_text() == "bf16"
     elif world.device.type == "cuda":
         fast = torch.cuda.is_bf16_supported()
     else:
         fast = seconds(torch.bfloat16) * FASTER < seconds(torch.float32)
-    chosen = "fp32" if any(world.any(not fast)) else "bf16"
+    (slow,) = world.any(not fast)
+    chosen = "fp32" if slow else "bf16"
     if world.first:
         note.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(note, chosen.encode())

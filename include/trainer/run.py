@@ -104,10 +104,10 @@ def _describe(job: Job, data: Dataset, tracker: Tracker) -> None:
         "mlflow.source.git.commit": commit, "uncommitted": changed, "threads": str(threads(job.training)),
         "windows": " | ".join(f"{name} {w[0]} to {w[-1]}" for name, w in record["windows"].items()),
     })  # fmt: skip
-    settled = job.out / "record" / "job.json"
-    settled.parent.mkdir(exist_ok=True)
-    write_atomically(settled, json.dumps(job.to_dict(), indent=1).encode())
-    tracker.files("record", [job.dataset, settled])
+    path = job.out / "record" / "job.json"
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, json.dumps(job.to_dict(), indent=1).encode())
+    tracker.files("record", [job.dataset, path])
 
 
 def _publish(job: Job, data: Dataset, fitted: Fitted, tracker: Tracker) -> None:

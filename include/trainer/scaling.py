@@ -43,7 +43,7 @@ class Scale(nn.Module):
             missing, most = torch.isnan(numbers), torch.finfo(numbers.dtype).max
             known = numbers.masked_fill(missing, 0.0).clamp(-most, most)  # nan_to_num's graph has ten nodes more
             return torch.cat([self._summed(known).masked_fill(missing, 0.0), missing.float()], dim=1)
-        known, flags = torch.nan_to_num(numbers), numbers.clone().ne_(numbers)  # isnan takes ten times as long
+        known, flags = torch.nan_to_num(numbers), numbers.clone().ne_(numbers)  # isnan takes longer
         place = self._halved(known) if known.is_cpu else self._found(known)
         return torch.cat([self._scored(known, place).mul_(1 - flags), flags], dim=1)
 

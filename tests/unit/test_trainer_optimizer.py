@@ -39,6 +39,19 @@ def test_the_tower_moves_as_adamw_without_decay():
         assert torch.allclose(mine, other, atol=1e-6)
 
 
+@pytest.mark.parametrize("count", [9, 60_000, 5_000_000])
+def test_rows_of_a_batch_are_named_once_and_their_values_summed_whatever_the_tables_size(count):
+    source = torch.Generator().manual_seed(4)
+    numbers = torch.randint(0, count, (500, 3), generator=source)
+    numbers[::2] = numbers[:1]
+    values = torch.randn(1500, 2, generator=source)
+    grouped = Grouped.of(numbers)
+    assert torch.equal(grouped.rows, numbers.unique())
+    assert torch.equal(grouped.rows[grouped.place], numbers)
+    dense = torch.zeros(len(grouped.rows), 2).index_add_(0, grouped.place.flatten(), values)
+    assert torch.allclose(grouped.sums(values), dense, atol=1e-4)
+
+
 class Dense:
     """The table's algorithm on every row in every step."""
 

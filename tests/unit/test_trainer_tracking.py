@@ -7,9 +7,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+import torch
 
 from include.trainer.job import Tracking
-from include.trainer.tracking import Tracker
+from include.trainer.progress import Progress
+from include.trainer.tracking import Silent, Tracker
 
 
 class FakeMLflow:
@@ -116,3 +118,13 @@ def test_a_value_longer_than_mlflow_takes_is_cut(tmp_path, mlflow):
     tracker.params({"training.search": "y" * 9000})
     sent = [entry["value"] for _, body in mlflow.calls for part in ("tags", "params") for entry in body.get(part, ())]
     assert [len(value) for value in sent if len(value) > 100] == [5000, 5000]
+
+
+def test_what_comes_after_the_last_step_is_no_training():
+    progress = Progress(Silent(), epochs=1, per_epoch=1, done=0, gpu=None)
+    progress.after(1, 100, torch.tensor(0.5))
+    seconds, speed = progress.seconds, progress.samples_per_second
+    assert seconds > 0
+    assert speed == 100 / seconds
+    progress.ended()
+    assert (progress.seconds, progress.samples_per_second) == (seconds, speed)
