@@ -21,9 +21,9 @@ from typing import Any
 
 from benchmarks.features_data import Counts, generate
 from include.settings import ROOT
-from include.spec import ModelSpec
-from include.spec_data import Source
-from include.specs import find
+from include.spec.data import Source
+from include.spec.loading import find
+from include.spec.model_spec import ModelSpec
 
 TURNS = 3
 ROWS, QUICK = (1_000_000, 3_000_000, 10_000_000), (500_000, 1_000_000)
@@ -32,14 +32,15 @@ BOUNDS = {"times_pandas": 5.0, "peak_gb": 4.0, "linear": 1.3, "flat": 1.5}
 
 def ours(spec: ModelSpec, folder: Path, home: Path) -> Counts:
     """All three stages over the folder's days."""
-    from include.adapters.delta import DeltaTables
-    from include.adapters.duckdb import DuckDB
-    from include.adapters.expectations import GreatExpectations
-    from include.adapters.records import JsonRecords
-    from include.adapters.sources import FileSource
+    from include.adapters.engines.duckdb import DuckDB
+    from include.adapters.sources.files import FileSource
+    from include.adapters.tables.delta import DeltaTables
+    from include.adapters.tables.json_records import JsonRecords
+    from include.adapters.validation.great_expectations import GreatExpectations
     from include.domain.windows import Window, parse
-    from include.online.store import open_store
-    from include.stages import features, landing, validation
+    from include.online_store.store import open_store
+    from include.stages.data import landing, validation
+    from include.stages.features import features
 
     tables, records = DeltaTables(home / "tables"), JsonRecords(home / "records")
     starts = [parse(file.stem) for file in sorted(folder.glob("*.tsv"))]

@@ -17,8 +17,8 @@ import pandas as pd
 
 from benchmarks.features_data import Counts
 from include.local.clicks import CATEGORIES, NUMBERS
-from include.ports import Profile
-from include.spec import ModelSpec
+from include.ports.validation import Profile
+from include.spec.model_spec import ModelSpec
 
 LAST, ENOUGH = 14, 3
 
@@ -110,7 +110,7 @@ def _measures(
 
 
 def _passed(spec: ModelSpec, profiles: list[Profile], home: Path) -> list[str]:
-    from include.adapters.expectations import GreatExpectations
+    from include.adapters.validation.great_expectations import GreatExpectations
     from include.domain.verdict import Outcome
 
     verdicts, _ = GreatExpectations(spec, home / "pages").validate((), profiles, "run")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from benchmarks.train_quality import year as features_of_year
 from include.local import flights
-from include.specs import find
+from include.spec.loading import find
 
 DAY = 86_400
 #: Those with enough flights a category for trees; the hour and the weekday are numbers.

@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks import peers
 from benchmarks.serve import SHARED, WARM, closed, measured
 from benchmarks.serve_stack import SETTINGS, hollow, program, ready, servers
-from include.adapters import haproxy
+from include.adapters.routers import haproxy
 from include.settings import SLOTS, Settings
 
 #: As a caller of flights sends it.

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from include.domain.canary import Arm, Guards, Moments, Rollout, Span, judge
-from include.domain.sequential import Shares
+from include.domain.rollout.canary import Arm, Guards, Moments, Rollout, Span, judge
+from include.domain.rollout.sequential import Shares
 from include.domain.verdict import Outcome
 
 Floats = NDArray[np.float64]

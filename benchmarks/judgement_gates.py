@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from include.domain import statistics
-from include.domain.gates import AgainstChampion, Evidence, Gates, Relation, judge, relate
+from include.domain.evaluation.gates import AgainstChampion, Evidence, Gates, Relation, judge, relate
 
 Floats = NDArray[np.float64]
 

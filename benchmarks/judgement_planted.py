@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.watch_world import ENDS, FIRST, World
-from include.adapters.ledger import FileLedger
-from include.domain.signal import State
+from include.adapters.tables.ledger import FileLedger
+from include.domain.monitoring.signal import State
 from include.local.clicks import Drift
-from include.stages.monitoring import Look
+from include.stages.monitoring.monitoring import Look
 
 SEEDS = 6
 #: Days that the champion answers before anything drifts (a cool-down), and drifted days that are looked at.

@@ -15,10 +15,10 @@ from scipy.special import ndtri
 from scipy.stats import ks_2samp
 
 from benchmarks import judgement_planted
-from include.domain import drift
-from include.domain.drift import Drift, History, Moved
-from include.domain.signal import State
-from include.domain.sketch import Sketches, of_ids, of_numbers
+from include.domain.monitoring import drift
+from include.domain.monitoring.drift import Drift, History, Moved
+from include.domain.monitoring.signal import State
+from include.domain.monitoring.sketch import Sketches, of_ids, of_numbers
 
 NUMBERS, CATEGORIES, WORDS = 13, 26, 50
 FEATURES = NUMBERS + CATEGORIES

@@ -16,19 +16,21 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks import rollout_traffic
-from include import specs
+from include.artifacts.store import Reference
 from include.domain.errors import Unavailable
-from include.domain.steering import Word
-from include.local import flights, story
+from include.domain.rollout.actions import Word
+from include.local import demo, flights
 from include.local.rest import FINISHED, Airflow
-from include.ports import Reference, Routes
+from include.ports.traffic import Routes
 from include.settings import Settings
-from include.spec import ModelSpec
-from include.stages import rollout, rollout_look, rollout_state
-from include.stages.rollout_state import State
+from include.spec import loading
+from include.spec.model_spec import ModelSpec
+from include.stages.rollout import analysis, rollout
+from include.stages.rollout import state as rollout_state
+from include.stages.rollout.state import State
 from include.wiring import Parts
 
-MODEL = story.MODEL
+MODEL = demo.MODEL
 #: Requests sent over and over.
 ROWS = 20_000
 #: Seconds for which the gateway's counters are followed after a kill or a word; a killed slot is not back so soon.
@@ -46,15 +48,15 @@ class Live:
         self.bodies = settings.home / "rows.jsonl"
         progress = Progress(console=console, disable=True)
         progress.add_task("scene", total=None)
-        self.story = story.Story(settings, airflow, progress)
+        self.story = demo.Story(settings, airflow, progress)
 
     def prepare(self) -> None:
         """Version 1 is champion, its twin could be, and callers have what they ask and tell."""
         self.airflow.await_dags(set(DAGS))
         for dag in DAGS:
             self.airflow.pause(dag, paused=False)
-        self.story.land(*story.WINTER)
-        self.story.ship(self.airflow.trigger(TRAIN, {}), story.SPRING[0])
+        self.story.land(*demo.WINTER)
+        self.story.ship(self.airflow.trigger(TRAIN, {}), demo.SPRING[0])
         assert (self.train("a twin of the champion"), self.version("champion")) == ("success", "1")
         self.callers()
 
@@ -87,7 +89,7 @@ class Live:
     def spoiled(self) -> str:
         """A version trained on wrong outcomes, which the gates reject and a person in a hurry registers by hand."""
         flights.spoil(self.settings.home / "inbox" / MODEL, date(2013, 1, 1), date(2013, 3, 10))
-        self.story.land(*story.WINTER)
+        self.story.land(*demo.WINTER)
         assert self.train("wrong outcomes") == "failed"
         artifact = Reference(**self.airflow.xcom(TRAIN, self.trained, "train"))
         return self.parts.registry().register(MODEL, artifact, {"approval": "by hand"}, None).number
@@ -98,7 +100,7 @@ class Live:
 
     @property
     def spec(self) -> ModelSpec:
-        return specs.find(MODEL, self.settings.models)
+        return loading.find(MODEL, self.settings.models)
 
     @property
     def state(self) -> State:
@@ -172,8 +174,8 @@ class Live:
             spec, state = self.spec, self.state
             if state.step < 0 or not state.active:
                 return False
-            verdict = rollout_look.judge(spec, state)
-            return "held for a person" in rollout_look.decide(spec, state, verdict, datetime.now(UTC)).sentence
+            verdict = analysis.judge(spec, state)
+            return "held for a person" in analysis.decide(spec, state, verdict, datetime.now(UTC)).sentence
 
         self.until(there, 120, "a held step")
 

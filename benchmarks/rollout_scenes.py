@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.rollout_live import MODEL, ROLLOUT, Live
-from include.domain.steering import Word
-from include.ports import Routes
-from include.stages import rollout
-from include.stages.rollout_state import Phase
+from include.domain.rollout.actions import Word
+from include.ports.traffic import Routes
+from include.stages.rollout import rollout
+from include.stages.rollout.state import Phase
 
 #: Requests a second where a scene asks for no figure under full load.
 CALM = 300

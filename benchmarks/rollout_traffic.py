@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from include.adapters import haproxy
+from include.adapters.routers import haproxy
 from include.domain.errors import Unavailable
-from include.ports import Routes
+from include.ports.traffic import Routes
 from include.settings import ROOT, Settings
 
 

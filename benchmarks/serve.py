@@ -34,7 +34,7 @@ from benchmarks import peers
 from benchmarks.peers.scoring import Session
 from benchmarks.serve_data import Prepared, prepare
 from benchmarks.serve_stack import SETTINGS, hollow, server, servers, stack
-from include.local.cores import pinned
+from include.local.cpu_affinity import pinned
 from include.settings import ROOT, Settings
 
 BOUNDS = {"rps": 10_000, "p99_ms": 50.0, "errors": 0, "score_difference": 1e-5, "rss_mb": 200.0}

@@ -9,14 +9,14 @@ import numpy as np
 import polars as pl
 import torch
 
-from include import spec, specs
-from include.adapters.delta import DeltaTables
-from include.adapters.duckdb import DuckDB
-from include.domain.encoding import Encoding, fit
+from include.adapters.engines.duckdb import DuckDB
+from include.adapters.tables.delta import DeltaTables
+from include.domain.features.encoding import Encoding, fit
 from include.domain.windows import Window, label, parse
 from include.local import flights
-from include.online.store import open_store
-from include.stages import aggregation
+from include.online_store.store import open_store
+from include.spec import loading, model_spec
+from include.stages.features import aggregation
 from include.trainer.artifact import signature
 from include.trainer.dataset import Fields
 from include.trainer.export import Probability, write
@@ -39,7 +39,7 @@ class Prepared:
 
 def prepare(home: Path) -> Prepared:
     """The artifact, the online store and the callers' bodies under `home`, and what they should be answered."""
-    found = specs.find("flights")
+    found = loading.find("flights")
     columns, aggregates = found.columns, found.features.aggregates.features
     past, asked = _with_aggregates(found, home)
     rows = asked.drop(aggregates).with_columns(pl.col(columns.time).dt.to_string("iso:strict")).to_dicts()
@@ -61,7 +61,7 @@ def prepare(home: Path) -> Prepared:
     return Prepared(rows, ids, numbers, scores)
 
 
-def _with_aggregates(found: spec.ModelSpec, home: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _with_aggregates(found: model_spec.ModelSpec, home: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The flights of the winter, and those that callers ask about; what was known of them lies in the online store."""
     rows = flights.recorded(flights.data_folder()).filter(
         pl.col("departure") < pl.datetime(2013, 4, 10, time_zone="UTC")
@@ -79,7 +79,9 @@ def _with_aggregates(found: spec.ModelSpec, home: Path) -> tuple[pl.DataFrame, p
     return whole.filter(~asked), whole.filter(asked).head(ROWS)
 
 
-def _write_artifact(folder: Path, encoding: Encoding, net: Net, examples: list[Any], found: spec.ModelSpec) -> None:
+def _write_artifact(
+    folder: Path, encoding: Encoding, net: Net, examples: list[Any], found: model_spec.ModelSpec
+) -> None:
     folder.mkdir()
     files = {
         "encoding.json": json.dumps(encoding.to_dict()).encode(),

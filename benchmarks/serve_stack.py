@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager
 import httpx
 import psutil
 
-from include.adapters.haproxy import for_settings, lay_out
-from include.local.cores import pinned
-from include.ports import Routes
+from include.adapters.routers.haproxy import for_settings, lay_out
+from include.local.cpu_affinity import pinned
+from include.ports.traffic import Routes
 from include.settings import ROOT, SLOTS, Settings, sockets_of
 
 SETTINGS = Settings(gateway_port=19088, gateway_admin_port=19089, stable_port=19001, canary_port=19002)

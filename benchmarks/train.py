@@ -26,11 +26,12 @@ from safetensors import safe_open
 
 from benchmarks import train_data
 from include import settings
+from include.artifacts import store
+from include.artifacts.store import Reference
 from include.domain import metrics
-from include.ports import Reference
-from include.spec import ModelSpec
-from include.specs import find
-from include.stages import records, training
+from include.spec.loading import find
+from include.spec.model_spec import ModelSpec
+from include.stages.training import training
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ("torch==2.13.0", "fuxictr==2.3.10", "numpy==2.4.6", "pandas==3.1.1", "catboost==1.2.10")
@@ -75,7 +76,7 @@ def ours(spec: ModelSpec, dataset: Reference, out: Path, epochs: int, precision:
         "training": spec.training.model_copy(update={
             "batch_size": 4096, "threads": THREADS, "epochs": epochs, "precision": precision}),
     })  # fmt: skip
-    records.write(out / "job.json", training.job(changed, dataset, "dcn", out, None))
+    store.write(out / "job.json", training.job(changed, dataset, "dcn", out, None))
     command = [sys.executable, "-c", MEASURED, sys.executable, "-m", "include.trainer", str(out / "job.json")]
     said = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=_environ()).stdout
     manifest = json.loads((out / "manifest.json").read_text())
@@ -106,7 +107,7 @@ def peer(name: str, dataset: Reference, work: Path, epochs: int) -> dict[str, An
 def kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What was measured before, where the file is there; else it is measured and noted."""
     if not path.exists():
-        records.write(path, measure())
+        store.write(path, measure())
     found: dict[str, Any] = json.loads(path.read_text())
     return found
 

@@ -12,12 +12,14 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from include.domain.encoding import FIRST_KNOWN, Encoding
+from include.artifacts import store
+from include.artifacts.store import Reference
+from include.domain.features.encoding import FIRST_KNOWN, Encoding
 from include.domain.windows import Window, label, parse
 from include.local import clicks, flights
-from include.ports import Reference
-from include.spec import ModelSpec
-from include.stages import aggregation, assembly, records
+from include.spec.model_spec import ModelSpec
+from include.stages.features import aggregation
+from include.stages.training import dataset
 
 START = date(2024, 1, 1)
 
@@ -59,7 +61,7 @@ def flights_year(spec: ModelSpec, out: Path) -> Reference:
     """All flights of 2013: the last 36 days are the test, the 36 before validate, the rest trains."""
     wanted = spec.training.model_copy(update={"validate_windows": 36, "test_windows": 36})
     asked = spec.model_copy(update={"training": wanted})
-    return assembly.assemble(asked, datetime(2014, 2, 1, tzinfo=UTC), year(spec), "bench", out)  # type: ignore[arg-type]
+    return dataset.assemble(asked, datetime(2014, 2, 1, tzinfo=UTC), year(spec), "bench", out)  # type: ignore[arg-type]
 
 
 def clicks_stream(spec: ModelSpec, out: Path, *, table: int, rows: int) -> tuple[Reference, float]:
@@ -94,7 +96,7 @@ def _write(
     scored, done = [], 0
     for piece in pieces:
         given = piece.rows
-        ids, numbers = assembly.encoded(encoding, given)
+        ids, numbers = dataset.encoded(encoding, given)
         times = given[spec.columns.time].dt.epoch("s").to_numpy()
         for part, values in {"ids": ids, "numbers": numbers, "labels": piece.scored[1], "times": times}.items():
             files[part][done : done + len(given)] = values
@@ -104,8 +106,8 @@ def _write(
 
 
 def _recorded(spec: ModelSpec, days: Mapping[str, date], out: Path) -> Reference:
-    files = {p.name: {"bytes": p.stat().st_size, "sha256": records.reference(p).digest} for p in sorted(out.iterdir())}
-    return records.write(out / "dataset.json", {
+    files = {p.name: {"bytes": p.stat().st_size, "sha256": store.reference(p).digest} for p in sorted(out.iterdir())}
+    return store.write(out / "dataset.json", {
         "format": 1, "model": spec.name, "run": "bench", "table": "features", "table_version": 1,
         "windows": {name: [str(day)] for name, day in days.items()},
         "columns": {**spec.columns.model_dump(mode="json", include={"time", "label", "keys", "categorical"}),

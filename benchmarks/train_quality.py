@@ -23,11 +23,13 @@ from numpy.typing import NDArray
 from benchmarks.train import ROOT, environment
 from benchmarks.train_data import Rows, clicks_stream, year
 from include import settings
+from include.artifacts import store
+from include.artifacts.store import Reference
 from include.domain import metrics
-from include.ports import Reference
-from include.spec import ModelSpec
-from include.specs import find
-from include.stages import assembly, records, training
+from include.spec.loading import find
+from include.spec.model_spec import ModelSpec
+from include.stages.training import dataset as assembly
+from include.stages.training import training
 
 OURS, PEERS = ("dcn", "blend"), ("lightgbm", "catboost", "logistic")
 DRAWS, DAY = 2000, 86_400
@@ -61,7 +63,7 @@ def dataset(spec: ModelSpec, tables: Rows, period: Period, out: Path) -> Referen
 def train(spec: ModelSpec, data: Reference, family: str, seed: int, out: Path) -> None:
     """The trainer program."""
     asked = spec.model_copy(update={"training": spec.training.model_copy(update={"seed": seed})})
-    records.write(out / "job.json", training.job(asked, data, family, out, None))
+    store.write(out / "job.json", training.job(asked, data, family, out, None))
     subprocess.run([sys.executable, "-m", "include.trainer", str(out / "job.json")], cwd=ROOT, check=True,
                    stdout=subprocess.DEVNULL)  # fmt: skip
 
@@ -70,7 +72,7 @@ def trained(spec: ModelSpec, data: Reference, family: str, seed: int, out: Path)
     """What the graph of the trainer program says of the validate and the test rows."""
     train(spec, data, family, seed, out)
     session = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
-    folder, found = records.path_of(data.uri).parent, {}
+    folder, found = store.path_of(data.uri).parent, {}
     for split in ("validate", "test"):
         ids, numbers = (np.load(folder / f"{split}.{part}.npy") for part in ("ids", "numbers"))
         found[split] = session.run(["score"], {"ids": ids.astype(np.int64), "numbers": numbers})[0].astype(np.float64)
@@ -79,7 +81,7 @@ def trained(spec: ModelSpec, data: Reference, family: str, seed: int, out: Path)
 
 def catboost(data: Reference, seed: int, out: Path) -> Scores:
     out.mkdir(parents=True, exist_ok=True)
-    folder = records.path_of(data.uri).parent
+    folder = store.path_of(data.uri).parent
     command = [str(environment()), "benchmarks/train_peers.py", "catboost", str(folder), str(out), str(seed)]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return {split: np.load(out / f"catboost.{split}.npy") for split in ("validate", "test")}
@@ -175,7 +177,7 @@ def clicks(keep: Path, rows: int) -> dict[str, float]:
 
 
 def _array(data: Reference, split: str, part: str) -> NDArray[Any]:
-    return np.load(records.path_of(data.uri).with_name(f"{split}.{part}.npy"))
+    return np.load(store.path_of(data.uri).with_name(f"{split}.{part}.npy"))
 
 
 def _mean(values: Any) -> float:

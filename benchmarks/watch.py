@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
 from benchmarks.flights_year import Year, weekly_scores, year
-from include.domain import drift, performance, retraining
-from include.domain.drift import Drift, History
-from include.domain.encoding import Encoding
+from include.domain.features.encoding import Encoding
 from include.domain.metrics import losses
-from include.domain.performance import Performance, Scored
-from include.domain.retraining import Retraining, Situation
-from include.domain.signal import Signal
+from include.domain.monitoring import drift, performance, retraining
+from include.domain.monitoring.drift import Drift, History
+from include.domain.monitoring.performance import Performance, Scored
+from include.domain.monitoring.retraining import Retraining, Situation
+from include.domain.monitoring.signal import Signal
 from include.domain.windows import Grain, Window
-from include.stages import sketching
+from include.stages.monitoring import sketching
 
 NUMBERS, CATEGORIES = [f"I{i}" for i in range(13)], [f"C{i}" for i in range(26)]
 ENCODING = Encoding(

@@ -15,18 +15,19 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from include.adapters.delta import DeltaTables
-from include.adapters.ledger import FileLedger
-from include.adapters.segments import PREDICTIONS, SCHEMAS, Segments
-from include.adapters.signals import ProductionSignals
-from include.domain.encoding import fit
+from include.adapters.serving.segments import PREDICTIONS, SCHEMAS, Segments
+from include.adapters.serving.signals import ProductionSignals
+from include.adapters.tables.delta import DeltaTables
+from include.adapters.tables.ledger import FileLedger
+from include.artifacts import store
+from include.domain.features.encoding import fit
 from include.domain.windows import Window, label
 from include.local.clicks import SIZES, Clicks, Drift
-from include.ports import Version
-from include.specs import find
-from include.stages import monitoring, records
-from include.stages.assembly import encoded
-from include.stages.monitoring import Look
+from include.ports.registry import Version
+from include.spec.loading import find
+from include.stages.monitoring import monitoring
+from include.stages.monitoring.monitoring import Look
+from include.stages.training.dataset import encoded
 from include.trainer.trees import PARAMETERS, table
 
 FIRST = date(2024, 1, 1)  #: a Monday
@@ -97,22 +98,22 @@ class World:
     def _keep(self, test: pl.DataFrame) -> Version:
         """What a training run leaves of its model that the watch reads."""
         out, names = self.folder / "run", [label(window(day).start) for day in range(ENDS)]
-        records.write(out / "lightgbm" / "encoding.json", self.encoding.to_dict())
+        store.write(out / "lightgbm" / "encoding.json", self.encoding.to_dict())
         (out / "evaluation").mkdir()
         np.savez(out / "evaluation" / "scores.npz", labels=test["click"].to_numpy(), challenger=self._scores(test),
                  times=test["time"].dt.epoch("s").to_numpy())  # fmt: skip
         gains = self.model.feature_importance("gain")
-        evaluation = records.write(out / "evaluation" / "evaluation.json", {
-            "files": {"scores.npz": records.facts(out / "evaluation" / "scores.npz")},
+        evaluation = store.write(out / "evaluation" / "evaluation.json", {
+            "files": {"scores.npz": store.facts(out / "evaluation" / "scores.npz")},
             "importance": dict(zip(SPEC.columns.features, (gains / gains.sum()).tolist(), strict=True)),
         })  # fmt: skip
         windows = {"train": names[:TRAIN], "validate": names[TRAIN:-TEST], "test": names[-TEST:]}
         manifest = {"format": 1, "windows": windows, "metrics": {"test": {}},
-                    "files": {"encoding.json": records.facts(out / "lightgbm" / "encoding.json")}}  # fmt: skip
+                    "files": {"encoding.json": store.facts(out / "lightgbm" / "encoding.json")}}  # fmt: skip
         return Version(
             SPEC.name,
             "1",
-            records.write(out / "lightgbm" / "manifest.json", manifest),
+            store.write(out / "lightgbm" / "manifest.json", manifest),
             {"evaluation": evaluation.digest},
         )
 

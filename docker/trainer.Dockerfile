@@ -37,4 +37,4 @@ USER 10001:10001
 VOLUME ["/var/lib/perennial", "/tmp"]
 # A training ends by itself; it is healthy while its program runs.
 HEALTHCHECK --interval=30s CMD ["python", "-c", "import os; os.kill(1, 0)"]
-ENTRYPOINT ["python", "-m", "include.pod"]
+ENTRYPOINT ["python", "-m", "include.entrypoints.training_pod"]

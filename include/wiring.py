@@ -8,34 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from include.domain.course import Course
-from include.online.store import OnlineStore, open_store
-from include.ports import (
-    Engine,
-    Launcher,
-    Ledger,
-    PredictionLog,
-    Probe,
-    Records,
-    Registry,
-    Router,
-    Scorer,
-    Searcher,
-    Signals,
-    Slots,
-    Source,
-    Storage,
-    Tables,
-    Validator,
-)
+from include.domain.monitoring.timeline import Course
+from include.online_store.store import OnlineStore, open_store
+from include.ports.ledger import Ledger
+from include.ports.registry import Registry
+from include.ports.serving import Probe, Scorer, Slots
+from include.ports.sources import Source
+from include.ports.tables import Engine, Records, Tables
+from include.ports.traffic import PredictionLog, Router, Signals
+from include.ports.training import Launcher, Searcher, Storage
+from include.ports.validation import Validator
 from include.settings import SLOTS, Settings, from_env
-from include.spec import ModelSpec
-from include.stages import rollout
+from include.spec.model_spec import ModelSpec
+from include.stages.rollout import rollout
 
 if TYPE_CHECKING:
     from include.adapters.kubernetes import Cluster
-    from include.adapters.segments import Segments
-    from include.stages.history import Sides
+    from include.adapters.serving.segments import Segments
+    from include.stages.monitoring.timeline import Sides
 
 
 class Production(TypedDict):
@@ -54,18 +44,18 @@ class Parts:
         return self._tables(spec.name)
 
     def _tables(self, model: str) -> Tables:
-        from include.adapters.delta import DeltaTables
+        from include.adapters.tables.delta import DeltaTables
 
         return DeltaTables(self.settings.tables_of(model))
 
     def storage(self) -> Storage:
-        from include.adapters.mirror import Mirror, OneDisk
+        from include.adapters.tables.object_storage import Mirror, OneDisk
 
         return Mirror(self.settings.home, self.settings.storage) if self.settings.storage else OneDisk()
 
     def engine(self, spec: ModelSpec) -> Engine:
-        from include.adapters.duckdb import DuckDB
-        from include.adapters.spark import SUBMITTED, Spark
+        from include.adapters.engines.duckdb import DuckDB
+        from include.adapters.engines.spark import SUBMITTED, Spark
 
         if spec.features.engine == "spark":
             return Spark(None if self.settings.spark == SUBMITTED else self.settings.spark)
@@ -76,45 +66,45 @@ class Parts:
         return open_store(self.settings.online_store, spec.name)
 
     def validator(self, spec: ModelSpec) -> Validator:
-        from include.adapters.expectations import GreatExpectations
+        from include.adapters.validation.great_expectations import GreatExpectations
 
         return GreatExpectations(spec, self.settings.reports / spec.name / "validation")
 
     def launcher(self) -> Launcher:
-        from include.adapters.torchrun import Torchrun
+        from include.adapters.training.torchrun import Torchrun
 
         return Torchrun()
 
     def searcher(self) -> Searcher:
-        from include.adapters.optuna import TreeParzen
+        from include.adapters.training.optuna import TreeParzen
 
         return TreeParzen()
 
     def scorer(self) -> Scorer:
-        from include.adapters.onnx import OnnxScorer
+        from include.adapters.serving.onnx_scorer import OnnxScorer
 
         return OnnxScorer()
 
     def probe(self) -> Probe:
-        from include.adapters.probe import ServerProbe
+        from include.adapters.serving.probe import ServerProbe
 
         return ServerProbe()
 
     def registry(self) -> Registry:
-        from include.adapters.mlflow import MLflow
+        from include.adapters.registry.mlflow import MLflow
 
         return MLflow(self.settings.mlflow_url, self.settings.home / "locks")
 
     def router(self) -> Router:
         if self.settings.router == "gateway":
-            from include.adapters.gateway import Gateway
+            from include.adapters.routers.gateway_api import Gateway
 
             return Gateway(self.cluster())
         if self.settings.router == "replicas":
-            from include.adapters.replicas import Replicas
+            from include.adapters.routers.replicas import Replicas
 
             return Replicas(self.cluster())
-        from include.adapters import haproxy
+        from include.adapters.routers import haproxy
 
         return haproxy.for_settings(self.settings)
 
@@ -124,7 +114,7 @@ class Parts:
         return Cluster(self.settings.namespace, self.settings.kubeconfig)
 
     def slots(self) -> Slots:
-        from include.adapters.slots import HttpSlots
+        from include.adapters.serving.slots import HttpSlots
 
         return HttpSlots(self._slot_urls())
 
@@ -132,8 +122,8 @@ class Parts:
         return {slot: self.settings.slot_urls(slot) for slot in SLOTS}
 
     def signals(self) -> Signals:
-        from include.adapters.served import Served
-        from include.adapters.signals import ProductionSignals
+        from include.adapters.serving.request_counters import Served
+        from include.adapters.serving.signals import ProductionSignals
 
         gateway = self.settings.gateway_admin_url if self.settings.router == "haproxy" else None
         served = Served(self._slot_urls(), self.settings.home / "counters", gateway)
@@ -143,12 +133,12 @@ class Parts:
         return self._segments()
 
     def _segments(self) -> "Segments":
-        from include.adapters.segments import Segments
+        from include.adapters.serving.segments import Segments
 
         return Segments(self.settings.predictions)
 
     def ledger(self) -> Ledger:
-        from include.adapters.ledger import FileLedger
+        from include.adapters.tables.ledger import FileLedger
 
         return FileLedger(self.settings.ledger)
 
@@ -159,14 +149,14 @@ class Parts:
         )
 
     def records(self, spec: ModelSpec) -> Records:
-        from include.adapters.records import JsonRecords
+        from include.adapters.tables.json_records import JsonRecords
 
         return JsonRecords(self.settings.records / spec.name)
 
     def source(self, spec: ModelSpec, given: Mapping[str, str] = {}) -> Source:
         """`given` is what a connection says of S3, by the names of the environment, which speaks otherwise."""
-        from include.adapters.delta_source import DeltaSource
-        from include.adapters.sources import FileSource
+        from include.adapters.sources.delta import DeltaSource
+        from include.adapters.sources.files import FileSource
 
         kind = DeltaSource if spec.source.format == "delta" else FileSource
         return kind(spec.source, self.settings.home, given)
@@ -176,13 +166,13 @@ class Parts:
         return {"tables": self.tables(spec), "signals": self.signals(), "registry": self.registry()}
 
     def watch_page(self, spec: ModelSpec, course: Course) -> Path:
-        from include.adapters import watch_page
+        from include.reports import timeline_page
 
-        return watch_page.write(course, self.settings.reports / spec.name / "watch.html")
+        return timeline_page.write(course, self.settings.reports / spec.name / "watch.html")
 
     def drift_report(self, spec: ModelSpec, sides: "Sides") -> Path:
         """Evidently's page of that window, made and attached to the champion's tracking run once."""
-        from include.adapters import evidently
+        from include.adapters.monitoring import evidently
 
         path = self.settings.reports / spec.name / "drift" / f"{sides.window} version {sides.version}.html"
         if not path.exists():

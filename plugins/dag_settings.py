@@ -6,8 +6,8 @@ from typing import Any
 from airflow.sdk import AssetOrTimeSchedule, CronDataIntervalTimetable, CronTriggerTimetable
 
 from include.settings import from_env
-from include.spec import ModelSpec
-from include.specs import load_all
+from include.spec.loading import load_all
+from include.spec.model_spec import ModelSpec
 from plugins import assets, notifications
 from plugins.outcome import BY_CAUSE
 

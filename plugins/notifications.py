@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow.sdk import BaseNotifier
 
-from include.spec import ModelSpec, Notification
+from include.spec.model_spec import ModelSpec, Notification
 
 
 class Notify(BaseNotifier):

@@ -11,7 +11,7 @@ from airflow.sdk import BaseOperator, BaseOperatorLink, BaseSensorOperator, Para
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from include.spec import ModelSpec
+from include.spec.model_spec import ModelSpec
 from plugins import notifications
 from plugins.run import PAGES, Ref, open_model, run_name
 from plugins.triggers import Looks, News
@@ -73,7 +73,7 @@ class HoldStep(BaseOperator):
         return [cls(task_id=name, model=spec.name, step=number) for number, name in enumerate(names)]
 
     def execute(self, context: Any) -> None:
-        from include.stages import rollout
+        from include.stages.rollout import rollout
 
         spec, parts = open_model(self.model)
         run = run_name()
@@ -98,7 +98,7 @@ class Sense(BaseSensorOperator):
         self.model = model
 
     def poke(self, context: Any) -> bool:
-        from include.stages import monitoring
+        from include.stages.monitoring import monitoring
 
         spec, parts = open_model(self.model)
         return monitoring.news(spec, **parts.production(spec), ledger=parts.ledger())
@@ -109,13 +109,13 @@ class Sense(BaseSensorOperator):
         return self.look(context)
 
     def look(self, context: Any, event: Any = None) -> Ref:
-        from include.stages import monitoring, observation
+        from include.stages.monitoring import monitoring, snapshot
 
         spec, parts = open_model(self.model)
         seen = monitoring.sense(spec, **parts.production(spec))
         for signal in seen.signals:
             self.log.info("%-8s %-17s %s", signal.state, signal.name, signal.sentence)
-        return asdict(observation.keep(seen, parts.watch_folder(spec) / f"{run_name()}.json"))
+        return asdict(snapshot.keep(seen, parts.watch_folder(spec) / f"{run_name()}.json"))
 
 
 class PageLink(BaseOperatorLink):
@@ -150,13 +150,13 @@ class Report(BaseOperator):
         self.model = model
 
     def execute(self, context: Any) -> dict[str, str]:
-        from include.stages import history
+        from include.stages.monitoring import timeline
 
         spec, parts = open_model(self.model)
         pages = {}
-        if course := history.course(spec, **parts.production(spec), ledger=parts.ledger()):
+        if course := timeline.course(spec, **parts.production(spec), ledger=parts.ledger()):
             pages["watch"] = parts.watch_page(spec, course)
-        if sides := history.sides(spec, tables=parts.tables(spec), registry=parts.registry()):
+        if sides := timeline.sides(spec, tables=parts.tables(spec), registry=parts.registry()):
             pages["drift"] = parts.drift_report(spec, sides)
         folder = parts.settings.reports / self.model
         return {name: str(path.relative_to(folder)) for name, path in pages.items()}

@@ -6,7 +6,7 @@ from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from include.domain.errors import Conflict, Corrupt, Unavailable, UserMistake
-from include.domain.pods import NotStarted
+from include.domain.training.pods import NotStarted
 from include.domain.verdict import Outcome, Verdict
 
 #: A user's mistake, a corrupt artifact or a lost race fails at once: doing it again gives the same answer.

@@ -12,7 +12,7 @@ from airflow.plugins_manager import AirflowPlugin
 from fastapi import Depends, FastAPI, Form, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 
-from include.domain.steering import Word
+from include.domain.rollout.actions import Word
 from plugins.run import PAGES, folder_name, open_model
 
 #: What a browser may be shown; models, datasets and tables stay where they are.
@@ -47,15 +47,15 @@ Steerable = Annotated[str, Depends(steerable)]
 
 @app.get("/", response_class=HTMLResponse)
 def index(user: GetUserDep) -> str:
-    from include.specs import load_all
-    from include.stages import model_page, standing
+    from include.reports import model_page, summary
+    from include.spec.loading import load_all
     from include.wiring import parts
 
     known, now = parts(), datetime.now(UTC)
     specs = load_all(known.settings.models)[0]
     readable = get_auth_manager().filter_authorized_dag_ids(dag_ids={f"{s.name}.train" for s in specs}, user=user)
     shown = [spec for spec in specs if f"{spec.name}.train" in readable]
-    return model_page.index([(s.name, s.description, standing.reign(s.name, known.ledger(), now)) for s in shown])
+    return model_page.index([(s.name, s.description, summary.reign(s.name, known.ledger(), now)) for s in shown])
 
 
 @app.get("/of/{dag}")
@@ -80,7 +80,8 @@ def of_run(dag: str, run: str) -> RedirectResponse:
 @app.get("/{model}/", response_class=HTMLResponse)
 def page(model: Model) -> str:
     from include.domain.errors import UserMistake
-    from include.stages import model_page, rollout_evidence, rollout_state, standing
+    from include.reports import model_page, rollout_page, summary
+    from include.stages.rollout import state as rollout_state
 
     try:
         spec, parts = open_model(model)
@@ -88,18 +89,18 @@ def page(model: Model) -> str:
         raise HTTPException(404, str(fault)) from None
     settings, ledger = parts.settings, parts.ledger()
     state = rollout_state.load(parts.controls().folder, model)
-    looks = rollout_evidence.looks_of(model, state.run, ledger) if state else []
+    looks = rollout_page.looks_of(model, state.run, ledger) if state else []
     return model_page.page(
-        model, spec.description, standing.reign(model, ledger, datetime.now(UTC)), state, looks,
-        standing.tables(model, ledger, settings.runs), model_page.reports(settings.reports / model))  # fmt: skip
+        model, spec.description, summary.reign(model, ledger, datetime.now(UTC)), state, looks,
+        summary.tables(model, ledger, settings.runs), model_page.reports(settings.reports / model))  # fmt: skip
 
 
 @app.get("/{model}/rollouts/{run}/", response_class=HTMLResponse)
 def rollout(model: Model, run: str) -> str:
-    from include.stages import rollout_evidence
+    from include.reports import rollout_page
     from include.wiring import parts
 
-    return rollout_evidence.page(model, run, parts().ledger())
+    return rollout_page.page(model, run, parts().ledger())
 
 
 @app.post("/{model}/steer")
@@ -108,12 +109,12 @@ def steer(
 ) -> Any:
     """What a button says is done here and now, so going back needs no scheduler either."""
     from include.domain.errors import PerennialError
-    from include.stages import steering
+    from include.stages.rollout import actions
 
     parts = open_model(model)[1]
     kept = {"controls": parts.controls(), "registry": parts.registry()}
     try:
-        steering.obey(model, word, user.get_name(), reason, **kept, now=datetime.now(UTC))
+        actions.obey(model, word, user.get_name(), reason, **kept, now=datetime.now(UTC))
     except PerennialError as fault:
         raise HTTPException(409, str(fault)) from None
     return RedirectResponse("./", status_code=303)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from kubernetes import client as kube
 
-from include.domain.pods import CONTAINER
+from include.domain.training.pods import CONTAINER
 
 
 class PodLogs:

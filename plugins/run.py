@@ -10,11 +10,11 @@ from airflow.sdk import get_current_context
 
 from include.domain.errors import UserMistake
 from include.domain.windows import Window, parse
-from include.spec import ModelSpec
-from include.specs import find
+from include.spec.loading import find
+from include.spec.model_spec import ModelSpec
 
 if TYPE_CHECKING:
-    from include.ports import Reference
+    from include.artifacts.store import Reference
     from include.wiring import Parts
 
 #: Where the pages of plugins/pages.py are.

@@ -1,15 +1,15 @@
-"""The task `features` on a cluster: a SparkApplication that runs `include/jobs.py`."""
+"""The task `features` on a cluster: a SparkApplication that runs `include/entrypoints/spark_features.py`."""
 
 from importlib.metadata import version
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.spark_kubernetes import SparkKubernetesOperator
 
+from include.adapters.engines.spark import SUBMITTED
 from include.adapters.kubernetes import CONTAINER_SECURITY, POD_SECURITY, name_of
-from include.adapters.spark import SUBMITTED
-from include.adapters.training_pods import HOME_CLAIM, STORAGE_SECRET
+from include.adapters.training.pods import HOME_CLAIM, STORAGE_SECRET
 from include.settings import Settings
-from include.spec import ModelSpec
+from include.spec.model_spec import ModelSpec
 from plugins import assets
 
 #: Where the image has the project.
@@ -65,7 +65,7 @@ def application(spec: ModelSpec, settings: Settings) -> dict[str, Any]:
             "sparkVersion": version("pyspark"),
             "image": settings.spark_image,
             "imagePullPolicy": settings.pull_policy,
-            "mainApplicationFile": f"local://{ROOT}/include/jobs.py",
+            "mainApplicationFile": f"local://{ROOT}/include/entrypoints/spark_features.py",
             "arguments": ["features", spec.name, *WINDOWS, RUN],
             "restartPolicy": {"type": "Never"},
             "timeToLiveSeconds": 3600,

@@ -26,14 +26,14 @@ class Looks(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         from include.domain.errors import Conflict
-        from include.stages import rollout_look
+        from include.stages.rollout import analysis
         from plugins.run import open_model
 
         spec, parts = open_model(self.model)
         controls = parts.controls()
         while True:
             try:
-                seen = await asyncio.to_thread(rollout_look.look, spec, controls, self.run_name, datetime.now(UTC))
+                seen = await asyncio.to_thread(analysis.look, spec, controls, self.run_name, datetime.now(UTC))
             except Conflict as ended:
                 yield TriggerEvent({"decision": "roll back", "sentence": str(ended)})
                 return
@@ -61,7 +61,7 @@ class News(BaseTrigger):
     def _news(self) -> bool:
         """False, too, while a part of the stack does not answer."""
         from include.domain.errors import Unavailable
-        from include.stages import monitoring
+        from include.stages.monitoring import monitoring
         from plugins.run import open_model
 
         spec, parts = open_model(self.model)

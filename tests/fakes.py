@@ -12,9 +12,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from include.artifacts.store import Reference
 from include.domain.errors import Conflict, Corrupt, Unavailable, UserMistake
 from include.domain.windows import Window, label
-from include.ports import ArmCounts, Reference, Routes, Version
+from include.ports.registry import Version
+from include.ports.traffic import ArmCounts, Routes
 
 
 @dataclass

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import httpx
 
-from include.adapters import haproxy
-from include.adapters.segments import Segments
-from include.adapters.served import Served
-from include.adapters.signals import ProductionSignals
+from include.adapters.routers import haproxy
+from include.adapters.serving.request_counters import Served
+from include.adapters.serving.segments import Segments
+from include.adapters.serving.signals import ProductionSignals
 from include.local.stack import choose_ports
 from include.settings import SLOTS, Settings, sockets_of
 from tests.memory import MemoryTables

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from include.domain.errors import Conflict, Unavailable, UserMistake
 from include.domain.windows import Window, label
-from include.ports import Batch, SourceFile
+from include.ports.sources import Batch, SourceFile
 
 
 class MemoryTables:

@@ -18,11 +18,11 @@ from typing import Any, Protocol
 
 import pytest
 
-from include.adapters.gateway import MIRRORING, Gateway
 from include.adapters.kubernetes import Absent, Cluster
-from include.adapters.replicas import Replicas
+from include.adapters.routers.gateway_api import MIRRORING, Gateway
+from include.adapters.routers.replicas import Replicas
 from include.domain.errors import Unavailable
-from include.ports import Router
+from include.ports.traffic import Router
 from tests.gateway import local_gateway, until
 from tests.kubernetes_api import FakeKubernetes, serving
 from tests.kustomize import apply

@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from include.domain.encoding import Encoding
+from include.domain.features.encoding import Encoding
 
 ROOT = Path(__file__).resolve().parent.parent
 ENCODING = Encoding(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from include.domain import encoding
+from include.domain.features import encoding
 from include.trainer.job import Job, read
 
 CATEGORIES, NUMBERS = ("shop", "part"), ("price", "age")

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from include.adapters.segments import PREDICTIONS, SCHEMAS
-from include.domain.encoding import fit
-from include.domain.retraining import Decision
+from include.adapters.serving.segments import PREDICTIONS, SCHEMAS
+from include.artifacts import store
+from include.domain.features.encoding import fit
+from include.domain.monitoring.retraining import Decision
 from include.domain.windows import Window, label
-from include.ports import Version
-from include.spec import ModelSpec
-from include.stages import monitoring, records
-from include.stages.monitoring import Look
+from include.ports.registry import Version
+from include.spec.model_spec import ModelSpec
+from include.stages.monitoring import monitoring
+from include.stages.monitoring.monitoring import Look
 from tests.memory import MemoryTables
 
 START = datetime(2013, 1, 7, tzinfo=UTC)
@@ -103,25 +104,25 @@ class World:
         encoding = fit(
             merged, time="at", zone="UTC", time_parts=(), categorical=("dest",), numeric=("temp",), min_frequency=5
         )
-        records.write(folder / "dcn" / "encoding.json", encoding.to_dict())
+        store.write(folder / "dcn" / "encoding.json", encoding.to_dict())
         (folder / "evaluation").mkdir()
         np.savez(
             folder / "evaluation" / "scores.npz", labels=np.concatenate([d["late"] for d in test]),
             challenger=np.concatenate([d["chance"] for d in test]),
             times=np.concatenate([[int(t.timestamp()) for t in d["at"]] for d in test]),
         )  # fmt: skip
-        evaluation = records.write(folder / "evaluation" / "evaluation.json", {
-            "files": {"scores.npz": records.facts(folder / "evaluation" / "scores.npz")},
+        evaluation = store.write(folder / "evaluation" / "evaluation.json", {
+            "files": {"scores.npz": store.facts(folder / "evaluation" / "scores.npz")},
             "importance": importance,
         })  # fmt: skip
         labels = [label(START + timedelta(days=d)) for d in range(first, first + 42)]
         windows = {"train": labels[:28], "validate": labels[28:35], "test": labels[35:]}
         manifest = {"format": 1, "windows": windows, "metrics": {"test": {"auc": 0.7, "logloss": 0.6}},
-                    "files": {"encoding.json": records.facts(folder / "dcn" / "encoding.json")}}  # fmt: skip
+                    "files": {"encoding.json": store.facts(folder / "dcn" / "encoding.json")}}  # fmt: skip
         return Version(
             "flights",
             number,
-            records.write(folder / "dcn" / "manifest.json", manifest),
+            store.write(folder / "dcn" / "manifest.json", manifest),
             {"evaluation": evaluation.digest},
         )
 

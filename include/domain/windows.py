@@ -56,3 +56,13 @@ def parse(text: str) -> datetime:
     """An ISO date or time as UTC; without a zone it is taken as UTC. Raises ValueError."""
     at = datetime.fromisoformat(text)
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def window_of(name: str, grain: Grain) -> Window:
+    """Return the window that has this label. Raises ValueError for a text that is no label."""
+    return Window(parse(name), parse(name) + grain.length)
+
+
+def window_label(number: int, grain: Grain) -> str:
+    """Return the label of the window that starts `number` grains after 1970."""
+    return label(datetime.fromtimestamp(0, UTC) + number * grain.length)

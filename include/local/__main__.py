@@ -16,7 +16,7 @@ from include.domain.errors import PerennialError, UserMistake
 from include.domain.windows import parse
 from include.local import processes, stack
 from include.settings import SLOTS, Settings, from_env
-from include.spec import ModelSpec
+from include.spec.model_spec import ModelSpec
 
 #: A pipe has no width of its own; tables need one.
 console = Console(width=None if sys.stdout.isatty() else 140)
@@ -61,14 +61,14 @@ def logs(settings: Settings) -> None:
 
 
 def demo(settings: Settings, *, spoiled: bool) -> None:
-    from include.local import story
+    from include.local import demo as story
 
     story.play(settings, console, spoiled=spoiled)
     links(stack.remembered(settings))
 
 
 def rollback(settings: Settings, model: str) -> None:
-    from include.stages import rollout
+    from include.stages.rollout import rollout
     from include.wiring import Parts
 
     if settings.router == "haproxy" and not (settings.gateway / f"{model}.map").exists():
@@ -78,28 +78,28 @@ def rollback(settings: Settings, model: str) -> None:
 
 
 def champion(settings: Settings, model: str, on: datetime | None) -> None:
-    from include.stages import standing
+    from include.reports import summary
     from include.wiring import Parts
 
-    console.print(standing.reign(model, Parts(settings).ledger(), on or datetime.now(UTC)))
+    console.print(summary.reign(model, Parts(settings).ledger(), on or datetime.now(UTC)))
 
 
 def why(settings: Settings, model: str, at: datetime | None) -> None:
-    from include.stages import standing
+    from include.reports import summary
     from include.wiring import Parts
 
     console.print(
-        standing.why(model, Parts(settings).ledger(), at or datetime.now(UTC)), highlight=False, soft_wrap=True
+        summary.why(model, Parts(settings).ledger(), at or datetime.now(UTC)), highlight=False, soft_wrap=True
     )
 
 
 def expectations(settings: Settings, model: str) -> None:
-    from include.specs import find
-    from include.stages import proposal
+    from include.spec.loading import find
+    from include.stages.data import expectation_suggestions
     from include.wiring import Parts
 
     spec, parts = find(model, settings.models), Parts(settings)
-    sys.stdout.write(f"{proposal.propose(spec, parts.tables(spec), parts.records(spec))}\n")
+    sys.stdout.write(f"{expectation_suggestions.propose(spec, parts.tables(spec), parts.records(spec))}\n")
 
 
 def reproduce(settings: Settings, run: str) -> None:

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from scipy.stats import rankdata
 
 from include import settings
-from include.local.shapes import SHAPES
+from include.local.csv_formats import SHAPES
 
 NUMBERS = tuple(f"i{n}" for n in range(1, 14))
 CATEGORIES = tuple(f"c{n}" for n in range(1, 27))

@@ -15,9 +15,9 @@ import polars as pl
 
 from include import settings
 from include.domain.errors import UserMistake
-from include.domain.known import Outcome
+from include.domain.features.online_features import Outcome
 from include.domain.windows import label
-from include.local.board import board
+from include.local.departure_board import board
 
 ZONE = "America/New_York"
 LATE_MINUTES = 15

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from include.adapters.gateway import MIRRORING, features
 from include.adapters.kubernetes import Absent, Cluster
+from include.adapters.routers.gateway_api import MIRRORING, features
 
 GPU = "nvidia.com/gpu"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"

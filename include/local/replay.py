@@ -14,9 +14,9 @@ from zlib import crc32
 
 import aiohttp
 
-from include.domain.aggregates import Aggregates
-from include.domain.known import Outcome
-from include.online.store import OnlineStore
+from include.domain.features.aggregates import Aggregates
+from include.domain.features.online_features import Outcome
+from include.online_store.store import OnlineStore
 
 Row = Mapping[str, Any]
 

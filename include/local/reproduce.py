@@ -15,12 +15,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from include.artifacts import store
 from include.domain.errors import UserMistake
 from include.domain.windows import Window, parse
-from include.ports import Tables
+from include.ports.tables import Tables
 from include.settings import ROOT, inherited
-from include.spec import ModelSpec
-from include.stages import assembly, records
+from include.spec.model_spec import ModelSpec
+from include.stages.training import dataset as assembly
 from include.wiring import Parts
 
 LOCK = "requirements.lock"
@@ -86,7 +87,7 @@ def rebuild(folder: Path, threads: int, parts: Parts) -> None:
     dataset = assembly.assemble(spec, parse(record["as_of"]), tables, record["run"], folder / "dataset")
     job |= {"dataset": {"uri": dataset.uri, "digest": dataset.digest}, "out": str(folder / "rebuilt"), "tracking": None}
     job["training"] |= {"threads": threads}
-    records.write(folder / "rebuilt" / "job.json", job)
+    store.write(folder / "rebuilt" / "job.json", job)
     parts.launcher().train(folder / "rebuilt" / "job.json", spec.training.processes)
 
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import httpx
 
-from include.adapters import haproxy
+from include.adapters.routers import haproxy
 from include.domain.errors import Unavailable, UserMistake
 from include.local import processes
-from include.local.cores import pinned
+from include.local.cpu_affinity import pinned
 from include.local.rest import Airflow
 from include.settings import ROOT, SLOTS, Settings, inherited
 

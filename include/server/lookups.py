@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from include.domain.aggregates import Aggregates, Group
-from include.domain.encoding import packed
 from include.domain.errors import Corrupt, Unavailable
-from include.domain.known import Known
-from include.online.store import News, OnlineStore
+from include.domain.features.aggregates import Aggregates, Group
+from include.domain.features.encoding import packed
+from include.domain.features.online_features import Known
+from include.online_store.store import News, OnlineStore
 
 logger = logging.getLogger("perennial.server")
 

@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 import onnxruntime as ort
 
-from include.domain.aggregates import Aggregates
-from include.domain.encoding import Encoding, RowEncoder
 from include.domain.errors import Corrupt, Unavailable
-from include.online.store import OnlineStore
+from include.domain.features.aggregates import Aggregates
+from include.domain.features.encoding import Encoding, RowEncoder
+from include.online_store.store import OnlineStore
 from include.server.answers import Refused
 from include.server.lookups import Lookups
 from include.server.rows import Encoded, Rows, tensors

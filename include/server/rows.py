@@ -8,10 +8,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from include.domain.aggregates import Aggregates
-from include.domain.encoding import REMEMBERED, Encoding, RowEncoder, as_time
-from include.domain.texts import as_text
-from include.online.store import OnlineStore
+from include.domain.categories import as_text
+from include.domain.features.aggregates import Aggregates
+from include.domain.features.encoding import REMEMBERED, Encoding, RowEncoder, as_time
+from include.online_store.store import OnlineStore
 from include.server.answers import Refused, unreadable
 from include.server.lookups import Found, Lookups
 

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from include.domain.encoding import packed
+from include.domain.features.encoding import packed
 from include.server.answers import Refused, unreadable
 
 TYPES: dict[str, Any] = {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32, "FP64": np.float64}

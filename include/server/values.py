@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from include.domain.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoding
+from include.domain.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoding
 from include.server.metrics import named
 from include.server.model import Model
 

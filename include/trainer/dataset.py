@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from include.domain.encoding import Encoding
 from include.domain.errors import Corrupt, UserMistake
+from include.domain.features.encoding import Encoding
 
 SPLITS = ("train", "validate", "test")
 PARTS = ("ids", "numbers", "labels", "times")

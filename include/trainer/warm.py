@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from include.domain.encoding import MISSING, UNKNOWN, Encoding
 from include.domain.errors import Corrupt
+from include.domain.features.encoding import MISSING, UNKNOWN, Encoding
 from include.trainer import table
 from include.trainer.dataset import encoding as read_encoding
 from include.trainer.files import facts

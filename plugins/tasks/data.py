@@ -7,7 +7,7 @@ from airflow.sdk import Param, task
 from include.domain.errors import UserMistake
 from include.domain.verdict import merge
 from include.settings import from_env
-from include.spec import ModelSpec
+from include.spec.model_spec import ModelSpec
 from plugins import assets, connections
 from plugins.outcome import settle
 from plugins.run import open_model, run_name, windows_of_run
@@ -23,7 +23,7 @@ RANGE = {
 @task(pool="data")
 def land(model: str) -> dict[str, int]:
     """Read the source's rows of the run's windows into `landed`; what cannot be read goes to `quarantine`."""
-    from include.stages import landing
+    from include.stages.data import landing
 
     spec, parts = open_model(model)
     report = landing.land(
@@ -37,7 +37,7 @@ def land(model: str) -> dict[str, int]:
 @task(pool="data")
 def validate(model: str) -> int:
     """Judge the landed windows with Great Expectations; a failing window blocks what depends on it, and nothing else."""
-    from include.stages import validation
+    from include.stages.data import validation
 
     spec, parts = open_model(model)
     verdicts = validation.validate(
@@ -52,7 +52,7 @@ def compact(model: str) -> dict[str, int]:
     """Move what the model servers logged from finished segments into the tables `predictions` and `feedback`."""
     from datetime import UTC, datetime
 
-    from include.stages import compaction
+    from include.stages.data import compaction
 
     spec, parts = open_model(model)
     return compaction.compact(spec, parts.prediction_log(), parts.tables(spec), run_name(), datetime.now(UTC))
@@ -69,8 +69,8 @@ def build_features(spec: ModelSpec) -> Any:
     @task(pool="data", trigger_rule="all_done", outlets=[assets.features(spec.name)])
     def features(model: str) -> int:
         """Compute the features of the windows that passed; fails naming those that did not."""
-        from include.stages import features as stage
-        from include.stages import validation
+        from include.stages.data import validation
+        from include.stages.features import features as stage
 
         spec, parts = open_model(model)
         windows, records = windows_of_run(spec), parts.records(spec)

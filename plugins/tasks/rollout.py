@@ -5,15 +5,15 @@ from datetime import UTC, datetime
 from airflow.sdk import Param, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from include.domain.steering import Word
-from include.spec import ModelSpec
+from include.domain.rollout.actions import Word
+from include.spec.model_spec import ModelSpec
 from plugins.run import event_extra, open_model, run_name
 
 
 @task(task_id="begin", pool="serving")
 def begin_rollout(model: str) -> str:
     """Make the approved version the challenger and wait until the canary slot serves it."""
-    from include.stages import rollout
+    from include.stages.rollout import rollout
 
     spec, parts = open_model(model)
     version, controls = str(event_extra()["version"]), parts.controls()
@@ -28,7 +28,7 @@ def begin_rollout(model: str) -> str:
 @task(pool="serving", trigger_rule="none_failed")
 def promote(model: str) -> str:
     """The challenger becomes champion; the stable slot takes it over, and all traffic goes there."""
-    from include.stages import rollout
+    from include.stages.rollout import rollout
 
     spec, parts = open_model(model)
     return rollout.promote(spec, parts.controls(), run_name(), parts.registry(), parts.slots())
@@ -47,14 +47,14 @@ WORDS = {
 @task(pool="serving")
 def steer(model: str) -> str:
     """Do what a person says, and keep who said it."""
-    from include.stages import steering
+    from include.stages.rollout import actions
 
     _, parts = open_model(model)
     context = get_current_context()
     by = str(context["dag_run"].triggering_user_name or "Airflow")
     word, reason = context["params"]["word"], context["params"]["reason"] or ""
     kept = {"controls": parts.controls(), "registry": parts.registry()}
-    return steering.obey(model, Word(word), by, reason, **kept, now=datetime.now(UTC))
+    return actions.obey(model, Word(word), by, reason, **kept, now=datetime.now(UTC))
 
 
 def at_once(spec: ModelSpec) -> int:
@@ -65,7 +65,8 @@ def at_once(spec: ModelSpec) -> int:
 @task(pool="serving")
 def roll_back(model: str) -> str:
     """Where the rollout did not end in a promotion: all traffic to the champion, unless it is back already; close the record."""
-    from include.stages import rollout, rollout_state
+    from include.stages.rollout import rollout
+    from include.stages.rollout import state as rollout_state
 
     _, parts = open_model(model)
     controls = parts.controls()

@@ -7,7 +7,7 @@ from typing import Any
 from airflow.sdk import task
 
 from include.domain.errors import UserMistake
-from include.spec import ModelSpec
+from include.spec.model_spec import ModelSpec
 from plugins.run import Ref, kept_folder, open_model, run_name, start_of
 from plugins.tasks.train import checked
 
@@ -30,7 +30,7 @@ def train(spec: ModelSpec, dataset: Any) -> Any:
 @task(pool="data")
 def suggest(model: str, told: list[Sequence[Told]]) -> list[dict[str, float]]:
     """What to try next, after what the rounds before have shown."""
-    from include.stages import search
+    from include.stages.training import search
 
     spec, parts = open_model(model)
     if parts.settings.launcher == "kubernetes":
@@ -43,8 +43,8 @@ def suggest(model: str, told: list[Sequence[Told]]) -> list[dict[str, float]]:
 @task(pool="training")
 def attempt(model: str, dataset: Ref, settings: dict[str, float]) -> dict[str, Any]:
     """Train with these settings; a retry resumes from the last checkpoint."""
-    from include.ports import Reference
-    from include.stages import search
+    from include.artifacts.store import Reference
+    from include.stages.training import search
 
     spec, parts = open_model(model)
     tags = {"cause": checked()["cause"], "search": "yes"}
@@ -58,7 +58,7 @@ def attempt(model: str, dataset: Ref, settings: dict[str, float]) -> dict[str, A
 @task(task_id="train", pool="training")
 def choose(model: str, told: list[Sequence[Told]]) -> Ref:
     """The training that did best on the validate windows."""
-    from include.stages import search, training
+    from include.stages.training import search, training
 
     spec, parts = open_model(model)
     attempts = _attempts(told)
@@ -68,6 +68,6 @@ def choose(model: str, told: list[Sequence[Told]]) -> Ref:
 
 
 def _attempts(told: list[Sequence[Told]]) -> list[Any]:
-    from include.stages.search import Attempt
+    from include.stages.training.search import Attempt
 
     return [Attempt.of(one) for done in told for one in done[:]]  # a slice is one request

@@ -10,15 +10,15 @@ from airflow.sdk.definitions.asset.metadata import Metadata
 from airflow.sdk.exceptions import AirflowSkipException
 
 from include.domain.errors import UserMistake
-from include.domain.windows import parse
+from include.domain.windows import parse, window_of
 from include.settings import from_env
-from include.spec import ModelSpec
+from include.spec.model_spec import ModelSpec
 from plugins import assets
 from plugins.outcome import settle
 from plugins.run import Ref, event_extra, kept_folder, open_model, run_name, start_of
 
 if TYPE_CHECKING:
-    from include.ports import Reference
+    from include.artifacts.store import Reference
     from include.wiring import Parts
 
 AS_OF = {
@@ -32,8 +32,8 @@ AS_OF = {
 @task(task_id="validate", pool="data")
 def check_windows(model: str) -> dict[str, str]:
     """Say why this training runs, and check that every window up to then has passed validation."""
-    from include.stages import monitoring, validation
-    from include.stages.sketching import window_of
+    from include.stages.data import validation
+    from include.stages.monitoring import monitoring
 
     spec, parts = open_model(model)
     asked, tables = _asked(model), parts.tables(spec)
@@ -51,7 +51,7 @@ def check_windows(model: str) -> dict[str, str]:
 @task(task_id="features", pool="data")
 def assemble(model: str, asked: dict[str, str]) -> Ref:
     """Fit the encoding on the training windows alone and write the dataset."""
-    from include.stages import assembly
+    from include.stages.training import dataset as assembly
 
     spec, parts = open_model(model)
     with kept_folder(spec, parts) as folder:
@@ -72,7 +72,7 @@ def train(spec: ModelSpec, dataset: Any) -> Any:
     @task(task_id="train", pool="training", execution_timeout=spec.training.timeout)
     def train_challenger(model: str, dataset: Ref) -> Ref:
         """Train the spec's model under torchrun; a retry resumes from the last checkpoint."""
-        from include.stages import training
+        from include.stages.training import training
 
         spec, parts = open_model(model)
         result = _train(spec, parts, dataset, spec.model.family, start=start_of(spec, parts))
@@ -97,16 +97,16 @@ def train_baselines(spec: ModelSpec, dataset: Any) -> Any:
 
 
 def _on_cluster(spec: ModelSpec, dataset: Any, *, baselines: bool = False) -> Any:
-    from plugins import pods  # takes a second, which is spent where it is needed alone
+    from plugins import kubernetes_operators
 
-    return pods.operator(spec, dataset, baselines=baselines).output
+    return kubernetes_operators.operator(spec, dataset, baselines=baselines).output
 
 
 @task(pool="data")
 def evaluate(model: str, dataset: Ref, challenger: Ref, baselines: dict[str, Ref]) -> Ref:
     """Score the same test rows with challenger, champion and baselines."""
-    from include.ports import Reference
-    from include.stages import evaluation
+    from include.artifacts.store import Reference
+    from include.stages.evaluation import evaluation
 
     spec, parts = open_model(model)
     models = {"challenger": Reference(**challenger), **{f: Reference(**r) for f, r in baselines.items()}}
@@ -130,17 +130,19 @@ def evaluate(model: str, dataset: Ref, challenger: Ref, baselines: dict[str, Ref
 @task(pool="data")
 def gate(model: str, evidence: Ref) -> Ref:
     """Serve the challenger to a thousand test rows and judge it; one that fails ends here, its reasons on record."""
-    from include.ports import Reference
-    from include.stages import card, evaluation, promotion, rehearsal
+    from include.artifacts.store import Reference
+    from include.reports import model_card
+    from include.stages.evaluation import evaluation, serving_check
+    from include.stages.release import promotion
 
     spec, parts = open_model(model)
     with kept_folder(spec, parts):
         known = Reference(**evidence)
-        measured = rehearsal.rehearse(
+        measured = serving_check.rehearse(
             spec, known, tables=parts.tables(spec), scorer=parts.scorer(), probe=parts.probe()
         )
         judged = evaluation.judge(spec, known, measured)
-        pages = card.write(known, judged, checked()["cause"])
+        pages = model_card.write(known, judged, checked()["cause"])
         promotion.publish(model, known, judged, pages, registry=parts.registry(), ledger=parts.ledger())
         if not spec.gates.dry_run:
             settle(judged.verdict)
@@ -150,14 +152,19 @@ def gate(model: str, evidence: Ref) -> Ref:
 @task(pool="serving")
 def register(model: str, evidence: Ref, verdict: Ref) -> dict[str, str | None]:
     """Register the version with its evidence; registering twice gives one version."""
-    from include.ports import Reference
-    from include.stages import card, evaluation, promotion
+    from include.artifacts.store import Reference
+    from include.reports import model_card
+    from include.stages.evaluation import evaluation
+    from include.stages.release import promotion
 
     spec, parts = open_model(model)
     parts.storage().pull(parts.run_folder(spec, run_name()))
     judged = evaluation.judged(Reference(**verdict))
     version = promotion.register(model, Reference(**evidence), judged, registry=parts.registry(), ledger=parts.ledger())
-    shown = {"card": str(card.markdown_of(Reference(**evidence))), "page": promotion.page(version, parts.registry())}
+    shown = {
+        "card": str(model_card.markdown_of(Reference(**evidence))),
+        "page": promotion.page(version, parts.registry()),
+    }
     return {"version": version.number, "outcome": judged.verdict.outcome, **shown}
 
 
@@ -167,7 +174,7 @@ def release(spec: ModelSpec, registered: Any, answer: Any) -> Any:
     @task(task_id="release", pool="serving", outlets=[assets.challenger(spec.name)])
     def release_version(model: str, registered: dict[str, str], answer: dict[str, Any]) -> Any:
         """Record who answered and what; approval starts the rollout."""
-        from include.stages import promotion
+        from include.stages.release import promotion
 
         _, parts = open_model(model)
         version, reason = registered["version"], (answer["params_input"] or {}).get("reason")
@@ -206,8 +213,8 @@ def _single(parts: "Parts", model: str, request: str) -> None:
 def _train(
     spec: ModelSpec, parts: "Parts", dataset: Ref, family: Any, start: "Reference | None" = None
 ) -> "Reference":  # fmt: skip
-    from include.ports import Reference
-    from include.stages import training
+    from include.artifacts.store import Reference
+    from include.stages.training import training
 
     return training.train(
         spec, Reference(**dataset), parts.run_folder(spec, run_name()), parts.launcher(),

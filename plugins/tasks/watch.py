@@ -7,7 +7,7 @@ from airflow.sdk import Variable, get_current_context, task
 from airflow.sdk.definitions.asset.metadata import Metadata
 from airflow.sdk.exceptions import AirflowSkipException
 
-from include.spec import ModelSpec
+from include.spec.model_spec import ModelSpec
 from plugins import assets
 from plugins.run import Ref, open_model, run_name
 
@@ -15,13 +15,13 @@ from plugins.run import Ref, open_model, run_name
 @task(pool="serving")
 def decide(model: str, seen: Ref) -> dict[str, Any]:
     """Retrain or not, and why; a row in the ledger either way."""
-    from include.ports import Reference
-    from include.stages import monitoring, observation
+    from include.artifacts.store import Reference
+    from include.stages.monitoring import monitoring, snapshot
 
     spec, parts = open_model(model)
     ti = get_current_context()["ti"]
     running = ti.get_dr_count(dag_id=f"{model}.train", states=["running", "queued"])
-    look = observation.kept(Reference(**seen))
+    look = snapshot.kept(Reference(**seen))
     decision = monitoring.decide_and_record(
         spec, look, parts.ledger(), run=run_name(),
         running=f"{model}.train" if running else None, paused=_paused(model))  # fmt: skip

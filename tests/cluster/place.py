@@ -13,10 +13,10 @@ import pytest
 import yaml
 from kubernetes import client, config
 
-from include.adapters import training_pods
 from include.adapters.kubernetes import Cluster
+from include.adapters.training import pods as training_pods
 from include.settings import ROOT, Settings, from_env
-from include.spec import ModelSpec
+from include.spec.model_spec import ModelSpec
 from tests.kustomize import apply, render
 from tests.unit.toy import toy
 

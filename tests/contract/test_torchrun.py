@@ -17,7 +17,7 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from include.adapters.torchrun import Torchrun
+from include.adapters.training.torchrun import Torchrun
 from include.domain.errors import Unavailable, UserMistake
 from tests.serving import free_port
 from tests.small_dataset import write_dataset, write_job
@@ -44,7 +44,7 @@ def await_checkpoint(job: Path) -> None:
 
 
 def test_progress_lines_reach_the_log_and_the_result_its_place(dataset, tmp_path, caplog):
-    with caplog.at_level(logging.INFO, "include.adapters.torchrun"):
+    with caplog.at_level(logging.INFO, "include.adapters.training.torchrun"):
         Torchrun().train(write_job(dataset, tmp_path), 1)
     assert any(line.startswith("epoch 2/2 step 32/32 loss 0.") for line in caplog.messages)
     assert caplog.messages[-1] == f"wrote {tmp_path / 'manifest.json'}"
@@ -54,7 +54,7 @@ def test_finished_job_returns_at_once(dataset, tmp_path, caplog):
     job = write_job(dataset, tmp_path, "logistic")
     Torchrun().train(job, 1)
     caplog.clear()
-    with caplog.at_level(logging.INFO, "include.adapters.torchrun"):
+    with caplog.at_level(logging.INFO, "include.adapters.training.torchrun"):
         Torchrun().train(job, 1)
     assert caplog.messages == [f"{tmp_path / 'manifest.json'} is there already"]
 
@@ -63,7 +63,10 @@ def test_finished_job_returns_at_once(dataset, tmp_path, caplog):
 def test_mistake_is_raised_at_once_with_the_trainers_own_line(tmp_path, caplog, processes):
     job = write_job(write_dataset(tmp_path / "dataset", classes=1), tmp_path / "out", restarts=3)
     line = "train: all 1000 labels of 2013-01-01 to 2013-01-20 are 0; learning needs both"
-    with pytest.raises(UserMistake, match=f"^{line}$"), caplog.at_level(logging.INFO, "include.adapters.torchrun"):
+    with (
+        pytest.raises(UserMistake, match=f"^{line}$"),
+        caplog.at_level(logging.INFO, "include.adapters.training.torchrun"),
+    ):
         Torchrun().train(job, processes)
     assert caplog.messages.count(line) <= processes
 
@@ -80,7 +83,7 @@ CURVE = {"epochs": 12, "batch_size": 1000, "dropout": 0.0, "precision": "fp32"} 
 def curve(dataset: Path, out: Path, caplog: pytest.LogCaptureFixture, processes: int, **changes: Any) -> list[float]:
     """The loss of each step."""
     caplog.clear()
-    with caplog.at_level(logging.INFO, "include.adapters.torchrun"):
+    with caplog.at_level(logging.INFO, "include.adapters.training.torchrun"):
         Torchrun().train(write_job(dataset, out, **CURVE, **changes), processes)
     return [float(line.split()[5]) for line in caplog.messages if " loss " in line]
 

@@ -13,7 +13,7 @@ from airflow.sdk.execution_time.context import set_current_context
 
 from include.domain.errors import Unavailable
 from include.settings import ROOT
-from include.specs import find
+from include.spec.loading import find
 from include.wiring import parts
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Great Expectations' own making

@@ -11,23 +11,23 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import TaskDeferred
 from kubernetes import client as kube
 
-from include.adapters import training_pods
-from include.adapters.gateway import Gateway
 from include.adapters.kubernetes import Cluster
-from include.adapters.replicas import Replicas
-from include.adapters.training_pods import TRAINING
+from include.adapters.routers.gateway_api import Gateway
+from include.adapters.routers.replicas import Replicas
+from include.adapters.training import pods as training_pods
+from include.adapters.training.pods import TRAINING
 from include.domain.errors import Unavailable, UserMistake
-from include.domain.pods import NotStarted, OutOfMemory, PodLost, TookTooLong
-from include.ports import Routes
+from include.domain.training.pods import NotStarted, OutOfMemory, PodLost, TookTooLong
+from include.ports.traffic import Routes
 from include.settings import ROOT, Settings, from_env
-from plugins import pods
+from plugins import kubernetes_operators
 from plugins.pod_logs import PodLogs
 from plugins.tasks import train as tasks
 from tests.kubernetes_api import FakeKubernetes, serving
 from tests.kustomize import render
 from tests.unit.toy import toy
 
-STATUSES = Path(__file__).parents[1] / "unit" / "pods"
+STATUSES = Path(__file__).parents[1] / "unit" / "training" / "pods"
 
 
 @pytest.fixture
@@ -38,23 +38,26 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKubern
         yield fake
 
 
-def one_pod(**kubernetes: Any) -> pods.TrainInPod:
-    operator = pods.operator(toy(training={"kubernetes": kubernetes}), {"uri": "u", "digest": "d"})
-    assert isinstance(operator, pods.TrainInPod)
+def one_pod(**kubernetes: Any) -> kubernetes_operators.TrainInPod:
+    operator = kubernetes_operators.operator(toy(training={"kubernetes": kubernetes}), {"uri": "u", "digest": "d"})
+    assert isinstance(operator, kubernetes_operators.TrainInPod)
     return operator
 
 
 def remote(name: str) -> kube.V1Pod:
     content = json.loads((STATUSES / f"{name}.json").read_text())
-    return pods._model({**content, "spec": {"containers": [{"name": "base", "image": "trainer"}]}}, "V1Pod")
+    return kubernetes_operators._model(
+        {**content, "spec": {"containers": [{"name": "base", "image": "trainer"}]}}, "V1Pod"
+    )
 
 
 def test_several_nodes_are_an_indexed_job_and_baselines_need_one_pod() -> None:
     spec = toy(training={"kubernetes": {"nodes": 2}})
-    assert isinstance(pods.operator(spec, {}), pods.TrainInJob)
-    assert isinstance(pods.operator(spec, {}, baselines=True), pods.TrainInPod)
+    assert isinstance(kubernetes_operators.operator(spec, {}), kubernetes_operators.TrainInJob)
+    assert isinstance(kubernetes_operators.operator(spec, {}, baselines=True), kubernetes_operators.TrainInPod)
     assert isinstance(
-        pods.operator(toy(model={"family": "lightgbm"}, training={"kubernetes": {"nodes": 2}}), {}), pods.TrainInPod
+        kubernetes_operators.operator(toy(model={"family": "lightgbm"}, training={"kubernetes": {"nodes": 2}}), {}),
+        kubernetes_operators.TrainInPod,
     )
 
 
@@ -64,7 +67,7 @@ def test_a_setting_moves_training_to_the_cluster_and_nothing_else_changes(monkey
     with DAG("toy.train"):
         dataset = tasks.assemble(spec.name, {})
         trained, compared = tasks.train(spec, dataset), tasks.train_baselines(spec, dataset)
-    assert isinstance(trained.operator, pods.TrainInPod)
+    assert isinstance(trained.operator, kubernetes_operators.TrainInPod)
     assert [x.operator.task_id for x in (trained, compared)] == ["train", "baselines"]
     assert trained.operator.upstream_task_ids == {"features"}
 
@@ -129,9 +132,9 @@ def test_a_pod_of_an_earlier_try_that_does_not_end_is_waited_for_and_named(fake:
         operator.sweep()
 
 
-def a_job(fake: FakeKubernetes) -> pods.TrainInJob:
-    operator = pods.operator(toy(training={"kubernetes": {"nodes": 2}}), {})
-    assert isinstance(operator, pods.TrainInJob)
+def a_job(fake: FakeKubernetes) -> kubernetes_operators.TrainInJob:
+    operator = kubernetes_operators.operator(toy(training={"kubernetes": {"nodes": 2}}), {})
+    assert isinstance(operator, kubernetes_operators.TrainInJob)
     operator.training, operator.job_poll_interval = "mine", 0.01
     operator.wanted = training_pods.job(
         toy(training={"kubernetes": {"nodes": 2}}), [Path("job.json")], Settings(), "mine"
@@ -232,7 +235,7 @@ def _train_in_a_pod(fake: FakeKubernetes) -> None:
     assert not operator.left()
 
 
-async def _watch_until_it_ends(fake: FakeKubernetes, operator: pods.TrainInPod) -> None:
+async def _watch_until_it_ends(fake: FakeKubernetes, operator: kubernetes_operators.TrainInPod) -> None:
     name = operator.pod.metadata.name
     with pytest.raises(TaskDeferred) as deferred:
         operator.invoke_defer_method()

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from airflow.sdk import DAG
 
-from include import jobs
 from include.domain.errors import UserMistake
+from include.entrypoints import spark_features
 from include.settings import ROOT, Settings
-from include.specs import find
+from include.spec.loading import find
 from plugins import spark
 from tests.kubernetes_api import FakeKubernetes, serving
 from tests.kustomize import render
-from tests.unit.test_manifests import of
+from tests.unit.cluster.test_manifests import of
 
 SPEC = find("flights")
 INSTALLED, RIGHTS = (render(ROOT / "include/manifests" / name) for name in ("base", "spark"))
@@ -67,4 +67,4 @@ def test_the_operator_submits_it_and_fills_in_the_runs_windows() -> None:
 def test_the_program_refuses_windows_that_did_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERENNIAL_HOME", str(tmp_path))
     with pytest.raises(UserMistake, match="no features for 2013-01-01: not validated"):
-        jobs.build("flights", "2013-01-01", "2013-01-02", "run")
+        spark_features.build("flights", "2013-01-01", "2013-01-02", "run")

@@ -12,14 +12,14 @@ import httpx
 import pytest
 from rich.console import Console
 
-from include.local import processes, stack, story
+from include.local import demo, processes, stack
 from include.local.rest import Airflow
-from include.ports import Routes
+from include.ports.traffic import Routes
 from include.settings import Settings, from_env
 from include.wiring import Parts
 
 pytestmark = pytest.mark.timeout(1800)
-MODEL = story.MODEL
+MODEL = demo.MODEL
 
 
 @dataclass
@@ -57,7 +57,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     out = io.StringIO()
     settings = from_env({"PERENNIAL_HOME": str(home)})
     try:
-        story.play(settings, Console(file=out, width=140), spoiled=True)
+        demo.play(settings, Console(file=out, width=140), spoiled=True)
         settings = stack.remembered(settings)
         with Airflow(settings.airflow_url, stack.password(settings)) as airflow:
             yield Told(settings, airflow, out.getvalue())
@@ -154,7 +154,7 @@ def test_the_registry_names_the_champion_and_its_evidence(told: Told) -> None:
 
 
 def test_the_gateway_answers_with_the_champion(told: Told) -> None:
-    row = story.flights.requests(story.SPRING[1].date(), story.SPRING[1].date().replace(day=2))[0]
+    row = demo.flights.requests(demo.SPRING[1].date(), demo.SPRING[1].date().replace(day=2))[0]
     answer = httpx.post(f"{told.settings.gateway_url}/predict", json={"rows": [row]}).json()
     assert answer["version"] == told.alias("champion")
     assert 0 < answer["scores"][0] < 1
@@ -211,7 +211,7 @@ def test_a_button_of_the_models_page_sends_traffic_back_for_who_is_logged_in(tol
 
 
 def test_a_rollback_needs_neither_airflow_nor_mlflow(told: Told) -> None:
-    from include.stages import rollout
+    from include.stages.rollout import rollout
 
     controls = Parts(told.settings).controls()
     controls.router.apply(MODEL, Routes(canary=10))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.rolling import PLAN, World
+from tests.unit.rollout.rolling import PLAN, World
 from tests.unit.toy import toy
 
 

@@ -10,9 +10,9 @@ import yaml
 from include.domain.errors import UserMistake
 from include.domain.windows import Window, parse
 from include.settings import ROOT
-from include.spec import ModelSpec
-from include.spec_data import Source
-from include.specs import find, load, load_all
+from include.spec.data import Source
+from include.spec.loading import find, load, load_all
+from include.spec.model_spec import ModelSpec
 
 MINIMAL = {
     "name": "churn",

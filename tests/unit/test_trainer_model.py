@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from include.domain.encoding import fit
+from include.domain.features.encoding import fit
 from include.trainer import export, layers, model
 from include.trainer.dataset import Fields
 from include.trainer.job import Model

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from include.domain.encoding import Encoding
 from include.domain.errors import Corrupt
+from include.domain.features.encoding import Encoding
 from include.trainer.job import Start
 from include.trainer.run import run
 from include.trainer.warm import Champion

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from include.spec import ModelSpec
+from include.spec.model_spec import ModelSpec
 
 TOY: dict[str, Any] = {
     "name": "toy",

@@ -1,0 +1,21 @@
+"""Engine: DuckDB in this process, over rows that the table's own reader brings."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from include.domain.windows import Window
+from include.ports.tables import Tables
+
+
+class DuckDB:
+    def collect(self, tables: Tables, table: str, windows: Sequence[Window], of: Callable[[Any], Any]) -> pa.Table:
+        """The rows of `of(table)`, in any order."""
+        import ibis  # takes seconds
+
+        connection = ibis.duckdb.connect()
+        try:
+            return connection.to_pyarrow(of(ibis.memtable(tables.read(table, windows))))
+        finally:
+            connection.disconnect()

@@ -1,0 +1,53 @@
+"""What production shows: the requests of each slot, and the prediction log, in segments and compacted."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from include.adapters.serving.request_counters import Served
+from include.adapters.serving.segments import FEEDBACK, PREDICTIONS, SCHEMAS, Segments
+from include.domain.windows import Window, parse
+from include.ports.tables import Tables
+from include.ports.traffic import ArmCounts
+
+#: A window that holds a time starts at most so long before it.
+LONGEST_WINDOW = timedelta(days=1)
+
+
+class ProductionSignals:
+    """`segments` are what the servers write, `tables` opens a model's tables, in which finished segments end."""
+
+    def __init__(self, served: Served, segments: Segments, tables: Callable[[str], Tables]) -> None:
+        self._served, self._segments, self._tables = served, segments, tables
+
+    def counts(self, model: str, slow_ms: float) -> Mapping[str, ArmCounts]:
+        """As Served's."""
+        return self._served.counts(model, slow_ms)
+
+    def predictions(self, model: str, since: datetime | None = None) -> pa.Table:
+        """Predictions made (`at`) from `since` on, the compacted ones first; segments that ended before are not opened."""
+        rows = self._rows(model, PREDICTIONS, since)
+        return rows if since is None else rows.filter(pc.greater_equal(rows["at"], since.timestamp()))
+
+    def feedback(self, model: str) -> pa.Table:
+        """Labels that callers sent back: `id` of the prediction's line or `key`, and `label`, the compacted ones first."""
+        return self._rows(model, FEEDBACK, None).select(["id", "key", "label"])
+
+    def stamp(self, model: str) -> str:
+        """When a segment was last written to, or went into the table."""
+        return f"{self._segments.written(model):.6f}, compacted {self._tables(model).version(PREDICTIONS)}"
+
+    def _rows(self, model: str, kind: str, since: datetime | None) -> pa.Table:
+        """The segments are read before the table, so that one compacted meanwhile is in either or in both, never in none."""
+        names = self._segments.names(model, kind, since.timestamp() if since else float("-inf"))
+        opened = [self._segments.read(model, kind, name) for name in names]
+        tables = self._tables(model)
+        labels = [name for name in tables.windows(kind) if since is None or parse(name) >= since - LONGEST_WINDOW]
+        windows = [Window(parse(name), parse(name) + LONGEST_WINDOW) for name in labels]
+        columns = SCHEMAS[kind].names
+        kept = [tables.read(kind, windows, columns=columns)] if windows else []
+        held = pa.array([name for name, rows in zip(names, opened, strict=True) if len(rows)], pa.string())
+        kept = [rows.filter(pc.invert(pc.is_in(rows["segment"], held))).cast(SCHEMAS[kind]) for rows in kept]
+        return pa.concat_tables([*kept, *opened, SCHEMAS[kind].empty_table()])

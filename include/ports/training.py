@@ -1,0 +1,36 @@
+"""What starts trainings, suggests settings and keeps their runs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from include.spec.model_spec import Search
+
+
+class Launcher(Protocol):
+    """Starts the trainer program somewhere and waits."""
+
+    def train(self, job: Path, processes: int) -> None:
+        """Run `job.json` to its result manifest. Raises UserMistake or Unavailable with the trainer's last words."""
+
+
+class Searcher(Protocol):
+    """Suggests settings to train with."""
+
+    def ask(
+        self, space: Search, told: Sequence[tuple[Mapping[str, float], float]], count: int, seed: int
+    ) -> list[dict[str, float]]:
+        """So many settings (`learning_rate`, `cross_rank`, `dropout`) after what was told: settings and their loss."""
+
+
+class Storage(Protocol):
+    """Where runs are kept for all machines; a folder is one below Perennial's home, which has the same path on each."""
+
+    def pull(self, folder: Path) -> None:
+        """Bring what storage has of it to this machine. Raises Unavailable."""
+
+    def push(self, folder: Path) -> None:
+        """Keep what is new or changed in it. Raises Unavailable."""
+
+    def replace(self, folder: Path) -> None:
+        """As push, for its only writer: what is no longer here goes there too."""

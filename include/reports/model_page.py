@@ -1,0 +1,71 @@
+"""A model's page for people: who is champion and why, what its versions and rollouts showed, what the watch decided."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+from include.domain.rollout.actions import TO_A_ROLLOUT, Word
+from include.reports import html, rollout_page
+from include.reports.summary import Table
+from include.stages.rollout.state import State
+
+#: The newest rows come first, and no more than these are shown.
+MOST = 20
+
+
+def index(models: Sequence[tuple[str, str, str]]) -> str:
+    """All models: name, description, and who is champion."""
+    rows = [
+        f'<tr><td><a href="{quote(name)}/">{escape(name)}</a></td><td>{escape(text)}</td><td>{escape(reign)}</td></tr>'
+        for name, text, reign in models
+    ]
+    return html.document("Models", f"<table><tr><th>model<th>asks<th>champion</tr>{''.join(rows)}</table>")
+
+
+def page(
+    model: str, description: str, reign: str, state: State | None, looks: Sequence[rollout_page.Row],
+    tables: Sequence[Table], reports: Sequence[str],
+) -> str:  # fmt: skip
+    """One model; `looks` are those of the rollout in `state`, `reports` paths of pages below its folder of reports."""
+    dags = [
+        f'<a target="_top" href="/dags/{model}.{f}">{f}</a>' for f in ("data", "train", "rollout", "watch", "steer")
+    ]
+    found = [f'<li><a href="reports/{quote(path)}">{escape(path)}</a></li>' for path in reports]
+    body = [
+        f"<p>{escape(description)}</p><nav>{''.join(dags)}</nav>",
+        f"<p><b>Champion</b>: {escape(reign)}</p><p><b>Rollout</b>: {escape(_told(state, looks))}</p>",
+        _buttons(state),
+        *rollout_page.pictures(looks).values(),
+        *map(_table, tables),
+        f"<h2>Reports</h2><ul>{''.join(found) or '<li>none yet</li>'}</ul>",
+    ]
+    return html.document(model, "".join(body))
+
+
+def _told(state: State | None, looks: Sequence[rollout_page.Row]) -> str:
+    """How it ended, or what its last look at requests said."""
+    if state is None:
+        return "none yet"
+    said = state.reason or (looks[-1]["sentence"] if looks else "")
+    return f"version {state.version}: {state.phase}" + (f"; {said}" if said else "")
+
+
+def _buttons(state: State | None) -> str:
+    """What a person can say now; each button is one word, said with the reason beside it."""
+    words = [word for word in Word if (state and state.active) or word not in TO_A_ROLLOUT]
+    buttons = "".join(f'<button name="word" value="{word}">{word}</button>' for word in words)
+    return f'<form method="post" action="steer"><input name="reason" placeholder="why; kept in the ledger"> {buttons}</form>'
+
+
+def reports(folder: Path) -> list[str]:
+    """The pages that people open first, below the folder: each site's index, and single pages, the newest first."""
+    pages = {site.parent for site in folder.glob("**/index.html")}
+    alone = [p for p in folder.glob("**/*.html") if not any(p.is_relative_to(site) for site in pages)]
+    found = sorted([*(site / "index.html" for site in pages), *alone], key=lambda p: -p.stat().st_mtime)
+    return [str(p.relative_to(folder)) for p in found[:MOST]]
+
+
+def _table(table: Table) -> str:
+    newest = slice(None, -MOST - 1, -1)
+    return f"<h2>{escape(table.title)}</h2>{html.table(table.heads, table.rows[newest], table.links[newest])}"

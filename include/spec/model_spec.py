@@ -1,0 +1,234 @@
+"""ModelSpec: the one YAML file a user writes for a model, checked whole before anything starts."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import Field, model_validator
+
+from include.domain.evaluation.gates import MEASURED, Gates
+from include.domain.features.aggregates import faults
+from include.domain.features.transforms import faults as faults_of_transforms
+from include.domain.monitoring.drift import Drift
+from include.domain.monitoring.naive_checks import Simple
+from include.domain.monitoring.performance import Performance
+from include.domain.monitoring.quality import Quality
+from include.domain.monitoring.retraining import Retraining
+from include.domain.monitoring.signal import NAMES
+from include.domain.rollout.canary import Rollout
+from include.domain.training.pods import Pods
+from include.domain.windows import Grain
+from include.spec.data import Columns, Features, Section, Source, Validation
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+Family = Literal["dcn", "logistic", "lightgbm", "blend"]
+
+
+class Model(Section):
+    """The architecture; `family` picks the algorithm (`blend` is the mean of dcn and lightgbm), the rest is DCN-v2's."""
+
+    family: Family = "dcn"
+    embedding: int = Field(default=8, ge=1)
+    cross_layers: int = Field(default=3, ge=0)
+    cross_rank: int = Field(default=32, ge=0)  #: 0 is full rank
+    hidden: tuple[int, ...] = (256, 128)
+    experts: int = Field(default=1, ge=1)  #: low-rank experts a cross layer, gated
+    structure: Literal["parallel", "stacked"] = "parallel"  #: cross layers beside the hidden ones, or below them
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    numbers: Literal["scaled", "embedded"] = "scaled"  #: as they are, or each as a vector along its field's direction
+    first_order: float = Field(default=0.0, ge=0)  #: usual size of a category's own effect, in logits; 0: none beside
+    serve: Literal["fp32", "int8"] = "fp32"  #: int8: the quantized graph, where it loses less than its bound
+
+
+class Search(Section):
+    """A few trainings with other settings, and the best of them by logloss on the validate windows as the challenger.
+
+    The first takes the spec's own settings. Pairs are bounds, `cross_rank` lists the ranks to try.
+    """
+
+    rounds: int = Field(default=3, ge=1)  #: each learns from those before
+    trainings: int = Field(default=3, ge=1)  #: of a round, side by side
+    learning_rate: tuple[float, float] = (5e-4, 5e-3)
+    cross_rank: tuple[int, ...] = (16, 32, 64)
+    dropout: tuple[float, float] = (0.0, 0.5)
+
+
+class Training(Section):
+    """Window counts are counted back from the newest labelled window: `test`, before it `validate`, before it the rest."""
+
+    windows: int | None = Field(default=None, ge=1)  #: train on the last so many; all when left out
+    validate_windows: int = Field(default=7, ge=1)
+    test_windows: int = Field(default=14, ge=1)
+    processes: int = Field(default=1, ge=1)
+    restarts: int = Field(default=3, ge=0)  #: of several processes after one is lost, each from the last checkpoint
+    epochs: int = Field(default=3, ge=1)
+    batch_size: int = Field(default=1024, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    embedding_decay: float = Field(default=100.0, ge=0)  #: of which each step takes its learning rate's share
+    ema: float = Field(default=0.999, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    warm_up: float = Field(
+        default=0.02, ge=0, le=1
+    )  #: share of the steps in which the rate rises; more for large batches
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    micro_batch: int = Field(default=0, ge=0)  #: rows a process works on at once, their gradients summed up; 0 is all
+    compile: bool = False  #: by torch.compile: half a minute at the start
+    strategy: Literal["ddp", "fsdp", "sharded"] = "ddp"  #: of several processes; docs/training.md
+    backend: Literal["auto", "gloo", "nccl"] = "auto"  #: between processes; nccl on GPUs
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(
+        default=0, ge=0
+    )  #: of arithmetic in each process; 0 is half the cores, shared by the processes
+    checkpoint_steps: int = Field(default=500, ge=1)
+    checkpoint_minutes: float = Field(default=10, gt=0)  #: whichever comes first
+    warm_start: bool = False  #: go on from the champion's weights, category by category, instead of from nothing
+    search: Search | None = None
+    max_auc_loss_int8: float = Field(default=0.001, ge=0)  #: the quantized graph is kept when its AUC loses less
+    seed: int = 17
+    timeout: timedelta = timedelta(hours=6)
+    kubernetes: Pods = Pods()
+
+
+class Approval(Section):
+    """`person` waits for an answer in Airflow; no answer within `timeout` counts as Reject."""
+
+    mode: Literal["person", "auto"] = "person"
+    timeout: timedelta = timedelta(days=1)
+
+
+class Notification(Section):
+    """An Airflow notifier by its class and arguments, in whose texts `{title}` and `{text}` are filled in.
+
+    The default reaches chat, mail and much else through an Airflow connection of the type Apprise.
+    """
+
+    notifier: str = "airflow.providers.apprise.notifications.apprise.AppriseNotifier"
+    arguments: Mapping[str, Any] = {"title": "{title}", "body": "{text}"}
+
+    def filled(self, title: str, text: str) -> dict[str, Any]:
+        return {
+            name: value.replace("{title}", title).replace("{text}", text) if isinstance(value, str) else value
+            for name, value in self.arguments.items()
+        }
+
+
+class Serving(Section):
+    """What a version tells the model servers; a new value counts from the next version on."""
+
+    log_share: float = Field(
+        default=1.0, gt=0, le=1
+    )  #: of the requests, chosen by their id, that the prediction log keeps
+
+
+class Watch(Section):
+    drift: Drift = Drift()
+    performance: Performance = Performance()
+    quality: Quality = Quality()
+    simple: Simple = Simple()
+    retraining: Retraining = Retraining()
+
+    @model_validator(mode="after")
+    def _known_signals(self) -> Self:
+        known, asked = (*NAMES, *self.simple.checks), self.retraining
+        faults = [
+            f"retraining.{path}: {name} is no signal; there are {', '.join(known)}"
+            for path, names in (("triggers", asked.triggers), ("blocks", asked.blocks))
+            for name in names
+            if name not in known
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+class Schedule(Section):
+    """Cron texts or presets; None leaves a DAG to requests alone. `start` and `end` bound the data's windows."""
+
+    data: str = "@daily"
+    train: str | None = "@weekly"
+    watch: str | None = "*/5 * * * *"
+    start: datetime
+    end: datetime | None = None
+
+
+class ModelSpec(Section):
+    name: Name
+    description: str
+    owner: str = "perennial"
+    tags: tuple[str, ...] = ()
+    window: Grain = Grain.DAY
+    source: Source
+    columns: Columns
+    label_delay: timedelta = timedelta(days=1)
+    features: Features = Features()
+    validation: Validation = Validation()
+    model: Model = Model()
+    training: Training = Training()
+    gates: Gates = Gates()
+    approval: Approval = Approval()
+    notify: tuple[Notification, ...] = ()
+    serving: Serving = Serving()
+    rollout: Rollout = Rollout()
+    watch: Watch = Watch()
+    schedule: Schedule
+
+    @model_validator(mode="after")
+    def _made_of_columns(self) -> Self:
+        columns = self.columns
+        if found := list(faults(self.features.aggregates, columns.categorical, (columns.label, *columns.outcomes))):
+            raise ValueError(f"features.aggregates: {'; '.join(found)}")
+        taken = (*columns.categorical, *self.features.time_parts)
+        if found := list(faults_of_transforms(self.features.transforms, columns.numeric, taken)):
+            raise ValueError("; ".join(f"features.transforms.{fault}" for fault in found))
+        return self
+
+    @model_validator(mode="after")
+    def _windows_known_by_file(self) -> Self:
+        if "window" in self.columns.added.values() and not self.source.by_window:
+            raise ValueError("columns.added: a window is the time only where source.path has {window:…} or {n}")
+        return self
+
+    @model_validator(mode="after")
+    def _search_of_what_it_has(self) -> Self:
+        if self.training.search and self.model.family not in {"dcn", "blend"}:
+            raise ValueError(
+                f"training.search: a {self.model.family} model has none of its settings; dcn and blend have"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gates_on_what_there_is(self) -> Self:
+        if found := [f"gates.{fault}" for fault in self._unknown_to_gates()]:
+            raise ValueError("; ".join(found))
+        return self
+
+    def _unknown_to_gates(self) -> Iterator[str]:
+        """What the gates ask of metrics, baselines and columns that there are not."""
+        for name, metric in self.gates.metrics.items():
+            if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", metric.of):
+                yield f"metrics.{name}.of: {metric.of} is no function's name, e.g. sklearn.metrics:brier_score_loss"
+        features = (*self.columns.categorical, *self.numeric)
+        asked = (
+            ("bounds", tuple(self.gates.bounds), MEASURED),
+            ("baselines", self.gates.baselines, get_args(Family)),
+            ("slices.by", self.gates.slices.by, features),
+            ("behaviour", tuple(check.column for check in self.gates.behaviour), features),
+        )
+        for path, names, known in asked:
+            yield from (
+                f"{path}: {name} is not known; there are {', '.join(known)}" for name in names if name not in known
+            )
+
+    @property
+    def numeric(self) -> tuple[str, ...]:
+        """The numbers of the features table: those of a raw row, then the aggregates."""
+        return (*self.columns.numeric, *self.features.aggregates.features)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the whole spec with its defaults filled in."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()

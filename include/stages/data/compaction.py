@@ -1,0 +1,34 @@
+"""Compaction: what the model servers logged moves from finished segments into the tables `predictions` and `feedback`."""
+
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+
+from include.domain.windows import Grain, window_label
+from include.ports.tables import Tables
+from include.ports.traffic import PredictionLog
+from include.spec.model_spec import ModelSpec
+
+KINDS = ("predictions", "feedback")
+
+
+def compact(spec: ModelSpec, log: PredictionLog, tables: Tables, run: str, now: datetime) -> dict[str, int]:
+    """Rows moved, by kind. A segment is removed once its rows stand in the table, and is added once, however often this
+    is broken off between the two. Raises Conflict when another run adds the same segment at this moment."""
+    moved = dict.fromkeys(KINDS, 0)
+    for kind in KINDS:
+        for segment in log.finished(spec.name, kind, now):
+            rows = log.read(spec.name, kind, segment)
+            if len(rows) and tables.append(kind, _windowed(rows, spec.window), run, once=segment):
+                moved[kind] += len(rows)
+            log.remove(spec.name, segment)
+    return moved
+
+
+def _windowed(rows: pa.Table, grain: Grain) -> pa.Table:
+    """With column `window`: the window in which the line was written."""
+    numbers = rows["at"].to_numpy() // grain.length.total_seconds()
+    starts, place = np.unique(numbers, return_inverse=True)
+    labels = pa.array([window_label(int(start), grain) for start in starts], pa.string())
+    return rows.append_column("window", labels.take(pa.array(place)))

@@ -1,0 +1,66 @@
+"""Online comparison: versions that answered different requests of the same windows, on labels that are due."""
+
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from include.domain.monitoring import performance
+from include.domain.monitoring.performance import Scored
+from include.domain.monitoring.signal import span
+from include.domain.monitoring.timeline import Comparison
+from include.ports.tables import Tables
+from include.ports.traffic import Signals
+from include.spec.model_spec import ModelSpec
+from include.stages.serving import live_predictions
+from include.stages.serving.live_predictions import Served
+
+CONFIDENCE = 0.95
+
+
+def compare(spec: ModelSpec, *, tables: Tables, signals: Signals, champion: str, as_of: datetime, last: int
+            ) -> list[Comparison]:  # fmt: skip
+    """Every other version against the champion, the newest first; none that was only mirrored, or has no labels yet.
+
+    A request that both answered was mirrored, and counts for neither.
+    """
+    rows = live_predictions.logged(signals, spec.name, as_of)
+    others = sorted(set(rows["version"].unique().to_pylist()) - {champion}, key=lambda v: (len(v), v), reverse=True)
+    mine = live_predictions.of_version(rows, champion)
+    landed = tables.windows("landed")
+    found = []
+    for other in others:
+        theirs = live_predictions.of_version(rows, other)
+        scored = [
+            live_predictions.labelled(spec, tables, _without(arm, mirrored), landed, as_of, last=last)
+            for arm, mirrored in ((theirs, mine.keys), (mine, theirs.keys))
+        ]
+        if comparison := _comparison(spec, (other, champion), *_shared(*scored)):
+            found.append(comparison)
+    return found
+
+
+def _comparison(spec: ModelSpec, versions: tuple[str, str], a: Scored, b: Scored) -> Comparison | None:
+    if min(len(a), len(b)) < spec.watch.performance.min_rows or not (a.both_classes and b.both_classes):
+        return None
+    differences = performance.compare_arms(a, b)
+    metrics = {name: (m.value, *m.interval(CONFIDENCE)) for name, m in differences.items()}
+    return Comparison(*versions, span(a.windows), (len(a), len(b)), metrics)
+
+
+def _without(arm: Served, keys: pa.Array) -> Served:
+    own = np.flatnonzero(~pc.is_in(arm.keys, value_set=keys).to_numpy(zero_copy_only=False))
+    return Served(arm.keys.take(pa.array(own)), arm.scores[own], arm.times[own], arm.features.take(pa.array(own)))
+
+
+def _shared(a: Scored, b: Scored) -> tuple[Scored, Scored]:
+    """The rows of both in the windows that both have, in order."""
+    windows = tuple(w for w in a.windows if w in b.windows)
+    return _within(a, windows), _within(b, windows)
+
+
+def _within(scored: Scored, windows: tuple[str, ...]) -> Scored:
+    place = np.array([windows.index(w) if w in windows else -1 for w in scored.windows], dtype=np.intp)[scored.window]
+    kept = place >= 0
+    return Scored(scored.labels[kept], scored.scores[kept], place[kept], windows)

@@ -1,0 +1,182 @@
+"""What the server looked up while flights were replayed, against what training computes of the same flights when they landed."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import polars as pl
+import pytest
+from onnx import TensorProto, helper
+
+from include.adapters.engines.duckdb import DuckDB
+from include.adapters.sources.files import FileSource
+from include.adapters.tables.delta import DeltaTables
+from include.adapters.tables.json_records import JsonRecords
+from include.domain.features.aggregates import Aggregates
+from include.domain.features.encoding import Encoding
+from include.domain.windows import Window, parse
+from include.local import flights
+from include.local.replay import Replay, Stream
+from include.online_store.store import OnlineStore, open_store
+from include.server.lookups import Lookups
+from include.server.model import Limits, Named, load
+from include.spec.loading import find
+from include.stages.data import landing, validation
+from include.stages.features import features
+from include.stages.training import dataset
+from tests.contract.data.test_flights import PassAll
+from tests.serving import Server, await_
+
+SPEC = find("flights")
+NAMES = SPEC.features.aggregates.features
+PAST = Window(parse("2013-03-08"), parse("2013-03-10"))
+LIVE = Window(parse("2013-03-10"), parse("2013-03-12"))  # clocks change on the 10th
+
+
+class World:
+    """A home with an online store, and a server that reads it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.tables, self.records = DeltaTables(home / "tables"), JsonRecords(home / "records")
+        self.store = open_store(str(home / "online"), SPEC.name)
+        self.land(PAST)
+        artifact = write_artifact(home / "artifact", dataset._fitted(SPEC, self.built(PAST)), self.built(PAST))
+        self.server = Server(home, "--slot", "stable", "--artifact", str(artifact), "--store", str(home / "online"))
+
+    def land(self, span: Window) -> None:
+        windows = list(span.split(SPEC.window))
+        flights.deliver(self.home / "inbox" / "flights", span.start.date(), span.end.date())
+        landing.land(SPEC, windows, FileSource(SPEC.source, self.home), self.tables, self.records, f"land {span}")
+        validation.validate(SPEC, windows, self.tables, PassAll(), self.records, "run")
+        features.build(SPEC, windows, self.tables, self.records, "run", engine=DuckDB(), store=self.store)
+
+    def built(self, span: Window) -> pl.DataFrame:
+        return pl.DataFrame(pl.from_arrow(self.tables.read("features", list(span.split(SPEC.window)))))
+
+    def logged(self, count: int) -> list[dict[str, Any]]:
+        await_(lambda: len(self.server.logged()) >= count, f"{count} logged rows")
+        return self.server.logged()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    there = World(tmp_path_factory.mktemp("home"))
+    yield there
+    there.server.close()
+
+
+def write_artifact(folder: Path, encoding: Encoding, rows: pl.DataFrame) -> Path:
+    """An artifact that takes the spec's columns and scores all rows alike; the path of its manifest."""
+    widths = {
+        "ids": (TensorProto.INT64, len(encoding.categorical)),
+        "numbers": (TensorProto.FLOAT, len(encoding.numeric)),
+    }
+    inputs = [helper.make_tensor_value_info(n, kind, ["batch", width]) for n, (kind, width) in widths.items()]
+    steps = [helper.make_node("Cast", ["ids"], ["float"], to=TensorProto.FLOAT),
+             helper.make_node("ReduceMax", ["float"], ["most"], axes=[1], keepdims=0),
+             helper.make_node("Sigmoid", ["most"], ["score"])]  # fmt: skip
+    score = helper.make_tensor_value_info("score", TensorProto.FLOAT, ["batch"])
+    model = helper.make_model(helper.make_graph(steps, "same", inputs, [score]),
+                              opset_imports=[helper.make_opsetid("", 17)], ir_version=9)  # fmt: skip
+    onnx.checker.check_model(model)
+    folder.mkdir()
+    files = {
+        "model.onnx": model.SerializeToString(),
+        "encoding.json": json.dumps(encoding.to_dict()).encode(),
+        "examples.json": json.dumps(dataset._examples(SPEC, rows)).encode(),
+    }
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    columns = SPEC.columns.model_dump(mode="json") | SPEC.features.model_dump(mode="json", include={"aggregates"})
+    (folder / "manifest.json").write_text(json.dumps({
+        "format": 1, "model": SPEC.name, "family": "dcn", "run": "r", "columns": columns,
+        "files": {n: {"sha256": hashlib.sha256(d).hexdigest()} for n, d in files.items()},
+    }))  # fmt: skip
+    return folder / "manifest.json"
+
+
+def test_the_server_used_what_training_recomputes(world: World) -> None:
+    asked, told = (of(LIVE.start.date(), LIVE.end.date()) for of in (flights.requests, flights.outcomes))
+    stream = Stream(world.store, told, SPEC.features.aggregates, SPEC.columns.time)
+    with Replay(world.server.url, asked, 2000, "flight_id", stream) as replay:
+        await_(lambda: not replay.running, "the replay to end")
+    assert replay.tally.failures == 0
+    used = {line["key"]: [line["features"][name] for name in NAMES] for line in world.logged(len(asked))}
+    world.land(LIVE)
+    trained = world.built(LIVE)
+    assert len(used) == trained.height == len(asked)
+    rows = {row["flight_id"]: [row[name] for name in NAMES] for row in trained.to_dicts()}
+    gap = np.nanmax([np.abs(np.subtract(_numbers(used[key]), _numbers(rows[key]))) for key in rows])
+    missing = sum((u is None) != (t is None) for key in rows for u, t in zip(used[key], rows[key], strict=True))
+    assert (gap, missing) == (0, 0)
+    assert np.isfinite(_numbers(used[asked[-1]["flight_id"]])).mean() > 0.5, "much was known at the end"
+
+
+def test_a_landing_replaces_what_was_streamed_and_the_server_follows(world: World) -> None:
+    day = date(2013, 3, 12)
+    row = next(r for r in flights.requests(day, date(2013, 3, 13)) if r["origin"] == "JFK" and r["tailnum"])
+    newest = world.store.read(None).landed
+    until = max(w.until for w in newest or ())
+    await_(lambda: (world.server.status()["store"] or {})["known_until"] == until, "the landed windows")
+    before = len(world.server.logged())
+    world.server.predict(row)
+    world.land(Window(parse("2013-03-12"), parse("2013-03-13")))
+    trained = next(r for r in world.built(Window(parse("2013-03-12"), parse("2013-03-13"))).to_dicts()
+                   if r["flight_id"] == row["flight_id"])  # fmt: skip
+    used = world.logged(before + 1)[-1]["features"]
+    assert np.array_equal(*(_numbers([row[name] for name in NAMES]) for row in (used, trained)), equal_nan=True)
+
+
+def test_an_entity_that_nobody_knows_is_answered_and_counted(world: World) -> None:
+    row = {**flights.requests(date(2013, 3, 11), date(2013, 3, 12))[0], "tailnum": "NOBODY"}
+    before = world.server.metric('perennial_store_misses{slot="stable",model="flights",group="tailnum"}')
+    world.server.predict(row)
+    assert world.server.metric('perennial_store_misses{slot="stable",model="flights",group="tailnum"}') == before + 1
+    assert 0 <= world.server.metric("perennial_store_age_seconds") < 3600
+
+
+def test_a_version_that_takes_over_tells_the_same_past_without_reading_it_again(world: World) -> None:
+    named = Named("2", str(world.home / "artifact" / "manifest.json"), None)
+    body = json.dumps(flights.requests(date(2013, 3, 11), date(2013, 3, 12))[0]).encode()
+    opened = []
+
+    def opening() -> OnlineStore:
+        opened.append(open_store(str(world.home / "online"), SPEC.name))
+        return opened[-1]
+
+    first = load(named, Limits(), opening)
+    second = load(named, Limits(), opening, first.rows.lookups)
+    assert len(opened) == 1
+    other = load(named, Limits(), opening, Lookups(opened[0], Aggregates(), ()))
+    assert len(opened) == 2
+    known, *others = ([model.rows.read(body)[0].numbers] for model in (first, second, other))
+    assert others == [known, known]
+    assert np.isfinite(np.frombuffer(known[0], np.float32)[-len(NAMES) :]).mean() > 0.5
+
+
+def test_aggregates_are_never_taken_from_the_caller(world: World) -> None:
+    row = {**flights.requests(date(2013, 3, 11), date(2013, 3, 12))[0], NAMES[0]: 1.0}
+    assert world.server.http.post("/predict", json=row).status_code == 400
+
+
+def test_a_damaged_store_is_told_and_does_not_stop_the_server(world: World, tmp_path: Path) -> None:
+    (tmp_path / "online").mkdir()
+    (tmp_path / "online" / "flights.db").write_bytes(b"no database at all" * 100)
+    artifact = world.home / "artifact" / "manifest.json"
+    server = Server(tmp_path, "--slot", "stable", "--artifact", str(artifact), "--store", str(tmp_path / "online"))
+    try:
+        server.predict(flights.requests(date(2013, 3, 11), date(2013, 3, 12))[0])
+        assert "not a database" in server.status()["store"]["fault"]
+    finally:
+        server.close()
+
+
+def _numbers(values: list[float | None]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """As the model takes them, which is how the log tells them."""
+    return np.array([np.nan if v is None else v for v in values], np.float32)

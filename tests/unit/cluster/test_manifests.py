@@ -1,0 +1,149 @@
+"""What is installed on a cluster: rendered, checked against Kubernetes' schema, and against what the code expects there."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import kubernetes_validate
+import pytest
+
+from include.adapters.routers import gateway_api, replicas
+from include.adapters.training import pods as training_pods
+from include.ports.traffic import Routes
+from include.server.__main__ import arguments
+from include.settings import ROOT, Settings, from_env
+from tests.kustomize import render
+from tests.unit.toy import toy
+
+OVERLAYS = ROOT / "include" / "manifests" / "overlays"
+ALL = ("plain", "cpu", "gpu")
+#: Kinds whose schema comes with a controller, not with Kubernetes.
+CUSTOM = {"Gateway", "HTTPRoute", "ServiceMonitor"}
+#: What Pod Security `restricted` lets a pod mount, of what is used here.
+VOLUMES = {"name", "emptyDir", "persistentVolumeClaim"}
+
+
+@pytest.fixture(scope="module", params=ALL)
+def installed(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    return render(OVERLAYS / request.param)
+
+
+def of(things: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
+    return {thing["metadata"]["name"]: thing for thing in things if thing["kind"] == kind}
+
+
+def pods(things: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    workloads = [*of(things, "Deployment").values(), *of(things, "StatefulSet").values()]
+    yield from (thing["spec"]["template"] for thing in workloads)
+    yield training_pods.pod(toy(), [Path("/job.json")], Settings(), "a")
+    yield training_pods.job(toy(training={"kubernetes": {"nodes": 2}}), [Path("/job.json")], Settings(), "a")["spec"][
+        "template"
+    ]
+
+
+def test_kubernetes_takes_every_object(installed) -> None:
+    for thing in installed:
+        if thing["kind"] not in CUSTOM:
+            kubernetes_validate.validate(thing, "1.36", strict=True)
+
+
+def test_a_cluster_with_nothing_installed_takes_plain() -> None:
+    assert not CUSTOM & {thing["kind"] for thing in render(OVERLAYS / "plain")}
+
+
+def test_every_pod_is_restricted(installed) -> None:
+    for pod in pods(installed):
+        spec = pod["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+        for volume in spec.get("volumes", []):
+            assert set(volume) <= VOLUMES
+        for container in spec["containers"]:
+            own = container["securityContext"]
+            assert (own["allowPrivilegeEscalation"], own["readOnlyRootFilesystem"]) == (False, True)
+            assert own["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_the_namespace_enforces_it_and_no_secret_is_kept_here(installed) -> None:
+    (namespace,) = of(installed, "Namespace").values()
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert not of(installed, "Secret")
+
+
+def test_every_service_and_budget_finds_its_pods_and_their_port(installed) -> None:
+    templates = list(pods(installed))
+    for name, service in of(installed, "Service").items():
+        found = [t for t in templates if service["spec"]["selector"].items() <= t["metadata"]["labels"].items()]
+        assert found, name
+        ports = {p["name"] for t in found for c in t["spec"]["containers"] for p in c.get("ports", [])}
+        assert {str(p.get("targetPort", "")) for p in service["spec"]["ports"]} - {""} <= ports
+    for budget in of(installed, "PodDisruptionBudget").values():
+        labels = budget["spec"]["selector"]["matchLabels"].items()
+        assert any(labels <= t["metadata"]["labels"].items() for t in templates)
+
+
+def test_the_code_finds_what_it_names(installed) -> None:
+    services, deployments = of(installed, "Service"), of(installed, "Deployment")
+    for rule in gateway_api.rules("flights", Routes(50)) + gateway_api.rules("flights", Routes(mirror=True)):
+        for ref in [*rule["backendRefs"], *(f["requestMirror"]["backendRef"] for f in rule.get("filters", []))]:
+            assert {p["port"] for p in services[ref["name"]]["spec"]["ports"]} == {ref["port"]}
+    assert services["flights"]["spec"]["selector"][replicas.SLOT] == "stable"
+    assert {f"flights-{slot}" for slot in ("stable", "canary", "shadow")} == set(deployments)
+    assert training_pods.SUBDOMAIN in services
+    assert services[training_pods.SUBDOMAIN]["spec"]["publishNotReadyAddresses"]
+    assert training_pods.SERVICE_ACCOUNT in of(installed, "ServiceAccount")
+    assert training_pods.HOME_CLAIM in of(installed, "PersistentVolumeClaim")
+
+
+def test_without_a_gateway_a_tenth_is_one_pod() -> None:
+    deployments = of(render(OVERLAYS / "plain"), "Deployment")
+    together = sum(deployments[f"flights-{slot}"]["spec"]["replicas"] for slot in ("stable", "canary"))
+    assert replicas.shares(together, 10) == {"stable": together - 1, "canary": 1}
+
+
+def test_applying_the_manifests_again_does_not_reset_the_split() -> None:
+    assert set(of(render(OVERLAYS / "cpu"), "HTTPRoute")["flights"]["spec"]) == {"parentRefs"}
+
+
+def test_applying_the_manifests_again_does_not_undo_the_autoscaler() -> None:
+    things = render(OVERLAYS / "cpu")
+    for scaler in of(things, "HorizontalPodAutoscaler").values():
+        assert "replicas" not in of(things, "Deployment")[scaler["spec"]["scaleTargetRef"]["name"]]["spec"]
+
+
+def test_the_settings_are_settings(installed) -> None:
+    given = of(installed, "ConfigMap")["perennial"]["data"]
+    assert set(given) <= {f"PERENNIAL_{field.name.upper()}" for field in fields(Settings)}
+    settings = from_env(given)
+    assert settings.launcher == "kubernetes"
+    assert str(settings.home) == of(installed, "Deployment")["flights-stable"]["spec"]["template"]["spec"]["containers"][0][
+        "volumeMounts"][0]["mountPath"]  # fmt: skip
+    name = settings.slot_urls("stable")[0].format(model="flights").removeprefix("http://").removesuffix(":8080")
+    assert name in of(installed, "Service")
+
+
+def test_the_servers_look_up_the_past_in_the_store_that_airflow_writes(installed) -> None:
+    named = of(installed, "ConfigMap")["perennial"]["data"]["PERENNIAL_ONLINE"]
+    store = urlsplit(named)
+    assert store.port in {port["port"] for port in of(installed, "Service")[str(store.hostname)]["spec"]["ports"]}
+    for deployment in of(installed, "Deployment").values():
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        assert arguments(container["command"][3:] + container["args"]).store == "$(PERENNIAL_ONLINE)"
+        assert container["envFrom"] == [{"configMapRef": {"name": "perennial"}}]
+
+
+def test_the_server_understands_its_arguments(installed) -> None:
+    aliases = {"flights-stable": "champion", "flights-canary": "challenger", "flights-shadow": "challenger"}
+    for name, deployment in of(installed, "Deployment").items():
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        asked = arguments(container["command"][3:] + container["args"])
+        assert (asked.model, asked.alias, asked.port) == (
+            "flights",
+            aliases[name],
+            container["ports"][0]["containerPort"],
+        )
+        assert deployment["spec"]["template"]["metadata"]["labels"]["perennial.dev/follows"] == aliases[name]
