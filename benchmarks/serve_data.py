@@ -17,12 +17,12 @@ from include.local import flights
 from include.online_store.store import open_store
 from include.spec import loading, model_spec
 from include.stages.features import aggregation
-from include.trainer.artifact import signature
-from include.trainer.dataset import Fields
-from include.trainer.export import Probability, write
+from include.trainer.data.dataset import Fields
+from include.trainer.export.artifact import signature
+from include.trainer.export.onnx_model import Probability, write
 from include.trainer.files import facts
 from include.trainer.job import Model
-from include.trainer.model import Net, Table, build, width
+from include.trainer.model.network import Net, Table, build, width
 
 ROWS = 5000
 

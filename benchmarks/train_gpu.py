@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from include.trainer import train
-from include.trainer.dataset import Dataset, Fields, Split
+from include.trainer.data.dataset import Dataset, Fields, Split
+from include.trainer.distributed.process_group import World
 from include.trainer.job import Job, Model, Training
-from include.trainer.tracking import Silent
-from include.trainer.world import World
+from include.trainer.tracking.tracker import Silent
 
 CATEGORIES, NUMBERS, WIDTH, CROSSES, HIDDEN = 26, 13, 16, 3, (256, 128)
 BOUNDS = {"samples_per_second": 20e6, "times_plain": 5.0}

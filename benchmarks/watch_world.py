@@ -28,7 +28,7 @@ from include.spec.loading import find
 from include.stages.monitoring import monitoring
 from include.stages.monitoring.monitoring import Look
 from include.stages.training.dataset import encoded
-from include.trainer.trees import PARAMETERS, table
+from include.trainer.trees.boosting import PARAMETERS, table
 
 FIRST = date(2024, 1, 1)  #: a Monday
 #: Days that the champion is trained on, that are set aside, that it is tested on.

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from include.domain.errors import PerennialError, UserMistake
 from include.trainer import job as jobs
+from include.trainer.process import MISTAKE, STOPPED, Stop, Stopped
 from include.trainer.run import run
-from include.trainer.signals import MISTAKE, STOPPED, Stop, Stopped
 
 
 def main(arguments: list[str]) -> int:

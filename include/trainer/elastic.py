@@ -9,7 +9,7 @@ import os
 import sys
 from typing import Any
 
-from include.trainer.signals import MISTAKE, STOPPED
+from include.trainer.process import MISTAKE, STOPPED
 
 
 def main(arguments: list[str]) -> int:

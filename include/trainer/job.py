@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from include.domain.errors import UserMistake
 
 FAMILIES = ("dcn", "logistic", "lightgbm", "blend")
@@ -155,3 +157,8 @@ def _path(uri: str) -> Path:
 
 def _pick(section: type[T], data: Mapping[str, Any]) -> T:
     return section(**{f.name: data[f.name] for f in fields(section) if f.name in data})  # type: ignore[arg-type]
+
+
+def derive_seed(*parts: int) -> int:
+    """Return one number below 2⁶³ from several, the same on every machine (NumPy keeps SeedSequence's streams stable)."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from include.domain.errors import Conflict
-from include.trainer import artifact, dataset
-from include.trainer.dataset import Dataset
+from include.trainer.data import dataset
+from include.trainer.data.dataset import Dataset
+from include.trainer.export import artifact
+from include.trainer.export.trained_model import Fitted
 from include.trainer.files import write_atomically
-from include.trainer.fitted import Fitted
 from include.trainer.job import Job
-from include.trainer.signals import Stop, Stopped
-from include.trainer.threads import threads
-from include.trainer.tracking import Silent, Tracker, send_left
+from include.trainer.process import Stop, Stopped, arithmetic_threads
+from include.trainer.tracking.tracker import Silent, Tracker, send_left
 
 LOCK = Path(__file__).parents[2] / "requirements.lock"
 
@@ -28,14 +28,16 @@ def run(job: Job, stop: Stop) -> None:
         return
     data = dataset.load(job.dataset, job.dataset_digest)
     if job.family == "lightgbm":
-        from include.trainer import trees
+        from include.trainer.trees import boosting
 
         with _alone(job) as draft, _tracked(job, data, Tracker(job.out, job.tracking)) as tracker:
-            _publish(job, data, trees.fit(job, data, tracker, draft), tracker)
+            _publish(job, data, boosting.fit(job, data, tracker, draft), tracker)
         return
-    from include.trainer import checkpoint, precision, train, world
+    from include.trainer import train
+    from include.trainer.distributed import checkpoint, process_group
+    from include.trainer.optim import precision
 
-    with world.join(job.training) as here:
+    with process_group.join(job.training) as here:
         settled = precision.settled(job, here)
         if not here.first:
             train.trained(settled, data, here, Silent(), stop)
@@ -43,9 +45,10 @@ def run(job: Job, stop: Stop) -> None:
         with _alone(job) as draft, _tracked(settled, data, Tracker(job.out, job.tracking)) as tracker:
             fitted = train.fit(settled, data, here, tracker, stop, draft)
             if job.family == "blend":
-                from include.trainer import blend, trees
+                from include.trainer.export import blend
+                from include.trainer.trees import boosting
 
-                fitted = blend.of([fitted, trees.fit(job, data, tracker, draft)], draft)
+                fitted = blend.of([fitted, boosting.fit(job, data, tracker, draft)], draft)
             _publish(job, data, fitted, tracker)
         checkpoint.forget(job.checkpoints)
 
@@ -101,7 +104,7 @@ def _describe(job: Job, data: Dataset, tracker: Tracker) -> None:
     tracker.tags({
         "run": record["run"], "family": job.family, "spec_digest": job.spec_digest, "lock_digest": lock,
         "dataset_digest": job.dataset_digest, "dataset_uri": str(job.dataset),
-        "mlflow.source.git.commit": commit, "uncommitted": changed, "threads": str(threads(job.training)),
+        "mlflow.source.git.commit": commit, "uncommitted": changed, "threads": str(arithmetic_threads(job.training)),
         "windows": " | ".join(f"{name} {w[0]} to {w[-1]}" for name, w in record["windows"].items()),
     })  # fmt: skip
     path = job.out / "record" / "job.json"

@@ -9,36 +9,37 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from include.domain import metrics
-from include.trainer import gpu, model, parallel, warm
-from include.trainer.batches import Prefetched, batches, tensors
-from include.trainer.checkpoint import Checkpoints, of_tensor
-from include.trainer.crew import Crew
-from include.trainer.dataset import Dataset, Split, encoding
-from include.trainer.embedding import Embedding
-from include.trainer.fitted import Fitted
-from include.trainer.gradients import Gradients
+from include.trainer.data.batches import Prefetched, batches, steps, tensors
+from include.trainer.data.dataset import Dataset, Split, encoding
+from include.trainer.distributed import sharding
+from include.trainer.distributed.checkpoint import Checkpoints, of_tensor
+from include.trainer.distributed.process_group import World
+from include.trainer.distributed.row_threads import Crew
+from include.trainer.export.trained_model import Fitted
 from include.trainer.job import Job
-from include.trainer.memory import MicroBatch, keep_freed
-from include.trainer.model import Net, Table, Tower
-from include.trainer.optimizer import Optimizer
-from include.trainer.order import steps
-from include.trainer.precision import LossScale
-from include.trainer.progress import Progress
-from include.trainer.schedule import Schedule
-from include.trainer.signals import Stop, Stopped
-from include.trainer.tracking import Tracker
-from include.trainer.world import World
+from include.trainer.model import network, warm_start
+from include.trainer.model.network import Net, Table, Tower
+from include.trainer.optim.adamw import Optimizer
+from include.trainer.optim.embedding_table import Embedding
+from include.trainer.optim.gradients import Gradients
+from include.trainer.optim.memory import MicroBatch, keep_freed
+from include.trainer.optim.precision import LossScale
+from include.trainer.optim.schedule import Schedule
+from include.trainer.process import Stop, Stopped
+from include.trainer.tracking import gpu
+from include.trainer.tracking.progress import Progress
+from include.trainer.tracking.tracker import Tracker
 
 SCORE_ROWS = 2048
 
 
 def fit(job: Job, data: Dataset, world: World, tracker: Tracker, stop: Stop, folder: Path) -> Fitted:
     """Train and write the model's files into the folder. Raises Stopped on SIGTERM and NonFiniteLoss."""
-    from include.trainer import export  # its onnx is no use before
+    from include.trainer.export import onnx_model  # its onnx is no use before
 
     net, progress = trained(job, data, world, tracker, stop)
     weights, graph = folder / "model.safetensors", folder / "net.onnx"
-    export.write(net, graph)
+    onnx_model.write(net, graph)
     save_file(net.state_dict(), weights)
     weights.chmod(graph.stat().st_mode)  # safetensors lets its owner alone read it
     return Fitted([weights], graph, score(net, data.test), progress.seconds, progress.samples_per_second)
@@ -52,13 +53,13 @@ def trained(job: Job, data: Dataset, world: World, tracker: Tracker, stop: Stop)
     crew = Crew(plan, world)
     keep_freed()
     schedule = Schedule.of(job, total)
-    table = Embedding(data.fields.sizes, model.width(job.family, job.model), schedule, job, world, crew)
+    table = Embedding(data.fields.sizes, network.width(job.family, job.model), schedule, job, world, crew)
     tower = new_tower(job, data).to(world.device)
     if job.start:
-        warm.begin(job.start, encoding(data.folder / "encoding.json"), tower, table.rows, tracker)
+        warm_start.begin(job.start, encoding(data.folder / "encoding.json"), tower, table.rows, tracker)
     if plan.compile:
         tower.compile()
-    shared = parallel.spread(tower, plan, world)
+    shared = sharding.spread(tower, plan, world)
     optimizer, scale = Optimizer(tower), LossScale(plan)
     checkpoints = Checkpoints(job, world, [*table.parts(), *optimizer.parts(), of_tensor("scale", scale.state)])
     done = world.agree(checkpoints.restore())
@@ -97,7 +98,7 @@ def trained(job: Job, data: Dataset, world: World, tracker: Tracker, stop: Stop)
 def new_tower(job: Job, data: Dataset) -> Tower:
     """The same in every process."""
     torch.manual_seed(job.seed)
-    return model.build(job.family, job.model, data.fields, data.train.numbers)
+    return network.build(job.family, job.model, data.fields, data.train.numbers)
 
 
 def score_together(tower: nn.Module, table: Embedding, split: Split, world: World, crew: Crew) -> NDArray[np.float64]:

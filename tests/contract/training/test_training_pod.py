@@ -86,8 +86,8 @@ def test_nodes_with_different_checkpoints_start_again_and_do_not_drift_apart(tmp
     job = write_job(write_dataset(tmp_path / "dataset"), tmp_path / "out")
     program = tmp_path / "nodes.py"
     program.write_text(
-        "import sys\nfrom pathlib import Path\nfrom include.trainer import job, world\n"
-        "with world.join(job.read(Path(sys.argv[1])).training) as here:\n    here.agree(5)\n    here.agree(here.rank)\n"
+        "import sys\nfrom pathlib import Path\nfrom include.trainer import job\nfrom include.trainer.distributed import process_group\n"
+        "with process_group.join(job.read(Path(sys.argv[1])).training) as here:\n    here.agree(5)\n    here.agree(here.rank)\n"
     )
     command = [
         sys.executable,

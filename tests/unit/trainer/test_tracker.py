@@ -1,0 +1,130 @@
+"""Tracking while MLflow is away: nothing is lost and nothing is sent twice."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+import torch
+
+from include.trainer.job import Tracking
+from include.trainer.tracking.progress import Progress
+from include.trainer.tracking.tracker import Silent, Tracker
+
+
+class FakeMLflow:
+    """The calls it got; `away` makes it answer 503."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.away = False
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                call = self.path.removeprefix("/api/2.0/mlflow/")
+                if not fake.away:
+                    fake.calls.append((call, body))
+                self.answer({"run": {"info": {"run_id": "r1"}}} if call == "runs/create" else {})
+
+            def do_GET(self) -> None:
+                self.answer({"experiment": {"experiment_id": "7"}})
+
+            def answer(self, content: dict[str, Any]) -> None:
+                data = json.dumps(content).encode()
+                self.send_response(503 if fake.away else 200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.uri = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def logged(self) -> list[tuple[str, float]]:
+        return [(m["key"], m["value"]) for call, body in self.calls if call == "runs/log-batch"
+                for m in body.get("metrics", ())]  # fmt: skip
+
+
+@pytest.fixture
+def mlflow() -> Iterator[FakeMLflow]:
+    fake = FakeMLflow()
+    yield fake
+    fake.server.shutdown()
+    fake.server.server_close()
+
+
+def target(uri: str) -> Tracking:
+    return Tracking(uri, "toy", "first dcn", {"run": "first"})
+
+
+def test_run_is_made_in_its_experiment_with_its_tags(tmp_path, mlflow):
+    tracker = Tracker(tmp_path, target(mlflow.uri))
+    tracker.metrics({"loss": 0.5}, 1)
+    tracker.close("FINISHED")
+    created = dict(mlflow.calls)["runs/create"]
+    assert (created["experiment_id"], created["run_name"]) == ("7", "first dcn")
+    assert created["tags"] == [{"key": "run", "value": "first"}]
+    assert dict(mlflow.calls)["runs/update"]["status"] == "FINISHED"
+    assert tracker.run_id == "r1"
+
+
+def test_what_was_recorded_while_away_is_sent_later_and_once(tmp_path, mlflow, capsys):
+    tracker = Tracker(tmp_path, target(mlflow.uri))
+    tracker.metrics({"loss": 0.5}, 1)
+    mlflow.away = True
+    tracker.metrics({"loss": 0.4}, 2)
+    tracker.metrics({"loss": 0.3}, 3)
+    assert capsys.readouterr().out.count("training goes on") == 1
+    mlflow.away = False
+    tracker.close("FINISHED")
+    assert mlflow.logged() == [("loss", 0.5), ("loss", 0.4), ("loss", 0.3)]
+
+
+def test_next_start_sends_what_was_left_to_the_same_run(tmp_path, mlflow):
+    Tracker(tmp_path, target(mlflow.uri)).metrics({"loss": 0.5}, 1)
+    mlflow.away = True
+    first = Tracker(tmp_path, target(mlflow.uri))
+    first.metrics({"loss": 0.4}, 2)
+    first.close("KILLED")
+    mlflow.away = False
+    Tracker(tmp_path, target(mlflow.uri)).close("FINISHED")
+    assert mlflow.logged() == [("loss", 0.5), ("loss", 0.4)]
+    assert [call for call, _ in mlflow.calls].count("runs/create") == 1
+
+
+def test_no_server_at_all_is_said_and_survived(tmp_path, capsys):
+    tracker = Tracker(tmp_path, target("http://127.0.0.1:9"))
+    tracker.metrics({"loss": 0.5}, 1)
+    tracker.close("FINISHED")
+    assert tracker.run_id is None
+    assert "2 records wait in" in capsys.readouterr().out
+
+
+def test_numbers_that_are_none_are_left_out(tmp_path, mlflow):
+    Tracker(tmp_path, target(mlflow.uri)).metrics({"auc": float("nan"), "loss": 1.0}, 1)
+    assert mlflow.logged() == [("loss", 1.0)]
+
+
+def test_a_value_longer_than_mlflow_takes_is_cut(tmp_path, mlflow):
+    tracker = Tracker(tmp_path, target(mlflow.uri))
+    tracker.tags({"uncommitted": "x" * 9000})
+    tracker.params({"training.search": "y" * 9000})
+    sent = [entry["value"] for _, body in mlflow.calls for part in ("tags", "params") for entry in body.get(part, ())]
+    assert [len(value) for value in sent if len(value) > 100] == [5000, 5000]
+
+
+def test_what_comes_after_the_last_step_is_no_training():
+    progress = Progress(Silent(), epochs=1, per_epoch=1, done=0, gpu=None)
+    progress.after(1, 100, torch.tensor(0.5))
+    seconds, speed = progress.seconds, progress.samples_per_second
+    assert seconds > 0
+    assert speed == 100 / seconds
+    progress.ended()
+    assert (progress.seconds, progress.samples_per_second) == (seconds, speed)
