@@ -56,7 +56,9 @@ def trained(job: Job, data: Dataset, world: World, tracker: Tracker, stop: Stop)
     table = Embedding(data.fields.sizes, network.width(job.family, job.model), schedule, job, world, crew)
     tower = new_tower(job, data).to(world.device)
     if job.start:
-        warm_start.begin(job.start, encoding(data.folder / "encoding.json"), tower, table.rows, tracker)
+        rows, fitted = table.rows, encoding(data.folder / "encoding.json")
+        warm_start.begin(job.start, fitted, tower, rows.weight, rows.row, rows.stride, tracker)
+        rows.mean.copy_(rows.weight)
     if plan.compile:
         tower.compile()
     shared = sharding.spread(tower, plan, world)

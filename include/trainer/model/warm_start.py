@@ -19,21 +19,24 @@ from include.domain.features.encoding import MISSING, UNKNOWN, Encoding
 from include.trainer.data.dataset import encoding as read_encoding
 from include.trainer.files import facts
 from include.trainer.job import Start
-from include.trainer.optim import lazy_adamw
 from include.trainer.tracking.tracker import Tracker
 
 TABLE, TOWER, SCALE = "table.rows.weight", "tower.", "scale."
 Numbers = NDArray[np.int64]
 
 
-def begin(start: Start, encoding: Encoding, tower: nn.Module, rows: lazy_adamw.Rows, tracker: Tracker) -> None:
-    """Put the champion's weights where they fit, and say how far they did."""
+def begin(
+    start: Start, encoding: Encoding, tower: nn.Module, weight: Tensor, row: int, stride: int, tracker: Tracker
+) -> None:
+    """Put the champion's weights where they fit, and say how far they did.
+
+    `weight` `[n, width]` holds every `stride`-th row of the embedding table from `row` on.
+    """
     champion = Champion(start)
-    found = champion.give_rows(encoding, rows.weight, rows.row, rows.stride)
-    rows.mean.copy_(rows.weight)
+    found = champion.give_rows(encoding, weight, row, stride)
     taken = champion.give_tower(encoding, tower)
     above = "the layers above are its own" if taken else "fields or shapes differ, so the layers above start fresh"
-    tracker.say(f"going on from {found} of {len(rows.weight)} categories of the champion; {above}")
+    tracker.say(f"going on from {found} of {len(weight)} categories of the champion; {above}")
 
 
 class Champion:
