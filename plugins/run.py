@@ -59,6 +59,11 @@ def start_of(spec: ModelSpec, parts: "Parts") -> "Reference | None":
     return champion.artifact if champion else None
 
 
+def checked() -> dict[str, str]:
+    """Return what the first task of a training run found: `cause`, `request` and `as_of`."""
+    return dict(get_current_context()["ti"].xcom_pull(task_ids="validate"))
+
+
 def windows_of_run(spec: ModelSpec) -> list[Window]:
     """The windows of this run: the range asked for, or the run's own data interval."""
     context = get_current_context()

@@ -8,13 +8,22 @@ from typing import Any
 
 from include.domain.windows import parse
 from include.ports.ledger import Ledger
+from include.ports.registry import Registry
 from include.reports import html, plots
 from include.reports.plots import Line
+from include.stages.rollout.state import State
 
 Row = Mapping[str, Any]
 #: Margins shown to each side of 0; the first looks of a step know next to nothing, and their intervals are cut there.
 VIEW = 5
 HEADS = ("step", "slot", "requests", "errors", "slow", "looks", "verdict")
+
+
+def attach(state: State, ledger: Ledger, registry: Registry, folder: Path) -> None:
+    """Write the pages of a rollout that has ended and attach them to the tracking run of the version's training."""
+    pages = write(state.model, state.run, ledger, folder)
+    if run_id := registry.version(state.model, state.version).tags.get("mlflow_run_id"):
+        registry.attach(run_id, pages, f"rollout/{state.run}")
 
 
 def write(model: str, run: str, ledger: Ledger, folder: Path) -> list[Path]:

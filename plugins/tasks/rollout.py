@@ -1,6 +1,7 @@
 """Tasks of `<model>.rollout`, but for the steps, which are operators."""
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from airflow.sdk import Param, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
@@ -8,6 +9,10 @@ from airflow.sdk.exceptions import AirflowSkipException
 from include.domain.rollout.actions import Word
 from include.spec.model_spec import ModelSpec
 from plugins.run import event_extra, open_model, run_name
+
+if TYPE_CHECKING:
+    from include.stages.rollout.state import State
+    from include.wiring import Parts
 
 
 @task(task_id="begin", pool="serving")
@@ -17,6 +22,9 @@ def begin_rollout(model: str) -> str:
 
     spec, parts = open_model(model)
     version, controls = str(event_extra()["version"]), parts.controls()
+    older = rollout.supersede(spec, controls, version, parts.registry(), run_name())
+    if older:
+        _attach_report(parts, older)
     kept = {"registry": parts.registry(), "slots": parts.slots()}
     state = rollout.begin(spec, controls, version, **kept, run=run_name(), now=datetime.now(UTC))
     if not state.first_release:
@@ -31,7 +39,9 @@ def promote(model: str) -> str:
     from include.stages.rollout import rollout
 
     spec, parts = open_model(model)
-    return rollout.promote(spec, parts.controls(), run_name(), parts.registry(), parts.slots())
+    state = rollout.promote(spec, parts.controls(), run_name(), parts.registry(), parts.slots())
+    _attach_report(parts, state)
+    return state.version
 
 
 SAID = (
@@ -77,4 +87,12 @@ def roll_back(model: str) -> str:
         raise AirflowSkipException("promoted")
     if state.active:
         rollout.rollback(model, controls, "its run in Airflow failed or was ended by a person; see its tasks")
-    return rollout.close(model, controls, parts.registry())
+    state = rollout.close(model, controls, parts.registry())
+    _attach_report(parts, state)
+    return state.reason
+
+
+def _attach_report(parts: "Parts", state: "State") -> None:
+    from include.reports import rollout_page
+
+    rollout_page.attach(state, parts.ledger(), parts.registry(), parts.controls().folder)

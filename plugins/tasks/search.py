@@ -8,8 +8,7 @@ from airflow.sdk import task
 
 from include.domain.errors import UserMistake
 from include.spec.model_spec import ModelSpec
-from plugins.run import Ref, kept_folder, open_model, run_name, start_of
-from plugins.tasks.train import checked
+from plugins.run import Ref, checked, kept_folder, open_model, run_name, start_of
 
 #: A training that is done, as XCom carries it: `settings`, `logloss`, `result`.
 Told = Mapping[str, Any]

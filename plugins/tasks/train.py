@@ -15,7 +15,8 @@ from include.settings import from_env
 from include.spec.model_spec import ModelSpec
 from plugins import assets
 from plugins.outcome import settle
-from plugins.run import Ref, event_extra, kept_folder, open_model, run_name, start_of
+from plugins.run import Ref, checked, event_extra, kept_folder, open_model, run_name, start_of
+from plugins.tasks import search
 
 if TYPE_CHECKING:
     from include.artifacts.store import Reference
@@ -63,8 +64,6 @@ def assemble(model: str, asked: dict[str, str]) -> Ref:
 def train(spec: ModelSpec, dataset: Any) -> Any:
     """The task `train`, which may take as long as the spec says; with the search's tasks before it where it asks for one."""
     if spec.training.search:
-        from plugins.tasks import search
-
         return search.train(spec, dataset)
     if from_env().launcher == "kubernetes":
         return _on_cluster(spec, dataset)
@@ -143,7 +142,15 @@ def gate(model: str, evidence: Ref) -> Ref:
         )
         judged = evaluation.judge(spec, known, measured)
         pages = model_card.write(known, judged, checked()["cause"])
-        promotion.publish(model, known, judged, pages, registry=parts.registry(), ledger=parts.ledger())
+        promotion.publish(
+            model,
+            known,
+            judged,
+            pages,
+            model_card.markdown_of(known).read_text(encoding="utf-8"),
+            registry=parts.registry(),
+            ledger=parts.ledger(),
+        )
         if not spec.gates.dry_run:
             settle(judged.verdict)
         return asdict(judged.record)
@@ -219,8 +226,3 @@ def _train(
     return training.train(
         spec, Reference(**dataset), parts.run_folder(spec, run_name()), parts.launcher(),
         family=family, start=start, tracking_url=parts.settings.mlflow_url, tags={"cause": checked()["cause"]})  # fmt: skip
-
-
-def checked() -> dict[str, str]:
-    """What the run's first task found: `cause` and `as_of`."""
-    return dict(get_current_context()["ti"].xcom_pull(task_ids="validate"))

@@ -15,22 +15,31 @@ from include.domain.evaluation.gates import CHALLENGER, CHAMPION
 from include.domain.windows import parse
 from include.ports.ledger import Ledger
 from include.ports.registry import Registry, Version
-from include.reports import model_card
 from include.stages.evaluation.evaluation import Judged
 
 PREVIOUS = "previous"
 
 
 def publish(
-    model: str, evaluation: Reference, judged: Judged, pages: Iterable[Path], *, registry: Registry, ledger: Ledger
+    model: str,
+    evaluation: Reference,
+    judged: Judged,
+    pages: Iterable[Path],
+    description: str,
+    *,
+    registry: Registry,
+    ledger: Ledger,
 ) -> None:
-    """Attach the evidence (records, plots, the model card) to the training's run, whatever the verdict says."""
+    """Attach the evidence to the training's tracking run, whatever the verdict says.
+
+    `pages` are files for people, such as the model card and its plots; `description` is Markdown.
+    """
     record, manifest = _records(evaluation)
     if run_id := manifest["mlflow_run_id"]:
         registry.attach(run_id, [store.path_of(record["models"][CHALLENGER]["uri"])], "model")
         registry.attach(run_id, [*map(store.path_of, (evaluation.uri, judged.record.uri)), *pages], "evaluation")
         said = {"verdict": judged.verdict.outcome, "reasons": "\n".join(judged.verdict.reasons)}
-        registry.describe(run_id, said, model_card.markdown_of(evaluation).read_text(encoding="utf-8"))
+        registry.describe(run_id, said, description)
     if all(row["run"] != record["run"] for row in ledger.read(model, "judged")):
         facts = {"verdict": judged.verdict.outcome, "reasons": judged.verdict.reasons}
         ledger.append(model, "judged", run=record["run"], released=judged.released, **facts)

@@ -19,7 +19,6 @@ from include.ports.registry import Registry
 from include.ports.serving import Slots
 from include.ports.tables import Tables
 from include.ports.traffic import Router, Routes, Signals
-from include.reports import rollout_page
 from include.spec.model_spec import ModelSpec
 from include.stages.release import promotion
 from include.stages.rollout import state as rollout_state
@@ -63,19 +62,14 @@ def begin(
 ) -> State:
     """Make the version the challenger, wait until the canary slot serves it, and write the rollout's state.
 
-    The same run goes on where it was. Another version's rollout is ended first where `newer` says so. Raises Conflict
-    where it does not, UserMistake when the version is the champion already.
+    The same run goes on where it was. Raises Conflict while another version is being rolled out, UserMistake when the
+    version is the champion already.
     """
     state = rollout_state.load(controls.folder, spec.name)
     if state and state.run == run:
         return state
     if state and state.active:
-        if spec.rollout.newer == "wait":
-            raise Conflict(
-                f"{spec.name}: version {state.version} is being rolled out (run {state.run}); wait or abort it"
-            )
-        rollback(spec.name, controls, f"superseded by version {version}")
-        close(spec.name, controls, registry)
+        raise Conflict(f"{spec.name}: version {state.version} is being rolled out (run {state.run}); wait or abort it")
     champion = promotion.challenge(spec.name, version, registry)
     slots.await_version("canary", spec.name, version, SLOT_PATIENCE)
     state = State(spec.name, version, champion, run, now)
@@ -83,6 +77,18 @@ def begin(
         rollout_state.save(controls.folder, state)
     controls.ledger.append(spec.name, "rollout", event="began", version=version, champion=champion, run=run)
     return state
+
+
+def supersede(spec: ModelSpec, controls: Controls, version: str, registry: Registry, run: str) -> State | None:
+    """End the rollout of an older version where the spec's `newer` says so, and return its final state.
+
+    Return None where there is none to end: none runs, it is this run's own, or the spec lets the newer version wait.
+    """
+    state = rollout_state.load(controls.folder, spec.name)
+    if state is None or not state.active or state.run == run or spec.rollout.newer == "wait":
+        return None
+    rollback(spec.name, controls, f"superseded by version {version}")
+    return close(spec.name, controls, registry)
 
 
 def weigh(spec: ModelSpec, controls: Controls, run: str, now: datetime) -> Verdict:
@@ -126,8 +132,8 @@ def skipped(spec: ModelSpec, state: State, step: int) -> str | None:
     return None
 
 
-def promote(spec: ModelSpec, controls: Controls, run: str, registry: Registry, slots: Slots) -> str:
-    """Make the version champion and bring all traffic back to the stable slot once that serves it; the version.
+def promote(spec: ModelSpec, controls: Controls, run: str, registry: Registry, slots: Slots) -> State:
+    """Make the version champion, bring all traffic back to the stable slot once that serves it, and return the final state.
 
     The old champion becomes `previous`. Raises Conflict when the champion moved since the rollout began, or somebody went
     back meanwhile.
@@ -136,8 +142,7 @@ def promote(spec: ModelSpec, controls: Controls, run: str, registry: Registry, s
     if state is None or state.run != run or state.phase is not Phase.PROMOTED:
         state = _promote(spec, controls, run, registry, slots)
     promotion.retire(spec.name, state.version, registry, {"rollout": Phase.PROMOTED})
-    _attach(controls, state, registry)
-    return state.version
+    return state
 
 
 def _promote(spec: ModelSpec, controls: Controls, run: str, registry: Registry, slots: Slots) -> State:
@@ -185,8 +190,8 @@ def rollback(model: str, controls: Controls, reason: str) -> None:
         controls.router.apply(model, ALL_TO_STABLE)
 
 
-def close(model: str, controls: Controls, registry: Registry) -> str:
-    """After a rollback: the version is no challenger any more and keeps its reason as a tag. The reason.
+def close(model: str, controls: Controls, registry: Registry) -> State:
+    """Finish a rollback and return the final state: the version is no challenger any more and keeps the reason as a tag.
 
     Where its promotion was under way, the champion of before is put back.
     """
@@ -199,8 +204,7 @@ def close(model: str, controls: Controls, registry: Registry) -> str:
         promotion.crown(model, state.champion, state.version, reason, registry=registry, ledger=controls.ledger)
     tags = {"rollout": Phase.ROLLED_BACK, "rollout_reason": state.reason}
     promotion.retire(model, state.version, registry, tags)
-    _attach(controls, state, registry)
-    return state.reason
+    return state
 
 
 def hold(spec: ModelSpec, state: State) -> timedelta:
@@ -226,13 +230,6 @@ def _route(controls: Controls, state: State, routes: Routes) -> None:
     controls.router.apply(state.model, routes)
     facts = {"version": state.version, "canary": routes.canary, "mirror": routes.mirror}
     controls.ledger.append(state.model, "routes", **facts)
-
-
-def _attach(controls: Controls, state: State, registry: Registry) -> None:
-    """The looks and their plots go to the training's run."""
-    pages = rollout_page.write(state.model, state.run, controls.ledger, controls.folder)
-    if run_id := registry.version(state.model, state.version).tags.get("mlflow_run_id"):
-        registry.attach(run_id, pages, f"rollout/{state.run}")
 
 
 def _end(controls: Controls, state: State, phase: Phase, reason: str) -> State:

@@ -126,5 +126,5 @@ def test_a_driver_killed_in_every_step_leaves_the_traffic_as_the_plan_says(gatew
     assert gateway.router.current("flights") == planned[3]
     entered = [row["canary"] for row in driven.ledger.read("flights", "routes")]
     assert sorted(entered) == entered, "no kill sends the rollout back a step"
-    assert rollout.promote(SPEC, driven, "r", registry, FakeSlots()) == "2"
+    assert rollout.promote(SPEC, driven, "r", registry, FakeSlots()).version == "2"
     assert gateway.ask(10) == {"stable": 10}

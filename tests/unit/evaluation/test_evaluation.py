@@ -218,7 +218,8 @@ def test_the_evidence_is_attached_whatever_the_verdict(world: World) -> None:
     assert judged.verdict.reasons
     for _ in range(2):
         pages = model_card.write(reference, judged, CAUSE)
-        promotion.publish("toy", reference, judged, pages, registry=registry, ledger=ledger)
+        description = model_card.markdown_of(reference).read_text()
+        promotion.publish("toy", reference, judged, pages, description, registry=registry, ledger=ledger)
     assert {"evaluation.json", "verdict.json", "card.html"} <= set(registry.attached["m1/evaluation"])
     (row,) = ledger.read("toy", "judged")
     assert row["reasons"] == judged.verdict.reasons

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from include.domain.rollout.actions import Word
+from include.reports import rollout_page
 from include.spec.model_spec import ModelSpec
 from include.stages.rollout import actions, analysis, rollout
 from include.stages.rollout import state as rollout_state
@@ -45,6 +46,8 @@ class World:
 
     def begin(self, version: str = "2", run: str = "run-1") -> rollout_state.State:
         self.run = run
+        if older := rollout.supersede(self.spec, self.controls, version, self.registry, run):
+            rollout_page.attach(older, self.ledger, self.registry, self.folder)
         return rollout.begin(
             self.spec, self.controls, version, registry=self.registry, slots=self.slots, run=run, now=self.now
         )
@@ -74,7 +77,9 @@ class World:
         self.look()
 
     def promote(self) -> str:
-        return rollout.promote(self.spec, self.controls, self.run, self.registry, self.slots)
+        state = rollout.promote(self.spec, self.controls, self.run, self.registry, self.slots)
+        rollout_page.attach(state, self.ledger, self.registry, self.folder)
+        return state.version
 
     def say(self, word: Word, why: str = "") -> None:
         actions.obey("toy", word, "ada", why, controls=self.controls, registry=self.registry, now=self.now)
