@@ -40,6 +40,7 @@ class Settings:
     mlflow: str = ""  #: URL of the MLflow server, where it is not the embedded one
     spark: str = "local[*]"  #: Spark's master; `submitted` is the session of the spark-submit that runs this
     spark_image: str = "perennial-spark:latest"  #: of Spark's driver and executors on a cluster
+    spark_version: str = "4.3.0"  #: the version of Spark in that image
 
     @property
     def airflow_url(self) -> str:

@@ -1,6 +1,5 @@
 """The task `features` on a cluster: a SparkApplication that runs `include/entrypoints/spark_features.py`."""
 
-from importlib.metadata import version
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.spark_kubernetes import SparkKubernetesOperator
@@ -62,7 +61,7 @@ def application(spec: ModelSpec, settings: Settings) -> dict[str, Any]:
             "type": "Python",
             "pythonVersion": "3",
             "mode": "cluster",
-            "sparkVersion": version("pyspark"),
+            "sparkVersion": settings.spark_version,
             "image": settings.spark_image,
             "imagePullPolicy": settings.pull_policy,
             "mainApplicationFile": f"local://{ROOT}/include/entrypoints/spark_features.py",

@@ -15,7 +15,15 @@ from include.settings import ROOT
 
 HEAVY = ["torch", "mlflow", "great_expectations", "evidently", "pandas", "lightgbm", "onnxruntime", "scipy", "pyarrow"]
 REPORT = """
-import json, sys
+import json, os, sys
+if "WITHOUT_PYSPARK" in os.environ:
+    import importlib.metadata as metadata
+    installed = metadata.version
+    def version(name):
+        if name == "pyspark":
+            raise metadata.PackageNotFoundError(name)
+        return installed(name)
+    metadata.version, sys.modules["pyspark"] = version, None
 from airflow.dag_processing.dagbag import DagBag
 bag = DagBag(sys.argv[1], collect_dags=True)
 def task(t):
@@ -138,3 +146,16 @@ def test_a_wrong_spec_is_an_import_error_with_every_fault_and_the_other_models_s
     assert "colour: unknown key" in error
     assert {"flights.train", "clicks.train"} <= set(bag["dags"])
     assert not any(name.startswith("broken") for name in bag["dags"])
+
+
+def test_the_image_of_the_dags_needs_no_pyspark(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(tree, root)
+    flights = (root / "include/models/flights.yaml").read_text()
+    on_spark = flights.replace("name: flights", "name: on_spark").replace("features:\n", "features:\n  engine: spark\n")
+    (root / "include/models/on_spark.yaml").write_text(on_spark)
+    monkeypatch.setenv("PERENNIAL_LAUNCHER", "kubernetes")
+    monkeypatch.setenv("WITHOUT_PYSPARK", "1")
+    bag = parse(root, tmp_path / "airflow")
+    assert not bag["errors"]
+    assert "features" in {task["id"] for task in bag["dags"]["on_spark.data"]["tasks"]}

@@ -1,11 +1,14 @@
 """On a cluster the task `features` is a SparkApplication that runs the project's own program over the run's windows."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from airflow.sdk import DAG
 
+from include.adapters.engines.spark import Spark
+from include.adapters.tables.delta import DeltaTables
 from include.domain.errors import UserMistake
 from include.entrypoints import spark_features
 from include.settings import ROOT, Settings
@@ -25,6 +28,7 @@ SETTINGS = Settings(
 def test_the_application_runs_the_features_job_with_the_clusters_own_places() -> None:
     made = spark.application(SPEC, SETTINGS)["spec"]
     assert made["image"] == "spark:1"
+    assert f"pyspark=={made['sparkVersion']}" in (ROOT / "requirements.lock").read_text().splitlines()
     program = Path(made["mainApplicationFile"].removeprefix(f"local://{spark.ROOT}/"))
     assert (Path(__file__).parents[2] / program).is_file()
     assert made["arguments"] == ["features", "flights", *spark.WINDOWS, spark.RUN]
@@ -68,3 +72,9 @@ def test_the_program_refuses_windows_that_did_not_pass(tmp_path: Path, monkeypat
     monkeypatch.setenv("PERENNIAL_HOME", str(tmp_path))
     with pytest.raises(UserMistake, match="no features for 2013-01-01: not validated"):
         spark_features.build("flights", "2013-01-01", "2013-01-02", "run")
+
+
+def test_a_task_without_pyspark_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "pyspark", None)
+    with pytest.raises(UserMistake, match=r"requirements-spark\.txt"):
+        Spark("local[1]").collect(DeltaTables(tmp_path), "landed", [], lambda rows: rows)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from include.domain.errors import Unavailable
+from include.domain.errors import Unavailable, UserMistake
 from include.domain.windows import Window
 from include.ports.tables import Tables
 
@@ -28,7 +28,7 @@ class Spark:
         self._master = master
 
     def collect(self, tables: Tables, table: str, windows: Sequence[Window], of: Callable[[Any], Any]) -> pa.Table:
-        """The rows of `of(table)`, in any order. Raises Unavailable where there is no Java."""
+        """The rows of `of(table)`, in any order. Raises Unavailable where there is no Java, UserMistake without pyspark."""
         import ibis  # takes seconds
 
         session = self._session()
@@ -43,8 +43,11 @@ class Spark:
                 session.stop()
 
     def _session(self) -> Any:
-        from pyspark.errors import PySparkException
-        from pyspark.sql import SparkSession
+        try:
+            from pyspark.errors import PySparkException
+            from pyspark.sql import SparkSession
+        except ImportError:
+            raise UserMistake("features.engine: spark needs pyspark; install requirements-spark.txt") from None
 
         # It notes each connection that it closes, also those that end after the log has.
         logging.getLogger("py4j").setLevel(logging.WARNING)
