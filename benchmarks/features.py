@@ -38,7 +38,7 @@ def ours(spec: ModelSpec, folder: Path, home: Path) -> Counts:
     from include.adapters.tables.json_records import JsonRecords
     from include.adapters.validation.great_expectations import GreatExpectations
     from include.domain.windows import Window, parse
-    from include.online_store.store import open_store
+    from include.online_store.opening import open_store
     from include.stages.data import landing, validation
     from include.stages.features import features
 

@@ -14,7 +14,7 @@ from include.adapters.tables.delta import DeltaTables
 from include.domain.features.encoding import Encoding, fit
 from include.domain.windows import Window, label, parse
 from include.local import flights
-from include.online_store.store import open_store
+from include.online_store.opening import open_store
 from include.spec import loading, model_spec
 from include.stages.features import aggregation
 from include.trainer.data.dataset import Fields

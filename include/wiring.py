@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from include.domain.monitoring.timeline import Course
-from include.online_store.store import OnlineStore, open_store
+from include.online_store.opening import open_store
+from include.online_store.store import OnlineStore
 from include.ports.ledger import Ledger
 from include.ports.registry import Registry
 from include.ports.serving import Probe, Scorer, Slots

@@ -1,1 +1,1 @@
-"""The online store: what `<model>.data` and the stream of outcomes write, and what the model servers read."""
+"""The online store of aggregates: `<model>.data` and a stream of outcomes write to it, the model servers read it."""

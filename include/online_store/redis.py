@@ -10,102 +10,110 @@ import redis
 
 from include.domain.errors import Unavailable
 from include.domain.features.online_features import LandedSums, Outcome
-from include.online_store.coding import decode, encode
-from include.online_store.store import News
+from include.online_store.store import StoreChanges, decode_outcome, encode_outcome
 
-#: Seconds to wait for a connection, and for an answer.
-CONNECT, ANSWER = 2.0, 10.0
+#: Seconds to wait for a connection, and for a reply.
+CONNECT_TIMEOUT, REPLY_TIMEOUT = 2.0, 10.0
 
 
 class RedisStore:
+    """An OnlineStore in five Redis keys of the model; each write is one transaction."""
+
     def __init__(self, url: str, model: str) -> None:
         self._url = url
-        self._client = redis.Redis.from_url(url, socket_connect_timeout=CONNECT, socket_timeout=ANSWER)
-        names = ("landed", "outcomes", "keys", "landings", "at")
-        self._landed, self._outcomes, self._keys, self._landings, self._at = (f"perennial:{model}:{n}" for n in names)
+        self._client = redis.Redis.from_url(url, socket_connect_timeout=CONNECT_TIMEOUT, socket_timeout=REPLY_TIMEOUT)
+        prefix = f"perennial:{model}"
+        self._landed, self._outcomes, self._outcome_keys = f"{prefix}:landed", f"{prefix}:outcomes", f"{prefix}:keys"
+        self._landings, self._written_at = f"{prefix}:landings", f"{prefix}:at"
 
     def land(self, windows: Sequence[LandedSums], oldest: str) -> int:
-        def put(pipe: Any) -> int:
-            there = {name.decode(): _sums(name, value).version for name, value in pipe.hgetall(self._landed).items()}
-            told = pipe.lrange(self._outcomes, 0, -1)
-            kept = [said for said in told if decode(said).window >= oldest]
-            new = [w for w in windows if w.window >= oldest and w.version > there.get(w.window, -1)]
-            pipe.multi()
-            if gone := [name for name in there if name < oldest]:
-                pipe.hdel(self._landed, *gone)
-            if new:
-                pipe.hset(self._landed, mapping={w.window: _stored(w) for w in new})
-            if len(kept) < len(told):
-                self._refill(pipe, kept)
-            if new or len(kept) < len(told):
-                pipe.incr(self._landings)
-                pipe.set(self._at, time.time())
-            return len(new)
+        """Replace windows and delete old ones; see OnlineStore."""
 
-        return self._transaction(put, self._landed, self._outcomes)
+        def transaction(pipe: Any) -> int:
+            versions = {name.decode(): _decode_sums(name, v).version for name, v in pipe.hgetall(self._landed).items()}
+            outcomes = pipe.lrange(self._outcomes, 0, -1)
+            current_outcomes = [text for text in outcomes if decode_outcome(text).window >= oldest]
+            newer = [w for w in windows if w.window >= oldest and w.version > versions.get(w.window, -1)]
+            pipe.multi()
+            if expired := [name for name in versions if name < oldest]:
+                pipe.hdel(self._landed, *expired)
+            if newer:
+                pipe.hset(self._landed, mapping={w.window: _encode_sums(w) for w in newer})
+            if len(current_outcomes) < len(outcomes):
+                self._replace_outcomes(pipe, current_outcomes)
+            if newer or len(current_outcomes) < len(outcomes):
+                pipe.incr(self._landings)
+                pipe.set(self._written_at, time.time())
+            return len(newer)
+
+        return self._run_transaction(transaction, self._landed, self._outcomes)
 
     def add(self, outcomes: Sequence[Outcome]) -> int:
-        def put(pipe: Any) -> int:
-            known = pipe.smismember(self._keys, [o.key for o in outcomes])
-            new = {o.key: o for o, there in zip(outcomes, known, strict=True) if not there}
+        """Append new outcomes; see OnlineStore."""
+
+        def transaction(pipe: Any) -> int:
+            is_stored = pipe.smismember(self._outcome_keys, [o.key for o in outcomes])
+            new = {o.key: o for o, stored in zip(outcomes, is_stored, strict=True) if not stored}
             pipe.multi()
             if new:
-                pipe.rpush(self._outcomes, *(encode(o) for o in new.values()))
-                pipe.sadd(self._keys, *new)
-                pipe.set(self._at, time.time())
+                pipe.rpush(self._outcomes, *(encode_outcome(o) for o in new.values()))
+                pipe.sadd(self._outcome_keys, *new)
+                pipe.set(self._written_at, time.time())
             return len(new)
 
-        return self._transaction(put, self._outcomes, self._keys) if outcomes else 0
+        return self._run_transaction(transaction, self._outcomes, self._outcome_keys) if outcomes else 0
 
-    def changed(self) -> bool:
-        """Nobody knows without asking over the network."""
+    def has_changed(self) -> bool:
+        """Return False: to know better would take a question over the network."""
         return False
 
-    def read(self, since: tuple[int, int] | None) -> News:
-        with self._answering():
-            after = since[1] if since is not None else 0
-            landings, at, told = self._asked(lambda pipe: pipe.lrange(self._outcomes, after, -1))
-            if since is not None and since[0] == landings:
-                return News((landings, after + len(told)), None, [decode(said) for said in told], at)
-            landings, at, told, held = self._asked(
+    def read(self, cursor: tuple[int, int] | None) -> StoreChanges:
+        """Return what was written after `cursor`, which holds the number of landings and of outcomes; see OnlineStore."""
+        with self._errors_as_unavailable():
+            start = cursor[1] if cursor is not None else 0
+            landings, written_at, texts = self._snapshot(lambda pipe: pipe.lrange(self._outcomes, start, -1))
+            if cursor is not None and cursor[0] == landings:
+                outcomes = [decode_outcome(text) for text in texts]
+                return StoreChanges((landings, start + len(texts)), None, outcomes, written_at)
+            landings, written_at, texts, sums = self._snapshot(
                 lambda pipe: pipe.lrange(self._outcomes, 0, -1).hgetall(self._landed)
             )
-        landed = [_sums(name, value) for name, value in held.items()]
-        return News((landings, len(told)), landed, [decode(said) for said in told], at)
+        landed = [_decode_sums(name, value) for name, value in sums.items()]
+        return StoreChanges((landings, len(texts)), landed, [decode_outcome(text) for text in texts], written_at)
 
-    def _asked(self, more: Callable[[Any], Any]) -> tuple[Any, ...]:
-        """The number of landings, the moment of the last write, and what `more` asks, all of one moment."""
+    def _snapshot(self, queue_commands: Callable[[Any], Any]) -> tuple[Any, ...]:
+        """Return the number of landings, the time of the last write and the replies to more commands, all of one moment."""
         pipe = self._client.pipeline(transaction=True)
         pipe.get(self._landings)
-        pipe.get(self._at)
-        more(pipe)
-        landings, at, *rest = pipe.execute()
-        return (int(landings or 0), None if at is None else float(at), *rest)
+        pipe.get(self._written_at)
+        queue_commands(pipe)
+        landings, written_at, *replies = pipe.execute()
+        return (int(landings or 0), None if written_at is None else float(written_at), *replies)
 
-    def _refill(self, pipe: Any, kept: Sequence[bytes]) -> None:
-        pipe.delete(self._outcomes, self._keys)
-        if kept:
-            pipe.rpush(self._outcomes, *kept)
-            pipe.sadd(self._keys, *(decode(said).key for said in kept))
+    def _replace_outcomes(self, pipe: Any, texts: Sequence[bytes]) -> None:
+        pipe.delete(self._outcomes, self._outcome_keys)
+        if texts:
+            pipe.rpush(self._outcomes, *texts)
+            pipe.sadd(self._outcome_keys, *(decode_outcome(text).key for text in texts))
 
-    def _transaction(self, put: Callable[[Any], int], *watched: str) -> int:
-        """Tried again when somebody else wrote what it watches."""
-        with self._answering():
-            return cast(int, self._client.transaction(cast(Any, put), *watched, value_from_callable=True))
+    def _run_transaction(self, transaction: Callable[[Any], int], *watched_keys: str) -> int:
+        """Run it, and run it again as long as another client writes one of the watched keys meanwhile."""
+        with self._errors_as_unavailable():
+            return cast(int, self._client.transaction(cast(Any, transaction), *watched_keys, value_from_callable=True))
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _errors_as_unavailable(self) -> Iterator[None]:
         try:
             yield
-        except (redis.RedisError, OSError) as fault:
-            raise Unavailable(f"the online store {self._url} does not answer: {fault}") from None
+        except (redis.RedisError, OSError) as error:
+            raise Unavailable(f"the online store {self._url} does not answer: {error}") from None
 
 
-def _stored(sums: LandedSums) -> bytes:
+def _encode_sums(sums: LandedSums) -> bytes:
     return json.dumps([sums.version, sums.until]).encode() + b"\n" + sums.packed
 
 
-def _sums(window: bytes, stored: bytes) -> LandedSums:
+def _decode_sums(window: bytes, stored: bytes) -> LandedSums:
     head, _, packed = stored.partition(b"\n")
     version, until = json.loads(head)
     return LandedSums(window.decode(), version, until, packed)

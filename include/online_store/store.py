@@ -1,50 +1,62 @@
-"""What an online store does, and which one a URL names."""
+"""The protocol that every online store follows, and the JSON in which each of them keeps outcomes."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from include.domain.errors import UserMistake
 from include.domain.features.online_features import LandedSums, Outcome
 
 
 @dataclass(frozen=True)
-class News:
-    """What a reader has not seen: `landed` is None when no window landed since, else all windows, and then `outcomes` are
-    all too. `mark` is where to read on from, `at` the moment (epoch seconds) of the last write, None before the first."""
+class StoreChanges:
+    """What was written after a reader's cursor, and the cursor from which that reader goes on.
 
-    mark: tuple[int, int]
+    `landed` is None if no window landed in between; otherwise it holds all windows, and `outcomes` then holds all outcomes.
+    `written_at` is the moment of the last write in epoch seconds, None before the first one.
+    """
+
+    cursor: tuple[int, int]
     landed: Sequence[LandedSums] | None
     outcomes: Sequence[Outcome]
-    at: float | None
+    written_at: float | None
 
 
 class OnlineStore(Protocol):
-    """One model's store. Its methods may be called from several threads and processes. Each raises Unavailable."""
+    """The online store of one model.
+
+    Several threads and processes may call its methods at once. Every method raises Unavailable if the store does not answer.
+    """
 
     def land(self, windows: Sequence[LandedSums], oldest: str) -> int:
-        """Put these windows in place, but none older than `oldest`, and none over a newer version of itself; drop what is
-        older than `oldest`. All at once; how many were put in place."""
+        """Replace these windows and delete all that is older than `oldest`, in one transaction; return how many were replaced.
+
+        A window older than `oldest`, or not newer than the stored version of itself, is skipped.
+        """
 
     def add(self, outcomes: Sequence[Outcome]) -> int:
-        """Outcomes that became known; one whose key was told before is left out. How many were new."""
+        """Append the outcomes whose key is not stored yet, and return how many these were."""
 
-    def changed(self) -> bool:
-        """Whether it is known, without waiting for anybody, that something was written since the last `read`."""
+    def has_changed(self) -> bool:
+        """Return whether something was written since this thread's last `read`, as far as that can be told without waiting."""
 
-    def read(self, since: tuple[int, int] | None) -> News: ...
+    def read(self, cursor: tuple[int, int] | None) -> StoreChanges:
+        """Return what was written after `cursor`, or the whole content for None."""
 
 
-def open_store(url: str, model: str) -> OnlineStore:
-    """`redis://…`, or else the folder of the embedded one. Raises UserMistake for another scheme."""
-    scheme, mark, rest = url.partition("://")
-    if not mark or scheme == "file":
-        from include.online_store.sqlite import SqliteStore
+def encode_outcome(outcome: Outcome) -> str:
+    """Return the outcome as the JSON object that stores keep; its keys stay when a field is renamed."""
+    stored = {
+        "key": outcome.key,
+        "window": outcome.window,
+        "known": outcome.known,
+        "columns": outcome.columns,
+        "values": outcome.values,
+    }
+    return json.dumps(stored, separators=(",", ":"), allow_nan=False)
 
-        return SqliteStore(Path(rest if mark else url) / f"{model}.db")
-    if scheme in ("redis", "rediss", "unix"):
-        from include.online_store.redis import RedisStore
 
-        return RedisStore(url, model)
-    raise UserMistake(f"{url}: an online store is a folder or redis://host:port/number")
+def decode_outcome(text: str | bytes) -> Outcome:
+    """Return the outcome that `encode_outcome` wrote."""
+    stored = json.loads(text)
+    return Outcome(stored["key"], stored["window"], stored["known"], stored["columns"], stored["values"])

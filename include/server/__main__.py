@@ -11,7 +11,7 @@ from typing import Any
 
 import uvloop
 
-from include.online_store.store import open_store
+from include.online_store.opening import open_store
 from include.server.app import App
 from include.server.batching import Queue
 from include.server.feedback import Feedback

@@ -13,7 +13,7 @@ from include.domain.errors import Corrupt, Unavailable
 from include.domain.features.aggregates import Aggregates, Group
 from include.domain.features.encoding import packed
 from include.domain.features.online_features import Known
-from include.online_store.store import News, OnlineStore
+from include.online_store.store import OnlineStore, StoreChanges
 
 logger = logging.getLogger("perennial.server")
 
@@ -85,12 +85,12 @@ class Lookups:
 
     def _changed(self, store: OnlineStore) -> bool:
         try:
-            return store.changed()
+            return store.has_changed()
         except Unavailable as fault:
             self._note(fault)
             return False
 
-    def _news(self, since: tuple[int, int] | None) -> News | None:
+    def _news(self, since: tuple[int, int] | None) -> StoreChanges | None:
         assert self._store is not None
         try:
             news, self.fault = self._store.read(since), None
@@ -99,7 +99,7 @@ class Lookups:
             self._note(fault)
             return None
 
-    def _built(self, news: News) -> Known[Found] | None:
+    def _built(self, news: StoreChanges) -> Known[Found] | None:
         try:
             known = Known(self._aggregates, news.landed or (), self._fields, _found)
         except Corrupt as fault:
@@ -109,16 +109,16 @@ class Lookups:
             known.add(outcome)
         return known
 
-    def _apply(self, news: News) -> None:
+    def _apply(self, news: StoreChanges) -> None:
         """What became known. After a landing it waits until `follow` has put the windows together."""
         self._landing = news.landed is not None
         if news.landed is None:
             for outcome in news.outcomes:
                 self.known.add(outcome)
-            self._mark, self.written = news.mark, news.at
+            self._mark, self.written = news.cursor, news.written_at
 
-    def _take(self, known: Known[Found], news: News) -> None:
-        self._landing, self._mark, self.written = False, news.mark, news.at
+    def _take(self, known: Known[Found], news: StoreChanges) -> None:
+        self._landing, self._mark, self.written = False, news.cursor, news.written_at
         self.known = known
 
     def _note(self, fault: Unavailable | Corrupt) -> None:

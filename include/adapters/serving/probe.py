@@ -17,7 +17,7 @@ import psutil
 from include.artifacts.store import Reference
 from include.domain.errors import Unavailable
 from include.domain.features.online_features import LandedSums
-from include.online_store.store import open_store
+from include.online_store.opening import open_store
 from include.ports.serving import Served
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -15,7 +15,7 @@ from include.domain.errors import UserMistake
 from include.domain.verdict import Outcome
 from include.domain.windows import Window
 from include.local import clicks
-from include.online_store.store import open_store
+from include.online_store.opening import open_store
 from include.settings import ROOT
 from include.spec.loading import find, load_all
 from include.spec.model_spec import ModelSpec

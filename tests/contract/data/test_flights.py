@@ -17,7 +17,7 @@ from include.domain.features.aggregates import Aggregates, Group, entity
 from include.domain.verdict import Check, Outcome, Verdict
 from include.domain.windows import Window, parse
 from include.local import flights
-from include.online_store.store import open_store
+from include.online_store.opening import open_store
 from include.ports.validation import Profile
 from include.spec.loading import find
 from include.spec.model_spec import ModelSpec

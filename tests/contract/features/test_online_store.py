@@ -1,4 +1,4 @@
-"""The online stores: what both promise to the DAG that lands, the stream that tells, and the servers that read."""
+"""What both online stores promise to the DAG that lands windows, to the stream of outcomes, and to the servers that read."""
 
 import asyncio
 import json
@@ -19,11 +19,12 @@ from include.domain.errors import Unavailable, UserMistake
 from include.domain.features.aggregates import Aggregates, Group
 from include.domain.features.hourly_sums import Sums, pack
 from include.domain.features.online_features import LandedSums, Outcome
-from include.online_store.store import OnlineStore, open_store
+from include.online_store.opening import open_store
+from include.online_store.store import OnlineStore, decode_outcome, encode_outcome
 from include.server.lookups import Lookups
 from tests.serving import await_, free_port
 
-Open = Callable[[], OnlineStore]
+OpenStore = Callable[[], OnlineStore]
 OUTCOME = Outcome("k1", "2026-01-02", 3600, {"who": "a", "n": None}, {"late": 1.0, "delay": None})
 
 
@@ -47,49 +48,49 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(params=["embedded", "redis"])
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
-    """Opens a fresh model's store as often as asked: each is another process's."""
+def open_another(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
+    """Opens the store of a new model anew with each call, as another process would."""
     url = str(tmp_path) if request.param == "embedded" else request.getfixturevalue("redis_url")
     return lambda: open_store(url, tmp_path.name)
 
 
-def test_what_one_writes_another_reads_whole(opened: Open) -> None:
-    writer, reader = opened(), opened()
-    assert reader.read(None).at is None
+def test_what_one_writes_another_reads_whole(open_another: OpenStore) -> None:
+    writer, reader = open_another(), open_another()
+    assert reader.read(None).written_at is None
     assert writer.land([sums("2026-01-01", 3), sums("2026-01-02", 3)], oldest="") == 2
     assert writer.add([OUTCOME]) == 1
-    news = reader.read(None)
-    assert sorted(news.landed or [], key=lambda w: w.window) == [sums("2026-01-01", 3), sums("2026-01-02", 3)]
-    assert news.outcomes == [OUTCOME]
-    assert news.at is not None
+    content = reader.read(None)
+    assert sorted(content.landed or [], key=lambda w: w.window) == [sums("2026-01-01", 3), sums("2026-01-02", 3)]
+    assert content.outcomes == [OUTCOME]
+    assert content.written_at is not None
 
 
-def test_who_read_before_gets_what_is_new(opened: Open) -> None:
-    writer, reader = opened(), opened()
+def test_a_reader_with_a_cursor_gets_what_is_new(open_another: OpenStore) -> None:
+    writer, reader = open_another(), open_another()
     writer.add([OUTCOME])
-    mark = reader.read(None).mark
-    again = reader.read(mark)
-    assert (again.landed, list(again.outcomes)) == (None, [])
+    cursor = reader.read(None).cursor
+    unchanged = reader.read(cursor)
+    assert (unchanged.landed, list(unchanged.outcomes)) == (None, [])
     later = replace(OUTCOME, key="k2")
     writer.add([OUTCOME, later])
-    news = reader.read(mark)
-    assert (news.landed, news.outcomes) == (None, [later])
+    changes = reader.read(cursor)
+    assert (changes.landed, changes.outcomes) == (None, [later])
     writer.land([sums("2026-01-01", 1)], oldest="")
-    news = reader.read(news.mark)
-    assert news.landed == [sums("2026-01-01", 1)]
-    assert news.outcomes == [OUTCOME, later], "after a landing everything is told again"
+    changes = reader.read(changes.cursor)
+    assert changes.landed == [sums("2026-01-01", 1)]
+    assert changes.outcomes == [OUTCOME, later], "after a landing a reader gets everything again"
 
 
-def test_an_outcome_told_twice_counts_once(opened: Open) -> None:
-    store = opened()
+def test_an_outcome_added_twice_counts_once(open_another: OpenStore) -> None:
+    store = open_another()
     assert store.add([OUTCOME]) == 1
     assert store.add([OUTCOME, replace(OUTCOME, known=9)]) == 0
     assert store.read(None).outcomes == [OUTCOME]
     assert store.add([]) == 0
 
 
-def test_older_data_never_replaces_newer(opened: Open) -> None:
-    store = opened()
+def test_older_data_never_replaces_newer(open_another: OpenStore) -> None:
+    store = open_another()
     store.land([sums("2026-01-01", 5, b"new")], oldest="")
     assert store.land([sums("2026-01-01", 4, b"old"), sums("2026-01-01", 5, b"same")], oldest="") == 0
     assert [w.packed for w in store.read(None).landed or ()] == [b"new"]
@@ -97,19 +98,19 @@ def test_older_data_never_replaces_newer(opened: Open) -> None:
     assert [w.packed for w in store.read(None).landed or ()] == [b"newer"]
 
 
-def test_what_nobody_can_see_any_more_goes(opened: Open) -> None:
-    store, reader = opened(), opened()
+def test_what_is_older_than_the_oldest_window_needed_is_deleted(open_another: OpenStore) -> None:
+    store, reader = open_another(), open_another()
     store.land([sums("2026-01-01", 1), sums("2026-01-03", 1)], oldest="")
     store.add([OUTCOME, replace(OUTCOME, key="k2", window="2026-01-04")])
-    mark = reader.read(None).mark
+    cursor = reader.read(None).cursor
     assert store.land([sums("2026-01-02", 9), sums("2026-01-05", 2)], oldest="2026-01-03") == 1
-    news = reader.read(mark)
-    assert sorted(w.window for w in news.landed or ()) == ["2026-01-03", "2026-01-05"]
-    assert [o.key for o in news.outcomes] == ["k2"]
+    changes = reader.read(cursor)
+    assert sorted(w.window for w in changes.landed or ()) == ["2026-01-03", "2026-01-05"]
+    assert [o.key for o in changes.outcomes] == ["k2"]
 
 
-def test_writers_at_the_same_time_lose_nothing(opened: Open) -> None:
-    stores = [opened() for _ in range(4)]
+def test_writers_at_the_same_time_lose_nothing(open_another: OpenStore) -> None:
+    stores = [open_another() for _ in range(4)]
 
     def write(n: int) -> None:
         for i in range(20):
@@ -118,13 +119,13 @@ def test_writers_at_the_same_time_lose_nothing(opened: Open) -> None:
 
     with ThreadPoolExecutor(4) as writers:
         list(writers.map(write, range(4)))
-    news = opened().read(None)
-    assert len(news.outcomes) == 80
-    assert {w.version for w in news.landed or ()} == {3}
+    content = open_another().read(None)
+    assert len(content.outcomes) == 80
+    assert {w.version for w in content.landed or ()} == {3}
 
 
-def test_an_embedded_one_may_be_new_to_several_at_once(tmp_path: Path) -> None:
-    """A file that stands there before it is in WAL mode is locked to all but one of those who change it to that."""
+def test_several_writers_may_create_the_same_embedded_store_at_once(tmp_path: Path) -> None:
+    """SQLite refuses all but one of those who change the same new file to WAL mode, without waiting."""
     with ThreadPoolExecutor(4) as writers:
         for n in range(100):
             stores, start = [open_store(str(tmp_path), f"m{n}") for _ in range(4)], Barrier(4)
@@ -137,14 +138,14 @@ def test_an_embedded_one_may_be_new_to_several_at_once(tmp_path: Path) -> None:
     assert {path.suffix for path in tmp_path.iterdir()} <= {".db", ".db-wal", ".db-shm"}
 
 
-def test_the_embedded_one_knows_at_once_that_something_was_written(tmp_path: Path) -> None:
+def test_the_embedded_store_notices_at_once_that_another_has_written(tmp_path: Path) -> None:
     writer, reader = open_store(str(tmp_path), "m"), open_store(str(tmp_path), "m")
     reader.read(None)
-    assert not reader.changed()
+    assert not reader.has_changed()
     writer.add([OUTCOME])
-    assert reader.changed()
+    assert reader.has_changed()
     reader.read(None)
-    assert not reader.changed()
+    assert not reader.has_changed()
 
 
 def test_a_store_that_cannot_be_reached_or_read_says_so(tmp_path: Path) -> None:
@@ -153,69 +154,76 @@ def test_a_store_that_cannot_be_reached_or_read_says_so(tmp_path: Path) -> None:
     (tmp_path / "m.db").write_bytes(b"no database" * 100)
     with pytest.raises(Unavailable, match="not a database"):
         open_store(str(tmp_path), "m").read(None)
-    for ask in (lambda store: store.changed(), lambda store: store.read(None)):
+    calls: list[Callable[[OnlineStore], object]] = [lambda store: store.has_changed(), lambda store: store.read(None)]
+    for call in calls:
         with pytest.raises(Unavailable, match=r"m\.db/m\.db: File exists$"):
-            ask(open_store(str(tmp_path / "m.db"), "m"))
+            call(open_store(str(tmp_path / "m.db"), "m"))
     with pytest.raises(UserMistake, match="a folder or redis"):
         open_store("ftp://somewhere", "m")
 
 
+def test_outcomes_are_stored_under_the_keys_that_older_stores_hold() -> None:
+    stored = '{"key":"k1","window":"2026-01-02","known":3600,"columns":{"who":"a","n":null},"values":{"late":1.0,"delay":null}}'
+    assert encode_outcome(OUTCOME) == stored
+    assert decode_outcome(stored) == OUTCOME
+
+
 GROUP = Group(by=("who",), over=(timedelta(hours=2),), mean=("late",), rows=True)
-SEEN = LandedSums("2026-01-02", 1, 7000, pack({"who": Sums(
+LANDED = LandedSums("2026-01-02", 1, 7000, pack({"who": Sums(
     ["a"], np.array([1]), np.array([7000]), *({"late": np.array([v])} for v in (2.0, 1.0, 1.0)),
 )}))  # fmt: skip
 
 
-def found(server: Lookups, who: str) -> list[float]:
-    """What it knows of who as of hour 3; the log's JSON says the same as the packed numbers."""
-    [of] = server.find([who], 3)
-    numbers = np.frombuffer(of.packed, np.float32).tolist()
-    said = json.loads(b"{" + of.text + b"}", parse_constant=float)
-    assert list(said) == list(GROUP.features)
-    np.testing.assert_allclose(np.array(list(said.values()), np.float32), numbers)
+def aggregates_at_hour_3(server: Lookups, who: str) -> list[float]:
+    """The aggregates that the server looks up; the JSON for its log holds the same numbers as the packed ones."""
+    [looked_up] = server.find([who], 3)
+    numbers = np.frombuffer(looked_up.packed, np.float32).tolist()
+    logged = json.loads(b"{" + looked_up.text + b"}", parse_constant=float)
+    assert list(logged) == list(GROUP.features)
+    np.testing.assert_allclose(np.array(list(logged.values()), np.float32), numbers)
     return numbers
 
 
-def test_a_server_follows_what_is_written(opened: Open) -> None:
-    """Landed sums, outcomes that became known later, and a landing that takes their place."""
-    writer = opened()
-    server = Lookups(opened(), Aggregates(groups=(GROUP,)), ["who"])
+def test_a_server_follows_what_is_written(open_another: OpenStore) -> None:
+    """A landed window, outcomes that became known after it, and a later landing that contains them."""
+    writer = open_another()
+    server = Lookups(open_another(), Aggregates(groups=(GROUP,)), ["who"])
     later = replace(OUTCOME, known=7200, values={"late": 0.0})
 
-    def known_after(write: Callable[[], int]) -> list[float]:
+    def aggregates_after(write: Callable[[], int]) -> list[float]:
         write()
         asyncio.run(server.follow())
-        return found(server, "a")
+        return aggregates_at_hour_3(server, "a")
 
-    assert np.isnan(found(server, "a")[0])
-    assert known_after(lambda: writer.land([SEEN], oldest="")) == [0.5, 2]
-    assert known_after(lambda: writer.add([replace(later, key="told already", known=6999)])) == [0.5, 2]
-    assert known_after(lambda: writer.add([later])) == pytest.approx([1 / 3, 3])
+    assert np.isnan(aggregates_at_hour_3(server, "a")[0])
+    assert aggregates_after(lambda: writer.land([LANDED], oldest="")) == [0.5, 2]
+    assert aggregates_after(lambda: writer.add([replace(later, key="landed already", known=6999)])) == [0.5, 2]
+    assert aggregates_after(lambda: writer.add([later])) == pytest.approx([1 / 3, 3])
     assert b":0.33333334," in server.find(["a"], 3)[0].text  # the digits that tell a float32 from the next
-    assert known_after(lambda: writer.land([replace(SEEN, version=2, until=7200)], oldest="")) == [0.5, 2]
+    assert aggregates_after(lambda: writer.land([replace(LANDED, version=2, until=7200)], oldest="")) == [0.5, 2]
     assert server.status()["known_until"] == 7200
-    assert found(server, "nobody")[1] == 0
+    assert aggregates_at_hour_3(server, "nobody")[1] == 0
     assert server.misses == {"who": 1}
 
 
-def test_a_request_sees_what_was_written_to_the_embedded_one_before_it_came(tmp_path: Path) -> None:
-    """Without waiting for the server to follow; the requests of one turn of its loop look once."""
+def test_a_request_sees_what_was_written_to_the_embedded_store_before_it_came(tmp_path: Path) -> None:
+    """It sees it without waiting for `follow`; the requests of one turn of the event loop share one look at the store."""
     writer = open_store(str(tmp_path), "m")
-    writer.land([SEEN], oldest="")
+    writer.land([LANDED], oldest="")
     server = Lookups(open_store(str(tmp_path), "m"), Aggregates(groups=(GROUP,)), ["who"])
 
-    async def asked() -> list[list[float]]:
-        seen = []
+    async def ask() -> list[list[float]]:
+        aggregates = []
         for n in range(3):
             await asyncio.sleep(0)
             server.look()
-            seen.append(found(server, "a"))
+            aggregates.append(aggregates_at_hour_3(server, "a"))
             writer.add([replace(OUTCOME, key=f"k{n}", known=7200 + n, values={"late": 0.0})])
             server.look()
-            assert found(server, "a") == seen[-1]
-        return seen
+            assert aggregates_at_hour_3(server, "a") == aggregates[-1]
+        return aggregates
 
-    assert asyncio.run(asked()) == [[0.5, 2], pytest.approx([1 / 3, 3]), [0.25, 4]]
+    assert asyncio.run(ask()) == [[0.5, 2], pytest.approx([1 / 3, 3]), [0.25, 4]]
 
 
 def _answers(client: redis.Redis) -> bool:

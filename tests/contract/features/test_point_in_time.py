@@ -14,7 +14,7 @@ from include.adapters.engines.duckdb import DuckDB
 from include.adapters.tables.delta import DeltaTables
 from include.domain.features.aggregates import Aggregates, Group, entity, span_name
 from include.domain.windows import Window, label
-from include.online_store.store import open_store
+from include.online_store.opening import open_store
 from include.spec.data import Columns, Features, Source
 from include.spec.model_spec import ModelSpec, Schedule
 from include.stages.data.partitioning import LANDED

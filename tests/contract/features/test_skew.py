@@ -22,7 +22,8 @@ from include.domain.features.encoding import Encoding
 from include.domain.windows import Window, parse
 from include.local import flights
 from include.local.replay import Replay, Stream
-from include.online_store.store import OnlineStore, open_store
+from include.online_store.opening import open_store
+from include.online_store.store import OnlineStore
 from include.server.lookups import Lookups
 from include.server.model import Limits, Named, load
 from include.spec.loading import find
