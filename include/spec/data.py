@@ -7,6 +7,7 @@ from zoneinfo import available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from include.domain.bounds import PositiveInt, Range, Share
 from include.domain.features.aggregates import Aggregates
 from include.domain.features.encoding import TIME_PARTS
 from include.domain.features.transforms import Transform
@@ -14,7 +15,9 @@ from include.domain.windows import Window
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """A part of the spec: it cannot be changed, knows every key that is allowed, and holds no infinite number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Source(Section):
@@ -106,10 +109,8 @@ class Columns(Section):
 
 class Features(Section):
     time_parts: tuple[str, ...] = ()
-    min_frequency: int = Field(default=20, ge=1)
-    max_ids: int | None = Field(
-        default=None, ge=1
-    )  #: of all categories together the most frequent; the rest is unknown
+    min_frequency: PositiveInt = 20
+    max_ids: PositiveInt | None = None  #: of all categories together the most frequent; the rest is unknown
     transforms: tuple[Transform, ...] = ()
     engine: Literal["duckdb", "spark"] = "duckdb"  #: what adds up the aggregates' sums
     aggregates: Aggregates = Aggregates()
@@ -132,12 +133,12 @@ class Expectation(Section):
 
 
 class Validation(Section):
-    max_quarantined: float = Field(default=0.01, ge=0, le=1)
-    max_nulls: float = Field(default=0.5, ge=0, le=1)
-    max_nulls_of: Mapping[str, float] = {}  #: another bound for some columns
+    max_quarantined: Share = 0.01
+    max_nulls: Share = 0.5
+    max_nulls_of: Mapping[str, Share] = {}  #: another bound for some columns
     warn_nulls_of: tuple[str, ...] = ()  #: columns whose missing values only warn
-    volume: tuple[float, float] = (0.3, 3.0)  #: rows, as a share of the median of the last windows
-    max_label_shift: float = Field(default=0.3, ge=0, le=1)  #: label rate against the median of the last windows
-    max_unseen: float = Field(default=0.3, ge=0, le=1)  #: share of rows with a category that no last window had
-    max_silence: float = Field(default=0.5, ge=0, le=1)  #: the end of a window without a row, as a share of its length
+    volume: Range = (0.3, 3.0)  #: rows, as a share of the median of the last windows
+    max_label_shift: Share = 0.3  #: label rate against the median of the last windows
+    max_unseen: Share = 0.3  #: share of rows with a category that no last window had
+    max_silence: Share = 0.5  #: the end of a window without a row, as a share of its length
     expectations: tuple[Expectation, ...] = ()

@@ -1,9 +1,6 @@
 """The spec files: read whole, every fault named, and one bad file hides no other model."""
 
-import re
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -12,11 +9,6 @@ from include.domain.errors import UserMistake
 from include.spec.model_spec import ModelSpec
 
 SPECS = Path(__file__).parents[1] / "models"
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-#: The sections in which a text like `10m` is a duration.
-TIMED = ("label_delay", "features", "approval", "rollout", "watch", "training")
-#: What Kubernetes reads within them, in its own units: `500m` is half a CPU.
-UNTIMED = ("cpu", "node_selector", "tolerations")
 
 
 def load(path: Path) -> ModelSpec:
@@ -28,7 +20,7 @@ def load(path: Path) -> ModelSpec:
     if not isinstance(data, dict):
         raise UserMistake(f"{path.name}: a spec is a mapping; copy include/models/flights.yaml and change it")
     try:
-        return ModelSpec.model_validate({k: _timed(v) if k in TIMED else v for k, v in data.items()})
+        return ModelSpec.model_validate(data)
     except ValidationError as faults:
         lines = [f"  {'.'.join(map(str, f['loc'])) or 'spec'}: {_plain(f['msg'])}" for f in faults.errors()]
         raise UserMistake("\n".join([f"{path.name}: {len(lines)} fault(s)", *lines])) from None
@@ -57,17 +49,6 @@ def find(name: str, folder: Path = SPECS) -> ModelSpec:
             return spec
     known = ", ".join(s.name for s in specs)
     raise UserMistake("\n".join([f"no valid model named {name}; there are: {known}", *map(str, faults)]))
-
-
-def _timed(value: Any) -> Any:
-    """`30s`, `10m`, `2h` and `28d` as durations, however deep they stand."""
-    if isinstance(value, dict):
-        return {k: v if k in UNTIMED else _timed(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_timed(v) for v in value]
-    if isinstance(value, str) and re.fullmatch(r"\d+[smhd]", value):
-        return timedelta(**{UNITS[value[-1]]: int(value[:-1])})
-    return value
 
 
 def _plain(message: str) -> str:

@@ -7,8 +7,20 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Self, get_args
 
+from annotated_types import Ge, Gt, Le, MinLen, Predicate
 from pydantic import Field, model_validator
 
+from include.domain.bounds import (
+    Duration,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveDuration,
+    PositiveFloat,
+    PositiveInt,
+    Share,
+    in_order,
+)
 from include.domain.evaluation.gates import MEASURED, Gates
 from include.domain.features.aggregates import faults
 from include.domain.features.transforms import faults as faults_of_transforms
@@ -31,15 +43,15 @@ class Model(Section):
     """The architecture; `family` picks the algorithm (`blend` is the mean of dcn and lightgbm), the rest is DCN-v2's."""
 
     family: Family = "dcn"
-    embedding: int = Field(default=8, ge=1)
-    cross_layers: int = Field(default=3, ge=0)
-    cross_rank: int = Field(default=32, ge=0)  #: 0 is full rank
-    hidden: tuple[int, ...] = (256, 128)
-    experts: int = Field(default=1, ge=1)  #: low-rank experts a cross layer, gated
+    embedding: PositiveInt = 8
+    cross_layers: NonNegativeInt = 3
+    cross_rank: NonNegativeInt = 32  #: 0 is full rank
+    hidden: tuple[PositiveInt, ...] = (256, 128)
+    experts: PositiveInt = 1  #: low-rank experts a cross layer, gated
     structure: Literal["parallel", "stacked"] = "parallel"  #: cross layers beside the hidden ones, or below them
-    dropout: float = Field(default=0.3, ge=0, lt=1)
+    dropout: Fraction = 0.3
     numbers: Literal["scaled", "embedded"] = "scaled"  #: as they are, or each as a vector along its field's direction
-    first_order: float = Field(default=0.0, ge=0)  #: usual size of a category's own effect, in logits; 0: none beside
+    first_order: NonNegativeFloat = 0.0  #: usual size of a category's own effect, in logits; 0: none beside
     serve: Literal["fp32", "int8"] = "fp32"  #: int8: the quantized graph, where it loses less than its bound
 
 
@@ -49,46 +61,42 @@ class Search(Section):
     The first takes the spec's own settings. Pairs are bounds, `cross_rank` lists the ranks to try.
     """
 
-    rounds: int = Field(default=3, ge=1)  #: each learns from those before
-    trainings: int = Field(default=3, ge=1)  #: of a round, side by side
-    learning_rate: tuple[float, float] = (5e-4, 5e-3)
-    cross_rank: tuple[int, ...] = (16, 32, 64)
-    dropout: tuple[float, float] = (0.0, 0.5)
+    rounds: PositiveInt = 3  #: each learns from those before
+    trainings: PositiveInt = 3  #: of a round, side by side
+    learning_rate: Annotated[tuple[PositiveFloat, PositiveFloat], Predicate(in_order)] = (5e-4, 5e-3)
+    cross_rank: Annotated[tuple[NonNegativeInt, ...], MinLen(1)] = (16, 32, 64)
+    dropout: Annotated[tuple[Fraction, Fraction], Predicate(in_order)] = (0.0, 0.5)
 
 
 class Training(Section):
     """Window counts are counted back from the newest labelled window: `test`, before it `validate`, before it the rest."""
 
-    windows: int | None = Field(default=None, ge=1)  #: train on the last so many; all when left out
-    validate_windows: int = Field(default=7, ge=1)
-    test_windows: int = Field(default=14, ge=1)
-    processes: int = Field(default=1, ge=1)
-    restarts: int = Field(default=3, ge=0)  #: of several processes after one is lost, each from the last checkpoint
-    epochs: int = Field(default=3, ge=1)
-    batch_size: int = Field(default=1024, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0)
-    embedding_decay: float = Field(default=100.0, ge=0)  #: of which each step takes its learning rate's share
-    ema: float = Field(default=0.999, ge=0, lt=1)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    warm_up: float = Field(
-        default=0.02, ge=0, le=1
-    )  #: share of the steps in which the rate rises; more for large batches
+    windows: PositiveInt | None = None  #: train on the last so many; all when left out
+    validate_windows: PositiveInt = 7
+    test_windows: PositiveInt = 14
+    processes: PositiveInt = 1
+    restarts: NonNegativeInt = 3  #: of several processes after one is lost, each from the last checkpoint
+    epochs: PositiveInt = 3
+    batch_size: PositiveInt = 1024
+    learning_rate: PositiveFloat = 2e-3
+    embedding_decay: NonNegativeFloat = 100.0  #: of which each step takes its learning rate's share
+    ema: Fraction = 0.999
+    label_smoothing: Fraction = 0.0
+    warm_up: Share = 0.02  #: share of the steps in which the rate rises; more for large batches
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    micro_batch: int = Field(default=0, ge=0)  #: rows a process works on at once, their gradients summed up; 0 is all
+    micro_batch: NonNegativeInt = 0  #: rows a process works on at once, their gradients summed up; 0 is all
     compile: bool = False  #: by torch.compile: half a minute at the start
     strategy: Literal["ddp", "fsdp", "sharded"] = "ddp"  #: of several processes; docs/training.md
     backend: Literal["auto", "gloo", "nccl"] = "auto"  #: between processes; nccl on GPUs
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = Field(
-        default=0, ge=0
-    )  #: of arithmetic in each process; 0 is half the cores, shared by the processes
-    checkpoint_steps: int = Field(default=500, ge=1)
-    checkpoint_minutes: float = Field(default=10, gt=0)  #: whichever comes first
+    threads: NonNegativeInt = 0  #: of arithmetic in each process; 0 is half the cores, shared by the processes
+    checkpoint_steps: PositiveInt = 500
+    checkpoint_minutes: PositiveFloat = 10  #: whichever comes first
     warm_start: bool = False  #: go on from the champion's weights, category by category, instead of from nothing
     search: Search | None = None
-    max_auc_loss_int8: float = Field(default=0.001, ge=0)  #: the quantized graph is kept when its AUC loses less
-    seed: int = 17
-    timeout: timedelta = timedelta(hours=6)
+    max_auc_loss_int8: Share = 0.001  #: the quantized graph is kept when its AUC loses less
+    seed: Annotated[int, Ge(0), Le(2**31 - 1)] = 17
+    timeout: PositiveDuration = timedelta(hours=6)
     kubernetes: Pods = Pods()
 
 
@@ -96,7 +104,7 @@ class Approval(Section):
     """`person` waits for an answer in Airflow; no answer within `timeout` counts as Reject."""
 
     mode: Literal["person", "auto"] = "person"
-    timeout: timedelta = timedelta(days=1)
+    timeout: PositiveDuration = timedelta(days=1)
 
 
 class Notification(Section):
@@ -118,9 +126,8 @@ class Notification(Section):
 class Serving(Section):
     """What a version tells the model servers; a new value counts from the next version on."""
 
-    log_share: float = Field(
-        default=1.0, gt=0, le=1
-    )  #: of the requests, chosen by their id, that the prediction log keeps
+    #: The share of the requests, chosen by their id, that the prediction log keeps.
+    log_share: Annotated[float, Gt(0), Le(1)] = 1.0
 
 
 class Watch(Section):
@@ -162,7 +169,7 @@ class ModelSpec(Section):
     window: Grain = Grain.DAY
     source: Source
     columns: Columns
-    label_delay: timedelta = timedelta(days=1)
+    label_delay: Duration = timedelta(days=1)
     features: Features = Features()
     validation: Validation = Validation()
     model: Model = Model()

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from include.domain.bounds import SECTION, NonNegativeFloat, Share
 from include.domain.verdict import Check, Outcome
 
 
@@ -19,13 +20,13 @@ class Behaviour:
     (Ribeiro et al. 2020, "Beyond accuracy: behavioral testing of NLP models with CheckList").
     """
 
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__ = SECTION
     column: str
     expect: Literal["rises", "falls", "stays"]
     value: str | float | None = None
     add: float | None = None
-    within: float = 0.01
-    tolerance: float = 0.05
+    within: NonNegativeFloat = 0.01
+    tolerance: Share = 0.05
 
     @property
     def name(self) -> str:

@@ -8,6 +8,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from include.domain.bounds import (
+    SECTION,
+    Confidence,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Share,
+    in_order,
+)
 from include.domain.evaluation import slices
 from include.domain.evaluation.behaviour import Behaviour
 from include.domain.evaluation.slices import SliceEffect, Slices
@@ -31,10 +40,10 @@ class AgainstChampion:
     worse by the margin is released" happens in at most half of what it leaves: 2.5 % at 0.95.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__ = SECTION
     metric: Literal["logloss", "auc"] = "logloss"
-    margin: float = 0.002
-    confidence: float = 0.95
+    margin: NonNegativeFloat = 0.002
+    confidence: Confidence = 0.95
     require: Literal["not_inferior", "superior"] = "not_inferior"
 
 
@@ -42,9 +51,13 @@ class AgainstChampion:
 class Bound:
     """Limits of a measured metric of the user's own, either end optional."""
 
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__ = SECTION
     min: float | None = None
     max: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.min is not None and self.max is not None:
+            in_order((self.min, self.max))
 
     @property
     def _limits(self) -> list[tuple[str, float]]:
@@ -69,10 +82,13 @@ class Metric:
     It is written `package.module:function`; scikit-learn's are of that form, e.g. `sklearn.metrics:brier_score_loss`.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__ = SECTION
     of: str
     min: float | None = None
     max: float | None = None
+
+    def __post_init__(self) -> None:
+        Bound(self.min, self.max)  # which raises where they are the wrong way round
 
     @property
     def bound(self) -> Bound:
@@ -88,19 +104,19 @@ class Gates:
     releases whatever it says.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}
-    min_auc: float | None = None
-    max_logloss: float | None = None
-    max_ece: float | None = None
-    max_p99_ms: float | None = None
-    max_model_mb: float | None = None
-    max_score_gap: float | None = 1e-5  #: largest |server's score - trainer's score|
+    __pydantic_config__ = SECTION
+    min_auc: Share | None = None
+    max_logloss: NonNegativeFloat | None = None
+    max_ece: Share | None = None
+    max_p99_ms: PositiveFloat | None = None
+    max_model_mb: PositiveFloat | None = None
+    max_score_gap: Share | None = 1e-5  #: largest |server's score - trainer's score|
     bounds: Mapping[str, Bound] = field(default_factory=dict)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
-    min_positives: int = 100
+    min_positives: PositiveInt = 100
     champion: AgainstChampion = field(default_factory=AgainstChampion)
     baselines: tuple[str, ...] = ("logistic", "lightgbm")
-    baseline_margin: float = 0.01
+    baseline_margin: NonNegativeFloat = 0.01
     slices: Slices = field(default_factory=Slices)
     behaviour: tuple[Behaviour, ...] = ()
     dry_run: bool = False

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from include.domain import statistics
+from include.domain.bounds import SECTION, NonNegativeFloat, PositiveInt
 from include.domain.categories import as_text
 from include.domain.statistics import Floats
 from include.domain.verdict import Check, Outcome
@@ -21,10 +22,10 @@ NAMED = 5
 class Slices:
     """No slice of at least `min_rows` may be worse than the champion by more than `margin` nats (Holm over all)."""
 
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__ = SECTION
     by: tuple[str, ...] = ()
-    min_rows: int = 500
-    margin: float = 0.02
+    min_rows: PositiveInt = 500
+    margin: NonNegativeFloat = 0.02
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from include.domain.bounds import SECTION, Duration, PositiveDuration
 from include.domain.categories import as_text, joined
 
 HOUR = timedelta(hours=1)
@@ -25,9 +26,9 @@ class Group:
     """For the entity that the columns `by` name together, over each span of `over` (whole hours): the mean of some
     outcomes, the number of `rows` known, and of `last` the newest value within the longest span."""
 
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__ = SECTION
     by: tuple[str, ...]
-    over: tuple[timedelta, ...]
+    over: tuple[PositiveDuration, ...]
     mean: tuple[str, ...] = ()
     last: tuple[str, ...] = ()
     rows: bool = False
@@ -63,8 +64,8 @@ class Group:
 class Aggregates:
     """The `features.aggregates` section of a spec. `lead`: a prediction is asked for so long before the event."""
 
-    __pydantic_config__ = {"extra": "forbid"}
-    lead: timedelta = timedelta(0)
+    __pydantic_config__ = SECTION
+    lead: Duration = timedelta(0)
     groups: tuple[Group, ...] = ()
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from zlib import crc32
 
+from include.domain.bounds import SECTION, NonNegativeInt
 from include.domain.categories import as_number, as_text, joined
 
 
@@ -19,12 +20,12 @@ class Transform:
     classes by CRC-32. Each is missing where one of its columns is.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__ = SECTION
     name: str
     kind: Literal["log", "bucket", "cross", "hash"]
     of: tuple[str, ...]
     at: tuple[float, ...] = ()
-    into: int = 0
+    into: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         """What was kept as JSON comes back with lists."""

@@ -6,10 +6,13 @@ windows of that size move from each other, with the false-discovery rate over al
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
+from include.domain.bounds import SECTION, Confidence, NonNegativeFloat, PositiveInt, Share
 from include.domain.monitoring import distance
 from include.domain.monitoring.signal import Signal, State, span, unknown
 from include.domain.monitoring.sketch import Sketch, Sketches, total
@@ -27,14 +30,18 @@ class Drift:
     it is `sudden` times the effect. A feature below `min_importance` (share of the model's total, where known) only warns.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}
-    recent_windows: int = 3
-    windows_needed: int = 2
-    min_rows: int = 100
-    effect: float = 0.1
-    sudden: float = 3.0
-    confidence: float = 0.99
-    min_importance: float = 0.01
+    __pydantic_config__ = SECTION
+    recent_windows: PositiveInt = 3
+    windows_needed: PositiveInt = 2
+    min_rows: PositiveInt = 100
+    effect: NonNegativeFloat = 0.1
+    sudden: Annotated[float, Ge(1)] = 3.0
+    confidence: Confidence = 0.99
+    min_importance: Share = 0.01
+
+    def __post_init__(self) -> None:
+        if self.windows_needed > self.recent_windows:
+            raise ValueError(f"windows_needed: {self.windows_needed} of the last {self.recent_windows} can never be")
 
 
 @dataclass(frozen=True)

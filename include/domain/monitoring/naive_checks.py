@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from include.domain.bounds import SECTION, Confidence, NonNegativeFloat
 from include.domain.monitoring.signal import Signal, State, span, unknown
 from include.domain.monitoring.sketch import Sketch, Sketches
 
@@ -19,10 +20,10 @@ class Simple:
     `score_shift`.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__ = SECTION
     checks: tuple[Rule, ...] = ()
-    ks_p: float = 0.05
-    score_shift: float = 0.1
+    ks_p: Confidence = 0.05
+    score_shift: NonNegativeFloat = 0.1
 
 
 def ks(rules: Simple, reference: Sketches, window: Sketches, label: str) -> Signal:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from include.domain import statistics
+from include.domain.bounds import SECTION, Confidence, NonNegativeFloat, PositiveInt, Share
 from include.domain.metrics import CLIP
 from include.domain.monitoring.signal import Signal, rise, span, unknown
 
@@ -24,13 +25,13 @@ class Performance:
     in the bounds, so the confidence is moderate: to miss a stale model costs more than to train once too often.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}
-    windows: int = 7
-    min_rows: int = 500
-    max_logloss_rise: float = 0.02
-    max_auc_fall: float = 0.02
-    max_calibration_gap: float = 0.05
-    confidence: float = 0.8
+    __pydantic_config__ = SECTION
+    windows: PositiveInt = 7
+    min_rows: PositiveInt = 500
+    max_logloss_rise: NonNegativeFloat = 0.02
+    max_auc_fall: Share = 0.02
+    max_calibration_gap: Share = 0.05
+    confidence: Confidence = 0.8
 
 
 @dataclass(frozen=True)

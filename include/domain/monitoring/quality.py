@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from include.domain.bounds import SECTION, Confidence, Range, Share
 from include.domain.monitoring.performance import Measured
 from include.domain.monitoring.signal import Signal, State, rise, span, unknown
 from include.domain.monitoring.sketch import Sketches
@@ -20,13 +21,13 @@ class Quality:
     table holds.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}
-    max_missing_rise: float = 0.1
-    max_unseen_rise: float = 0.5
-    volume: tuple[float, float] = (0.2, 5.0)
-    max_label_rate_change: float = 0.1
-    max_skew: float = 0.01
-    confidence: float = 0.99
+    __pydantic_config__ = SECTION
+    max_missing_rise: Share = 0.1
+    max_unseen_rise: Share = 0.5
+    volume: Range = (0.2, 5.0)
+    max_label_rate_change: Share = 0.1
+    max_skew: Share = 0.01
+    confidence: Confidence = 0.99
 
 
 def missing(rules: Quality, reference: Sequence[Sketches], window: Sketches, label: str) -> Signal:

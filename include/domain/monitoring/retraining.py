@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from include.domain.bounds import SECTION, Duration, NonNegativeFloat, PositiveDuration, PositiveInt
 from include.domain.monitoring.signal import Signal, State, unknown
 from include.domain.windows import label
 
@@ -16,13 +17,15 @@ class Retraining:
     no training on garbage. `cool_down` counts on the data's clock, from the champion's data or the last request.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__ = SECTION
     triggers: tuple[str, ...] = ("logloss", "auc", "calibration", "prediction_drift", "feature_drift", "labels", "age")
     blocks: tuple[str, ...] = ("missing", "unseen", "volume", "skew")
-    max_age: timedelta = timedelta(days=21)  #: three cool-downs
-    new_labels: int | None = None  #: retrain after so many new labelled rows; left out, their number is only shown
-    cool_down: timedelta = timedelta(days=7)
-    max_hours_a_month: float | None = None  #: of training, a GPU (or process) each, over the last 30 days
+    max_age: PositiveDuration = timedelta(days=21)  #: three cool-downs
+    new_labels: PositiveInt | None = (
+        None  #: retrain after so many new labelled rows; left out, their number is only shown
+    )
+    cool_down: Duration = timedelta(days=7)
+    max_hours_a_month: NonNegativeFloat | None = None  #: of training, a GPU (or process) each, over the last 30 days
 
 
 @dataclass(frozen=True)

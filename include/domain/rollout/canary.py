@@ -11,11 +11,23 @@ guard, which needs no correction (an intersection-union test, Berger 1982).
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal
+from itertools import pairwise
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Ge, Le, MinLen, Predicate
 from numpy.typing import ArrayLike
 
+from include.domain.bounds import (
+    SECTION,
+    Confidence,
+    Duration,
+    PositiveDuration,
+    PositiveFloat,
+    PositiveInt,
+    Share,
+    ShareMargin,
+)
 from include.domain.rollout.sequential import Evidence, Largest, Means, Shares, limit
 from include.domain.verdict import Check, Outcome, Verdict
 
@@ -34,9 +46,19 @@ READING = {Outcome.PASS: "not inferior", Outcome.FAIL: "worse", Outcome.INCONCLU
 class Step:
     """The challenger gets `weight` percent of the traffic for at most `hold`."""
 
-    __pydantic_config__ = {"extra": "forbid"}
-    weight: int
-    hold: timedelta = timedelta(0)
+    __pydantic_config__ = SECTION
+    weight: Annotated[int, Ge(1), Le(100)]
+    hold: Duration = timedelta(0)
+
+
+def rise_to_all_traffic(steps: Sequence[Step]) -> bool:
+    """Return True for steps whose weights rise and end at 100 percent; raises ValueError otherwise."""
+    weights = [step.weight for step in steps]
+    if any(later <= earlier for earlier, later in pairwise(weights)):
+        raise ValueError(f"the weights must rise from step to step, and are {', '.join(map(str, weights))}")
+    if weights[-1] != 100:
+        raise ValueError(f"the last step must have weight 100, all of the traffic, and has {weights[-1]}")
+    return True
 
 
 @dataclass(frozen=True)
@@ -55,19 +77,19 @@ class Guards:
     `rank_correlation` the least that Spearman's may be.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}
-    error_rate: float | None = 0.01
-    slow_share: float | None = 0.05
-    slow_ms: float = 100.0
-    logloss: float | None = None
-    label_rate: float | None = None
-    score_mean: float | None = None
-    score_shift: float | None = None
-    calibration: float | None = None
-    flipped: float | None = None
-    score_difference: float | None = None
-    rank_correlation: float | None = None
-    confidence: float = 0.95
+    __pydantic_config__ = SECTION
+    error_rate: ShareMargin | None = 0.01
+    slow_share: ShareMargin | None = 0.05
+    slow_ms: PositiveFloat = 100.0
+    logloss: PositiveFloat | None = None
+    label_rate: ShareMargin | None = None
+    score_mean: ShareMargin | None = None
+    score_shift: ShareMargin | None = None
+    calibration: ShareMargin | None = None
+    flipped: Share | None = None
+    score_difference: Share | None = None
+    rank_correlation: Annotated[float, Ge(-1), Le(1)] | None = None
+    confidence: Confidence = 0.95
 
 
 @dataclass(frozen=True)
@@ -79,16 +101,19 @@ class Rollout:
     `newer` says, supersedes it.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}
-    shadow: timedelta = timedelta(minutes=10)
-    steps: tuple[Step, ...] = (Step(10, timedelta(minutes=30)), Step(100))
+    __pydantic_config__ = SECTION
+    shadow: Duration = timedelta(minutes=10)
+    steps: Annotated[tuple[Step, ...], MinLen(1), Predicate(rise_to_all_traffic)] = (
+        Step(10, timedelta(minutes=30)),
+        Step(100),
+    )
     guards: Guards = field(default_factory=Guards)
-    warm_up: timedelta = timedelta(seconds=10)
-    min_requests: int = 500
-    max_duration: timedelta = timedelta(hours=6)
+    warm_up: Duration = timedelta(seconds=10)
+    min_requests: PositiveInt = 500
+    max_duration: PositiveDuration = timedelta(hours=6)
     on_inconclusive: Literal["hold", "rollback"] = "rollback"
     newer: Literal["wait", "supersede"] = "wait"
-    threshold: float = 0.5
+    threshold: Confidence = 0.5
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
+from include.domain.bounds import SECTION, Duration, NonNegativeInt, PositiveDuration, PositiveInt
 from include.domain.errors import PerennialError, Unavailable, UserMistake
 
 #: The container that trains.
@@ -22,9 +23,9 @@ class Pods:
     go has for its checkpoint, `schedule_timeout` how long a node may take to come. `retries` are those of a lost pod.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}
-    nodes: int = 1
-    gpus: int = 0
+    __pydantic_config__ = SECTION
+    nodes: PositiveInt = 1
+    gpus: NonNegativeInt = 0
     gpu_resource: str = "nvidia.com/gpu"
     gpu_type: str | None = None
     cpu: str = "2"
@@ -33,9 +34,9 @@ class Pods:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Mapping[str, Any], ...] = ()
     priority_class: str | None = None
-    grace: timedelta = timedelta(minutes=2)
-    schedule_timeout: timedelta = timedelta(minutes=30)
-    retries: int = 5
+    grace: Duration = timedelta(minutes=2)
+    schedule_timeout: PositiveDuration = timedelta(minutes=30)
+    retries: NonNegativeInt = 5
 
 
 class PodLost(Unavailable):

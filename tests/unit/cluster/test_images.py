@@ -43,7 +43,8 @@ def test_a_program_imports_nothing_that_its_image_lacks(name: str, module: str) 
     for package, line in {"airflow": "apache-airflow", "deltalake": "deltalake", "kubernetes": "kubernetes",
                           "great_expectations": "great-expectations", "duckdb": "duckdb", "ibis": "ibis-framework",
                           "pyarrow": "pyarrow", "yaml": "PyYAML", "pydantic": "pydantic", "httpx": "httpx",
-                          "scipy": "scipy", "polars": "polars", "pandas": "pandas"}.items():  # fmt: skip
+                          "scipy": "scipy", "polars": "polars", "pandas": "pandas",
+                          "annotated_types": "annotated-types"}.items():  # fmt: skip
         assert package not in done.stdout.split() or line in asked, f"{module} imports {package}"
 
 

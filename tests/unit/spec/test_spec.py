@@ -48,7 +48,9 @@ def test_the_shipped_specs_are_valid() -> None:
 
 
 def test_durations_read_as_people_write_them(tmp_path: Path) -> None:
-    spec = load(write(tmp_path, "churn", label_delay="30d", rollout={"steps": [{"weight": 10, "hold": "90s"}]}))
+    spec = load(
+        write(tmp_path, "churn", label_delay="30d", rollout={"steps": [{"weight": 10, "hold": "90s"}, {"weight": 100}]})
+    )
     assert spec.label_delay == timedelta(days=30)
     assert spec.rollout.steps[0].hold == timedelta(seconds=90)
 
