@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from include.artifacts.files import write_atomically
 from include.domain.errors import Corrupt
 
 
@@ -21,10 +21,7 @@ class Reference:
 
 def write(path: Path, content: Mapping[str, Any]) -> Reference:
     """Replace the file atomically; the reference to it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    draft.replace(path)
+    write_atomically(path, json.dumps(content, indent=1))
     return reference(path)
 
 

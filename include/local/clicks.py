@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from scipy.stats import rankdata
 
 from include import settings
+from include.artifacts.files import draft_of
 from include.local.csv_formats import SHAPES
 
 NUMBERS = tuple(f"i{n}" for n in range(1, 14))
@@ -205,10 +206,9 @@ def deliver(
     best = {}
     for day in days(start, end):
         path = inbox / shape.name.format(day=day, n=(day - FIRST).days)
-        draft = path.with_name(f".{path.name}")
         scored: list[Scored] = []
-        shape.write(draft, _noted(day, stream.pieces(day, rows), scored, tell))
-        draft.replace(path)
+        with draft_of(path) as draft:
+            shape.write(draft, _noted(day, stream.pieces(day, rows), scored, tell))
         best[day] = _best_auc(scored)
     return best
 

@@ -14,6 +14,7 @@ from zipfile import ZipFile
 import polars as pl
 
 from include import settings
+from include.artifacts.files import draft_of
 from include.domain.errors import UserMistake
 from include.domain.features.online_features import Outcome
 from include.domain.windows import label
@@ -160,9 +161,8 @@ def _timestamp(column: str) -> pl.Expr:
 
 
 def _write(rows: pl.DataFrame, path: Path) -> None:
-    draft = path.with_name(f".{path.name}")
-    rows.write_parquet(draft)
-    draft.replace(path)
+    with draft_of(path) as draft:
+        rows.write_parquet(draft)
 
 
 def _path(inbox: Path, day: date) -> Path:

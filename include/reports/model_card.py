@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from include.artifacts import store
+from include.artifacts.files import write_atomically
 from include.artifacts.store import Reference
 from include.domain.evaluation.gates import CHALLENGER, CHAMPION
 from include.domain.verdict import Check
@@ -36,7 +37,7 @@ def write(evaluation: Reference, judged: Judged, cause: str) -> list[Path]:
         **drawn,
     }
     for name, text in pages.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_atomically(folder / name, text)
     return [folder / name for name in pages]
 
 

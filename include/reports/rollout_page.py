@@ -6,6 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from include.artifacts.files import write_atomically
 from include.domain.windows import parse
 from include.ports.ledger import Ledger
 from include.ports.registry import Registry
@@ -32,7 +33,7 @@ def write(model: str, run: str, ledger: Ledger, folder: Path) -> list[Path]:
     out = folder / f"{model}-{run}"
     out.mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
-        (out / name).write_text(text, encoding="utf-8")
+        write_atomically(out / name, text)
     return [out / name for name in pages]
 
 

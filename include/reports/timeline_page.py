@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from include.artifacts.files import write_atomically
 from include.domain.monitoring.timeline import Comparison, Course
 from include.reports import timeline_charts as charts
 from include.reports.timeline_charts import Mark
@@ -24,10 +25,8 @@ STYLE = (
 
 def write(course: Course, path: Path) -> Path:
     """Replace the page atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    draft.write_text(page(course), encoding="utf-8")
-    return draft.replace(path)
+    write_atomically(path, page(course))
+    return path
 
 
 def page(course: Course) -> str:

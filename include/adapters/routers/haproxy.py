@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from include.artifacts.files import write_atomically
 from include.domain.errors import Unavailable, UserMistake
 from include.ports.traffic import Routes
 from include.settings import SLOTS, Settings
@@ -84,10 +85,10 @@ def lay_out(settings: Settings) -> list[str]:
     gateway = for_settings(settings)
     gateway.folder.mkdir(parents=True, exist_ok=True)
     map_file = gateway.file(settings.model)
-    _replace(map_file, _map(gateway.current(settings.model)))
+    write_atomically(map_file, _map(gateway.current(settings.model)))
     # Paths are relative to the folder: HAProxy's own syntax knows no spaces or commas in them.
     shutil.copy(Path(__file__).with_name("mirror.lua"), gateway.folder)
-    _replace(gateway.folder / CONFIG, "".join(_configuration(settings, map_file.name)))
+    write_atomically(gateway.folder / CONFIG, "".join(_configuration(settings, map_file.name)))
     return [binary(), "-db", "-C", str(gateway.folder), "-f", CONFIG]
 
 
@@ -145,7 +146,7 @@ class HAProxy:
         The file is written first, so HAProxy takes it up by itself should it be down now. Raises Unavailable.
         """
         lines = _map(routes)
-        _replace(self.file(model), lines)
+        write_atomically(self.file(model), lines)
         said = self._ask("; ".join(f"set map {self.file(model).name} {line}" for line in lines.splitlines()))
         if said.strip():
             raise Unavailable(f"the gateway at {self.socket} refuses {routes}: {said.strip()}")
@@ -196,9 +197,3 @@ def _map(routes: Routes) -> str:
 def _routes(lines: str) -> Routes:
     found = dict(line.split() for line in lines.splitlines() if line)
     return Routes(int(found["canary"]), mirror=found["mirror"] == "1")
-
-
-def _replace(path: Path, text: str) -> None:
-    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from include.adapters.serving import addresses
+from include.artifacts.files import write_atomically
 from include.domain.errors import Unavailable, UserMistake
 from include.ports.traffic import ArmCounts
 
@@ -85,9 +86,7 @@ class Served:
             fcntl.flock(lock, fcntl.LOCK_EX)
             kept = json.loads(path.read_text()) if path.exists() else {"pods": {}, "sums": {}}
             yield kept
-            draft = path.with_suffix(".draft")
-            draft.write_text(json.dumps(kept))
-            draft.replace(path)
+            write_atomically(path, json.dumps(kept))
 
 
 def counted(page: str, slow_ms: float) -> Counted:

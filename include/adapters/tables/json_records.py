@@ -3,9 +3,9 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, cast
 
+from include.artifacts.files import write_atomically
 from include.domain.errors import Corrupt
 
 
@@ -16,11 +16,7 @@ class JsonRecords:
         self._folder = folder
 
     def write(self, kind: str, name: str, facts: Mapping[str, Any]) -> None:
-        path = self._path(kind, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile("w", dir=path.parent, prefix=f".{name}.", delete=False, encoding="utf-8") as draft:
-            json.dump(facts, draft, indent=1, sort_keys=True)
-        Path(draft.name).replace(path)
+        write_atomically(self._path(kind, name), json.dumps(facts, indent=1, sort_keys=True))
 
     def read(self, kind: str, name: str) -> dict[str, Any] | None:
         path = self._path(kind, name)
