@@ -28,7 +28,7 @@ def home(tmp_path: Path) -> Home:
 PROGRAM = """
 import resource, signal, sys
 from pathlib import Path
-from tests.contract.test_interrupted_landing import many_windows
+from tests.contract.data.test_interrupted_landing import many_windows
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 if sys.argv[2] != "0":
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))

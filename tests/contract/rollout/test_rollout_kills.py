@@ -43,7 +43,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from include.settings import from_env
 from include.stages import rollout, rollout_look, rollout_state
-from tests.contract.test_rollout_kills import SPEC, controls
+from tests.contract.rollout.test_rollout_kills import SPEC, controls
 driven = controls(from_env({"PERENNIAL_HOME": sys.argv[1], "PERENNIAL_GATEWAY_ADMIN_PORT": sys.argv[2],
                             "PERENNIAL_STABLE_PORT": sys.argv[3], "PERENNIAL_CANARY_PORT": sys.argv[4]}))
 state = rollout_state.load(driven.folder, "flights")

@@ -14,7 +14,7 @@ from include.adapters.tables.ledger import FileLedger
 WRITER = """
 import sys
 from pathlib import Path
-from include.adapters.ledger import FileLedger
+from include.adapters.tables.ledger import FileLedger
 ledger = FileLedger(Path(sys.argv[1]))
 for i in range(100):
     ledger.append("flights", "decision", writer=sys.argv[2], number=i, padding="x" * 5000)
