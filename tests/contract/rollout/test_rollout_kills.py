@@ -42,14 +42,14 @@ import sys, time
 from datetime import UTC, datetime
 from pathlib import Path
 from include.settings import from_env
-from include.stages import rollout, rollout_look, rollout_state
+from include.stages.rollout import analysis, rollout, state as rollout_state
 from tests.contract.rollout.test_rollout_kills import SPEC, controls
 driven = controls(from_env({"PERENNIAL_HOME": sys.argv[1], "PERENNIAL_GATEWAY_ADMIN_PORT": sys.argv[2],
                             "PERENNIAL_STABLE_PORT": sys.argv[3], "PERENNIAL_CANARY_PORT": sys.argv[4]}))
 state = rollout_state.load(driven.folder, "flights")
 for step in range(max(state.step, 0), len(rollout.plan(SPEC))):
     rollout.enter(SPEC, driven, state.run, step, datetime.now(UTC))
-    while (seen := rollout_look.look(SPEC, driven, state.run, datetime.now(UTC))).decision == "wait":
+    while (seen := analysis.look(SPEC, driven, state.run, datetime.now(UTC))).decision == "wait":
         time.sleep(0.05)
     assert seen.decision == "go on", seen.sentence
 """
