@@ -1,6 +1,6 @@
 """The canary's judge on traffic whose truth is known, beside two judges that are in common use.
 
-Decisions are taken by the judge's own rule on its own evidence (`Shares.log_es` at the two nulls), for all runs of a
+Decisions are taken by the judge's own rule on its own evidence (`ProportionDifference.log_e_values` at the two nulls), for all runs of a
 scenario at once; a sample of looks goes through `canary.judge` itself and must agree.
 """
 
@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from include.domain.rollout.canary import Arm, Guards, Moments, Rollout, Span, judge
-from include.domain.rollout.sequential import Shares
+from include.domain.rollout.canary import judge
+from include.domain.rollout.plan import Guards, Rollout
+from include.domain.rollout.sequential import ProportionDifference
+from include.domain.rollout.variants import Moments, Stratum, VariantTraffic
 from include.domain.verdict import Outcome
 
 Floats = NDArray[np.float64]
@@ -50,22 +52,24 @@ CASES = [
 ]
 
 
-def traffic(random: np.random.Generator, case: Case, worse_by: float, every: int, runs: int = CHUNK) -> Shares:
+def traffic(
+    random: np.random.Generator, case: Case, worse_by: float, every: int, runs: int = CHUNK
+) -> ProportionDifference:
     """Counts of both arms at each look, `[runs, looks, 1]`; each request goes to the canary by chance."""
     ours = random.binomial(every, case.split, (runs, LOOKS))
     events = random.binomial(ours, case.base + worse_by)
     others = random.binomial(every - ours, case.base)
     a, n, b, m = (np.cumsum(c, axis=1)[..., None].astype(float) for c in (events, ours, others, every - ours))
-    return Shares(a, n, b, m)
+    return ProportionDifference(a, n, b, m)
 
 
-def worse(shares: Shares, case: Case) -> NDArray[np.bool_]:
+def worse(shares: ProportionDifference, case: Case) -> NDArray[np.bool_]:
     """At which looks `[runs, looks]` a guard is surely worse, whatever it says of the margin."""
-    return np.asarray(shares.log_es(0.0, 1, case.margin) >= np.log(GUARDS / ALPHA))
+    return np.asarray(shares.log_e_values(0.0, 1, case.margin) >= np.log(GUARDS / ALPHA))
 
 
-def not_inferior(shares: Shares, case: Case) -> NDArray[np.bool_]:
-    return np.asarray(shares.log_es(case.margin, -1, case.margin) >= np.log(1 / ALPHA))
+def not_inferior(shares: ProportionDifference, case: Case) -> NDArray[np.bool_]:
+    return np.asarray(shares.log_e_values(case.margin, -1, case.margin) >= np.log(1 / ALPHA))
 
 
 def chunks(name: str) -> Iterator[int]:
@@ -78,7 +82,7 @@ def first(hits: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def equal(case: Case, seed: int) -> dict[str, float]:
-    """Shares of runs of an equal challenger that are ever called worse: by two guards of ours, and by one of the others."""
+    """ProportionDifference of runs of an equal challenger that are ever called worse: by two guards of ours, and by one of the others."""
     random = np.random.default_rng(seed)
     wrong = {"ours": 0, "peeked_z": 0, "mann_whitney": 0}
     for _ in chunks(f"equal {case}"):
@@ -149,8 +153,8 @@ def means(seed: int) -> dict[str, float]:
             theirs = random.gamma(0.5, 1.0, LOOKS * 450)
             (n, s, q), (m, t, r) = (sums(values, LOOKS) for values in (ours, theirs))
             outcomes = {
-                judge(plan, [Span(Arm(n[i], logloss=Moments(n[i], s[i], q[i])),
-                                  Arm(m[i], logloss=Moments(m[i], t[i], r[i])))]).outcome
+                judge(plan, [Stratum(VariantTraffic(n[i], logloss=Moments(n[i], s[i], q[i])),
+                                  VariantTraffic(m[i], logloss=Moments(m[i], t[i], r[i])))]).outcome
                 for i in range(9, LOOKS, 10)
             }  # fmt: skip
             wrong += worse_by == 0 and Outcome.FAIL in outcomes
@@ -173,27 +177,31 @@ def agreement(seed: int) -> float:
         shares = traffic(random, case, random.choice([0, 1, 2]) * case.margin, EVERY, runs=1)
         look = int(random.integers(LOOKS))
         seen = replace(shares, **{name: getattr(shares, name)[:, look] for name in
-                                  ("events", "requests", "stable_events", "stable_requests")})  # fmt: skip
-        a, n, b, m = (int(c[0, 0]) for c in (seen.events, seen.requests, seen.stable_events, seen.stable_requests))
+                                  ("canary_events", "canary_requests", "stable_events", "stable_requests")})  # fmt: skip
+        a, n, b, m = (
+            int(c[0, 0]) for c in (seen.canary_events, seen.canary_requests, seen.stable_events, seen.stable_requests)
+        )
         plan = Rollout(guards=Guards(error_rate=case.margin, slow_share=case.margin), min_requests=0)
-        said = judge(plan, [Span(Arm(n, a, a), Arm(m, b, b))]).checks[0].outcome
+        said = judge(plan, [Stratum(VariantTraffic(n, a, a), VariantTraffic(m, b, b))]).checks[0].outcome
         fine, bad = bool(not_inferior(seen, case)[0]), bool(worse(seen, case)[0])
         same += said is (Outcome.PASS if fine else Outcome.FAIL if bad else Outcome.INCONCLUSIVE)
     return same / 400
 
 
-def z_score(seen: Shares) -> Floats:
+def z_score(seen: ProportionDifference) -> Floats:
     """The pooled two-sample z at each look, `[runs, looks]`."""
-    a, n, b, m = (c[..., 0] for c in (seen.events, seen.requests, seen.stable_events, seen.stable_requests))
+    a, n, b, m = (
+        c[..., 0] for c in (seen.canary_events, seen.canary_requests, seen.stable_events, seen.stable_requests)
+    )
     pooled = (a + b) / (n + m)
     error = np.sqrt(np.maximum(pooled * (1 - pooled), 1e-12) * (1 / np.maximum(n, 1) + 1 / np.maximum(m, 1)))
     return np.asarray((a / np.maximum(n, 1) - b / np.maximum(m, 1)) / error)
 
 
-def points(seen: Shares) -> Iterator[tuple[Floats, Floats]]:
+def points(seen: ProportionDifference) -> Iterator[tuple[Floats, Floats]]:
     """Each run as Kayenta sees it: one share per arm and look."""
     a, n, b, m = (np.diff(c[..., 0], axis=1, prepend=0) for c in
-                  (seen.events, seen.requests, seen.stable_events, seen.stable_requests))  # fmt: skip
+                  (seen.canary_events, seen.canary_requests, seen.stable_events, seen.stable_requests))  # fmt: skip
     return zip(a / np.maximum(n, 1), b / np.maximum(m, 1), strict=True)
 
 

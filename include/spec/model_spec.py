@@ -30,7 +30,7 @@ from include.domain.monitoring.performance import Performance
 from include.domain.monitoring.quality import Quality
 from include.domain.monitoring.retraining import Retraining
 from include.domain.monitoring.signal import NAMES
-from include.domain.rollout.canary import Rollout
+from include.domain.rollout.plan import Rollout
 from include.domain.training.pods import Pods
 from include.domain.windows import Grain
 from include.spec.data import Columns, Features, Section, Source, Validation

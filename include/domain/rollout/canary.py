@@ -9,267 +9,158 @@ guard, which needs no correction (an intersection-union test, Berger 1982).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
-from itertools import pairwise
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
-from annotated_types import Ge, Le, MinLen, Predicate
-from numpy.typing import ArrayLike
 
-from include.domain.bounds import (
-    SECTION,
-    Confidence,
-    Duration,
-    PositiveDuration,
-    PositiveFloat,
-    PositiveInt,
-    Share,
-    ShareMargin,
+from include.domain.rollout.plan import Rollout
+from include.domain.rollout.sequential import (
+    LargestDifference,
+    MeanDifference,
+    ProportionDifference,
+    SequentialEvidence,
+    confidence_limit,
 )
-from include.domain.rollout.sequential import Evidence, Largest, Means, Shares, limit
+from include.domain.rollout.variants import CUT_POINTS, Moments, Stratum, VariantTraffic
 from include.domain.verdict import Check, Outcome, Verdict
 
-#: Labelled or scored requests that each arm needs before a mean is taken as normal.
+#: Labelled or scored requests that each variant needs before a mean is taken as normal.
 MIN_VALUES = 200
-#: Guards that take the scores of single requests, most of them with their labels.
-SCORED = ("logloss", "label_rate", "score_mean", "score_shift", "calibration")
-#: Where two distributions of scores are compared, from rare clicks to near certainty.
-CUTS = (0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
-#: The least variance of a mean, so that values that are all the same can be weighed.
-TINY = 1e-12
-READING = {Outcome.PASS: "not inferior", Outcome.FAIL: "worse", Outcome.INCONCLUSIVE: "undecided"}
+#: The least variance of a mean, so that values that are all the same can be judged.
+MIN_VARIANCE = 1e-12
+CONCLUSIONS = {Outcome.PASS: "not inferior", Outcome.FAIL: "worse", Outcome.INCONCLUSIVE: "undecided"}
+
+
+class Contrast(StrEnum):
+    """What a guard's number is measured against, as its sentence says it."""
+
+    MORE = "more than the champion's"
+    LESS = "less than the champion's"
+    #: How far apart both are, which two models always are a little.
+    APART = "apart from the champion's"
+    #: There is nothing to differ from, so the margin bounds the number itself.
+    OWN = "the challenger's own"
 
 
 @dataclass(frozen=True)
-class Step:
-    """The challenger gets `weight` percent of the traffic for at most `hold`."""
+class _Measurement:
+    """The evidence on one guard; None is too little of it. With `two_sided` either direction is bad."""
 
-    __pydantic_config__ = SECTION
-    weight: Annotated[int, Ge(1), Le(100)]
-    hold: Duration = timedelta(0)
-
-
-def rise_to_all_traffic(steps: Sequence[Step]) -> bool:
-    """Return True for steps whose weights rise and end at 100 percent; raises ValueError otherwise."""
-    weights = [step.weight for step in steps]
-    if any(later <= earlier for earlier, later in pairwise(weights)):
-        raise ValueError(f"the weights must rise from step to step, and are {', '.join(map(str, weights))}")
-    if weights[-1] != 100:
-        raise ValueError(f"the last step must have weight 100, all of the traffic, and has {weights[-1]}")
-    return True
-
-
-@dataclass(frozen=True)
-class Guards:
-    """How much worse than the champion the challenger may be; a guard without a margin (None) is not judged.
-
-    `error_rate` and `slow_share` (answers slower than `slow_ms`) are shares of requests; with no champion they bound
-    the challenger's own share. Choose `slow_ms` near the champion's 99th percentile: slowing far below it is not seen.
-    `logloss` is in nats, over requests whose label is known; `label_rate` is how much smaller the share of positive labels
-    (a click-through rate) may be. `score_mean` bounds how far the mean score may be from the champion's, `score_shift` how
-    far the share of scores above any of CUTS may be, and `calibration` how far the mean of score less label may be from 0,
-    all both ways.
-
-    The rest is judged when the shadow ends, on the mirrored requests that both scored: `flipped` is the share that the
-    challenger may decide otherwise than the champion, `score_difference` the mean distance of their scores,
-    `rank_correlation` the least that Spearman's may be.
-    """
-
-    __pydantic_config__ = SECTION
-    error_rate: ShareMargin | None = 0.01
-    slow_share: ShareMargin | None = 0.05
-    slow_ms: PositiveFloat = 100.0
-    logloss: PositiveFloat | None = None
-    label_rate: ShareMargin | None = None
-    score_mean: ShareMargin | None = None
-    score_shift: ShareMargin | None = None
-    calibration: ShareMargin | None = None
-    flipped: Share | None = None
-    score_difference: Share | None = None
-    rank_correlation: Annotated[float, Ge(-1), Le(1)] | None = None
-    confidence: Confidence = 0.95
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """The `rollout` section of a spec: mirrored for `shadow`, then `steps` of live traffic, each judged by `guards`.
-
-    Requests of the first `warm_up` of a step are not counted. `min_requests` are the canary's, before it may pass. A
-    score of at least `threshold` is a yes. A challenger approved while another is rolled out waits for its end or, as
-    `newer` says, supersedes it.
-    """
-
-    __pydantic_config__ = SECTION
-    shadow: Duration = timedelta(minutes=10)
-    steps: Annotated[tuple[Step, ...], MinLen(1), Predicate(rise_to_all_traffic)] = (
-        Step(10, timedelta(minutes=30)),
-        Step(100),
-    )
-    guards: Guards = field(default_factory=Guards)
-    warm_up: Duration = timedelta(seconds=10)
-    min_requests: PositiveInt = 500
-    max_duration: PositiveDuration = timedelta(hours=6)
-    on_inconclusive: Literal["hold", "rollback"] = "rollback"
-    newer: Literal["wait", "supersede"] = "wait"
-    threshold: Confidence = 0.5
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Of one value per request: how many, their sum and their sum of squares."""
-
-    n: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-
-    @classmethod
-    def of(cls, values: ArrayLike) -> "Moments":
-        array = np.asarray(values, dtype=np.float64)
-        return cls(len(array), float(array.sum()), float((array**2).sum()))
-
-    @property
-    def mean(self) -> float:
-        return self.total / self.n
-
-    @property
-    def variance(self) -> float:
-        """Of the mean."""
-        return max(self.squares / self.n - self.mean**2, 0.0) / self.n
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One slot's traffic over a span. `logloss`, `label` and `bias` (score less label) are of requests with a known label;
-    `above` counts the scores above each of CUTS.
-    """
-
-    requests: int = 0
-    errors: int = 0
-    slow: int = 0
-    logloss: Moments = Moments()
-    label: Moments = Moments()
-    score: Moments = Moments()
-    bias: Moments = Moments()
-    above: Sequence[int] = (0,) * len(CUTS)
-
-
-@dataclass(frozen=True)
-class Span:
-    """Both slots over the same time under one split, e.g. a step; `stable` is None when there is no champion."""
-
-    canary: Arm
-    stable: Arm | None
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What a guard saw. `both_ways`: either direction is bad; `alone`: there is nothing to differ from; `less`: it counts
-    how much less the canary has; `apart`: it counts how far apart both are, which two models always are a little.
-    """
-
-    name: str
+    guard: str
     margin: float
-    evidence: Evidence | None
-    enough: bool
-    both_ways: bool = False
-    alone: bool = False
-    less: bool = False
-    apart: bool = False
+    evidence: SequentialEvidence | None
+    contrast: Contrast = Contrast.MORE
+    two_sided: bool = False
 
     @property
-    def against(self) -> str:
-        if self.apart:
-            return "apart from the champion's"
-        return "the challenger's own" if self.alone else f"{'less' if self.less else 'more'} than the champion's"
+    def worse_beyond(self) -> float:
+        """The number beyond which the challenger is worse."""
+        return self.margin if self.two_sided or self.contrast in (Contrast.APART, Contrast.OWN) else 0.0
 
 
-def judge(rollout: Rollout, spans: Sequence[Span]) -> Verdict:
-    """The verdict at this look, however many there are, from the rollout's whole traffic so far, a span for each step.
+def judge(rollout: Rollout, strata: Sequence[Stratum]) -> Verdict:
+    """Return the verdict on the rollout's whole traffic so far, however often it is asked for.
 
-    A span in which stable had no traffic adds nothing to a comparison: a step at 100 % has no concurrent baseline, and
-    is judged by passing it alone with `stable=None`, against the margins themselves.
+    There is one stratum for each step. One in which stable had no traffic adds nothing to a comparison: a step at 100 %
+    has no concurrent baseline, and is judged by passing it alone with `stable=None`, against the margins themselves.
     """
-    looks = list(_looks(rollout, spans))
-    level = 1 - rollout.guards.confidence
-    return Verdict("canary", tuple(_check(look, level, level / len(looks)) for look in looks))
+    measurements = list(_measurements(rollout, strata))
+    enough = sum(stratum.canary.requests for stratum in strata) >= rollout.min_requests
+    alpha = 1 - rollout.guards.confidence
+    return Verdict("canary", tuple(_check(m, enough, alpha, alpha / len(measurements)) for m in measurements))
 
 
-def _looks(rollout: Rollout, spans: Sequence[Span]) -> Iterator[_Look]:
-    guards, requests = rollout.guards, sum(span.canary.requests for span in spans)
-    enough, alone = requests >= rollout.min_requests, all(span.stable is None for span in spans)
-    if guards.error_rate is not None:
-        yield _Look("error_rate", guards.error_rate, _shares(spans, "errors", alone), enough, alone=alone)
-    if guards.slow_share is not None:
-        yield _Look("slow_share", guards.slow_share, _shares(spans, "slow", alone), enough, alone=alone)
+def _measurements(rollout: Rollout, strata: Sequence[Stratum]) -> Iterator[_Measurement]:
+    guards, alone = rollout.guards, all(stratum.stable is None for stratum in strata)
+    for name, margin, kind in (
+        ("error_rate", guards.error_rate, "errors"),
+        ("slow_share", guards.slow_share, "slow"),
+    ):
+        if margin is not None:
+            yield _Measurement(
+                name, margin, _proportions(strata, kind, alone), Contrast.OWN if alone else Contrast.MORE
+            )
     if guards.logloss is not None and not alone:
-        yield _Look("logloss", guards.logloss, _difference(spans, "logloss"), enough)
+        yield _Measurement("logloss", guards.logloss, _mean_difference(strata, "logloss"))
     if guards.label_rate is not None and not alone:
-        fewer = _difference([Span(span.stable, span.canary) for span in spans if span.stable], "label")
-        yield _Look("label_rate", guards.label_rate, fewer, enough, less=True)
+        swapped = [Stratum(stratum.stable, stratum.canary) for stratum in strata if stratum.stable]
+        yield _Measurement("label_rate", guards.label_rate, _mean_difference(swapped, "label"), Contrast.LESS)
     if guards.score_mean is not None and not alone:
-        yield _Look("score_mean", guards.score_mean, _difference(spans, "score"), enough, both_ways=True)
+        yield _Measurement("score_mean", guards.score_mean, _mean_difference(strata, "score"), two_sided=True)
     if guards.score_shift is not None and not alone:
-        yield _Look("score_shift", guards.score_shift, _shift(spans), enough, apart=True)
+        yield _Measurement("score_shift", guards.score_shift, _score_shift(strata), Contrast.APART)
     if guards.calibration is not None:
-        yield _Look("calibration", guards.calibration, _own(spans, "bias"), enough, both_ways=True, alone=True)
+        yield _Measurement("calibration", guards.calibration, _own_mean(strata, "bias"), Contrast.OWN, two_sided=True)
 
 
-def _shares(spans: Sequence[Span], kind: str, alone: bool) -> Shares | None:
-    arms = [(span.canary, span.stable or Arm()) for span in spans]
-    counts = [(getattr(ours, kind), ours.requests, getattr(theirs, kind), theirs.requests) for ours, theirs in arms]
-    if not any(ours and (alone or theirs) for _, ours, _, theirs in counts):
+def _proportions(strata: Sequence[Stratum], kind: str, alone: bool) -> ProportionDifference | None:
+    pairs = [(stratum.canary, stratum.stable or VariantTraffic()) for stratum in strata]
+    counts = [(getattr(c, kind), c.requests, getattr(s, kind), s.requests) for c, s in pairs]
+    if not any(requests and (alone or stable_requests) for _, requests, _, stable_requests in counts):
         return None
-    ours, requests, theirs, stable_requests = np.array(counts, dtype=np.float64).T
-    return Shares(ours, requests, theirs, stable_requests, alone)
+    events, requests, stable_events, stable_requests = np.array(counts, dtype=np.float64).T
+    return ProportionDifference(events, requests, stable_events, stable_requests, alone)
 
 
-def _shift(spans: Sequence[Span]) -> Largest | None:
-    arms = [(span.canary, span.stable or Arm()) for span in spans]
-    if min(sum(ours.score.n for ours, _ in arms), sum(theirs.score.n for _, theirs in arms)) < MIN_VALUES:
+def _score_shift(strata: Sequence[Stratum]) -> LargestDifference | None:
+    pairs = [(stratum.canary, stratum.stable or VariantTraffic()) for stratum in strata]
+    if min(sum(canary.score.n for canary, _ in pairs), sum(stable.score.n for _, stable in pairs)) < MIN_VALUES:
         return None
-    ours, theirs = np.array([[arm.score.n for arm in pair] for pair in arms], dtype=np.float64).T
-    above = np.array([[arm.above for arm in pair] for pair in arms], dtype=np.float64)
-    return Largest([Shares(above[:, 0, cut], ours, above[:, 1, cut], theirs) for cut in range(len(CUTS))])
+    canary, stable = np.array([[variant.score.n for variant in pair] for pair in pairs], dtype=np.float64).T
+    above = np.array([[variant.above for variant in pair] for pair in pairs], dtype=np.float64)
+    return LargestDifference(
+        [ProportionDifference(above[:, 0, cut], canary, above[:, 1, cut], stable) for cut in range(len(CUT_POINTS))]
+    )
 
 
-def _difference(spans: Sequence[Span], kind: str) -> Means | None:
-    """The spans' differences of means, weighted by their precision."""
-    arms = [(getattr(span.canary, kind), getattr(span.stable or Arm(), kind)) for span in spans]
-    return _pooled([(a.mean - b.mean, a.variance + b.variance) for a, b in arms if min(a.n, b.n) >= MIN_VALUES])
+def _mean_difference(strata: Sequence[Stratum], kind: str) -> MeanDifference | None:
+    """Pool the strata's differences of means, canary less stable."""
+    pairs: list[tuple[Moments, Moments]] = [
+        (getattr(stratum.canary, kind), getattr(stratum.stable or VariantTraffic(), kind)) for stratum in strata
+    ]
+    return _pooled(
+        [
+            (canary.mean - stable.mean, canary.variance_of_mean + stable.variance_of_mean)
+            for canary, stable in pairs
+            if min(canary.n, stable.n) >= MIN_VALUES
+        ]
+    )
 
 
-def _own(spans: Sequence[Span], kind: str) -> Means | None:
-    arms = [getattr(span.canary, kind) for span in spans]
-    return _pooled([(a.mean, a.variance) for a in arms if a.n >= MIN_VALUES])
+def _own_mean(strata: Sequence[Stratum], kind: str) -> MeanDifference | None:
+    """Pool the canary's own means."""
+    canaries: list[Moments] = [getattr(stratum.canary, kind) for stratum in strata]
+    return _pooled([(canary.mean, canary.variance_of_mean) for canary in canaries if canary.n >= MIN_VALUES])
 
 
-def _pooled(found: list[tuple[float, float]]) -> Means | None:
-    if not found:
+def _pooled(estimates: list[tuple[float, float]]) -> MeanDifference | None:
+    """Weight estimates, each with its variance, by their precision; None where there are none."""
+    if not estimates:
         return None
-    values, variances = np.array(found).T
-    precision = 1 / np.maximum(variances, TINY)
-    return Means(float((values * precision).sum() / precision.sum()), float(1 / precision.sum()))
+    values, variances = np.array(estimates).T
+    precision = 1 / np.maximum(variances, MIN_VARIANCE)
+    return MeanDifference(float((values * precision).sum() / precision.sum()), float(1 / precision.sum()))
 
 
-def _check(look: _Look, level: float, level_to_fail: float) -> Check:
-    name, margin, evidence = look.name, look.margin, look.evidence
+def _check(measurement: _Measurement, enough: bool, alpha: float, alpha_to_fail: float) -> Check:
+    name, margin, evidence = measurement.guard, measurement.margin, measurement.evidence
     if evidence is None:
         return Check(name, Outcome.INCONCLUSIVE, f"{name}: too little traffic or too few labels to judge", bound=margin)
-    if look.both_ways:
-        level = level_to_fail = level_to_fail / 2
-    low = limit(evidence, 1, level_to_fail, margin)
-    high = limit(evidence, -1, level, margin)
-    outcome = _outcome(look, low, high)
-    found = f"{evidence.estimate:+.4f} ({low:+.4f} to {high:+.4f})"
-    sentence = f"{READING[outcome]}: {name} {found}, {look.against}, margin {margin:g}"
-    return Check(name, outcome, sentence, evidence.estimate, margin, (low, high))
+    if measurement.two_sided:
+        alpha = alpha_to_fail = alpha_to_fail / 2
+    lower = confidence_limit(evidence, 1, alpha_to_fail, margin)
+    upper = confidence_limit(evidence, -1, alpha, margin)
+    outcome = _outcome(measurement, enough, lower, upper)
+    numbers = f"{evidence.estimate:+.4f} ({lower:+.4f} to {upper:+.4f})"
+    sentence = f"{CONCLUSIONS[outcome]}: {name} {numbers}, {measurement.contrast}, margin {margin:g}"
+    return Check(name, outcome, sentence, evidence.estimate, margin, (lower, upper))
 
 
-def _outcome(look: _Look, low: float, high: float) -> Outcome:
-    within = high < look.margin and (not look.both_ways or low > -look.margin)
-    line = look.margin if look.alone or look.both_ways or look.apart else 0.0
-    if not within and (low > line or (look.both_ways and high < -line)):
+def _outcome(measurement: _Measurement, enough: bool, lower: float, upper: float) -> Outcome:
+    margin, worse_beyond = measurement.margin, measurement.worse_beyond
+    within = upper < margin and (not measurement.two_sided or lower > -margin)
+    worse = lower > worse_beyond or (measurement.two_sided and upper < -worse_beyond)
+    if worse and not within:
         return Outcome.FAIL
-    return Outcome.PASS if within and look.enough else Outcome.INCONCLUSIVE
+    return Outcome.PASS if within and enough else Outcome.INCONCLUSIVE

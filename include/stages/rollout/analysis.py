@@ -8,6 +8,7 @@ from typing import Literal
 from include.domain.errors import Unavailable
 from include.domain.rollout import canary
 from include.domain.rollout.actions import Word
+from include.domain.rollout.variants import Stratum, VariantTraffic
 from include.domain.verdict import Check, Outcome, Verdict
 from include.ports.traffic import ArmCounts
 from include.spec.model_spec import ModelSpec
@@ -146,8 +147,7 @@ def _agreed(spec: ModelSpec, controls: Controls, state: State, seen: Look) -> Lo
 
 def _with_values(spec: ModelSpec, controls: Controls, state: State, now: datetime) -> State:
     """With what the requests of each step said, where a guard asks for it and it is time to read again."""
-    asked = any(getattr(spec.rollout.guards, name) is not None for name in canary.SCORED)
-    if not asked or (state.read_at and now - state.read_at < READ_EVERY):
+    if not spec.rollout.guards.need_scores or (state.read_at and now - state.read_at < READ_EVERY):
         return state
     starts = [at and at + spec.rollout.warm_up for at in state.entered]
     ends = [*state.entered[1:], now]
@@ -169,18 +169,18 @@ def _absent(state: State, weight: int) -> Iterator[Check]:
         yield Check("traffic", Outcome.FAIL, sentence, value=0.0, bound=share)
 
 
-def _span(state: State, step: int, alone: bool) -> canary.Span:
+def _span(state: State, step: int, alone: bool) -> Stratum:
     values = state.values[step] if step < len(state.values) else {}
     stable, challenger = (_arm(state.sums[step].get(s, NONE), values.get(s, Values())) for s in ("stable", "canary"))
-    return canary.Span(challenger, None if alone else stable)
+    return Stratum(challenger, None if alone else stable)
 
 
 def _canary(state: State) -> ArmCounts:
     return state.traffic.get("canary", NONE)
 
 
-def _arm(counts: ArmCounts, values: Values) -> canary.Arm:
-    return canary.Arm(counts.requests, counts.errors, counts.slow, **vars(values))
+def _arm(counts: ArmCounts, values: Values) -> VariantTraffic:
+    return VariantTraffic(counts.requests, counts.errors, counts.slow, **vars(values))
 
 
 def _seconds(span: timedelta) -> str:

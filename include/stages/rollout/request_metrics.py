@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from include.domain.metrics import losses
-from include.domain.rollout.canary import CUTS, Moments
+from include.domain.rollout.variants import CUT_POINTS, Moments
 from include.domain.windows import window_label
 from include.ports.tables import Tables
 from include.ports.traffic import Signals
@@ -29,7 +29,7 @@ class Values:
     label: Moments = NOTHING
     score: Moments = NOTHING
     bias: Moments = NOTHING
-    above: tuple[int, ...] = (0,) * len(CUTS)
+    above: tuple[int, ...] = (0,) * len(CUT_POINTS)
 
     @classmethod
     def of(cls, scores: NDArray[np.float64], labels: NDArray[np.float64]) -> Self:
@@ -37,7 +37,7 @@ class Values:
         known = ~np.isnan(labels)
         truth, said = labels[known], scores[known]
         loss, label, score, bias = map(Moments.of, (losses(truth, said), truth, scores, said - truth))
-        return cls(loss, label, score, bias, tuple(int((scores > cut).sum()) for cut in CUTS))
+        return cls(loss, label, score, bias, tuple(int((scores > cut).sum()) for cut in CUT_POINTS))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

@@ -100,7 +100,7 @@ def weigh(spec: ModelSpec, controls: Controls, run: str, now: datetime) -> Verdi
     stable = controls.signals.counts(spec.name, spec.rollout.guards.slow_ms).get("stable", rollout_state.NONE)
     shares = {"error_rate": stable.errors, "slow_share": stable.slow}
     rates = {name: count / max(stable.requests, 1) for name, count in shares.items()}
-    verdict = power.of_plan(
+    verdict = power.check_plan(
         spec.rollout, round(seen.num_rows / spec.serving.log_share / TRAFFIC.total_seconds(), 1), rates
     )
     controls.ledger.append(spec.name, "plan", run=run, verdict=verdict.to_dict())

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from include.domain.rollout.canary import Guards
+from include.domain.rollout.plan import Guards
 from include.domain.verdict import Check, Outcome
 
 #: Scores at or above it are a "yes".

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from include.domain.rollout import power
-from include.domain.rollout.canary import CUTS, Arm, Guards, Moments, Rollout, Span, Step, judge
-from include.domain.rollout.sequential import Largest, Means, Shares, limit
+from include.domain.rollout.canary import judge
+from include.domain.rollout.plan import Guards, Rollout, Step
+from include.domain.rollout.sequential import LargestDifference, MeanDifference, ProportionDifference, confidence_limit
+from include.domain.rollout.variants import CUT_POINTS, Moments, Stratum, VariantTraffic
 from include.domain.verdict import Check, Outcome, Verdict
 
 PASS, FAIL, INCONCLUSIVE = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
@@ -14,12 +16,14 @@ PLAN = Rollout(guards=Guards(error_rate=0.01, slow_share=0.05))
 RANDOM = np.random.default_rng(11)
 
 
-def span(requests: int, errors: float = 0.001, slow: float = 0.02, weight: float = 0.1, beside: float = 0.001) -> Span:
+def span(
+    requests: int, errors: float = 0.001, slow: float = 0.02, weight: float = 0.1, beside: float = 0.001
+) -> Stratum:
     """What is expected of a canary with these shares beside a stable arm with `beside` errors and 2 % slow answers."""
     stable = round(requests / weight - requests)
-    return Span(
-        Arm(requests, round(requests * errors), round(requests * slow)),
-        Arm(stable, round(stable * beside), round(stable * 0.02)),
+    return Stratum(
+        VariantTraffic(requests, round(requests * errors), round(requests * slow)),
+        VariantTraffic(stable, round(stable * beside), round(stable * 0.02)),
     )
 
 
@@ -56,10 +60,16 @@ def test_a_pass_needs_the_minimum_sample() -> None:
 
 @pytest.mark.parametrize(
     "spans",
-    [[], [Span(Arm(), Arm())], [Span(Arm(), Arm(900, 9, 9))], [Span(Arm(900, 9, 9), Arm())], [Span(Arm(), None)]],
+    [
+        [],
+        [Stratum(VariantTraffic(), VariantTraffic())],
+        [Stratum(VariantTraffic(), VariantTraffic(900, 9, 9))],
+        [Stratum(VariantTraffic(900, 9, 9), VariantTraffic())],
+        [Stratum(VariantTraffic(), None)],
+    ],
     ids=["no step", "no traffic", "no canary traffic", "no stable traffic", "no traffic and no champion"],
 )
-def test_nothing_to_compare_is_inconclusive(spans: list[Span]) -> None:
+def test_nothing_to_compare_is_inconclusive(spans: list[Stratum]) -> None:
     assert judge(PLAN, spans).outcome is INCONCLUSIVE
 
 
@@ -84,9 +94,9 @@ def test_a_step_of_bad_hours_does_not_tilt_the_comparison() -> None:
     quiet, outage = span(2000, 0.001), span(80_000, errors=0.2, weight=0.5, beside=0.2)
     assert judge(PLAN, [quiet, outage]).outcome is PASS
     assert outage.stable is not None and quiet.stable is not None
-    added = Span(
-        Arm(82_000, quiet.canary.errors + outage.canary.errors, 1640),
-        Arm(98_000, quiet.stable.errors + outage.stable.errors, 1960),
+    added = Stratum(
+        VariantTraffic(82_000, quiet.canary.errors + outage.canary.errors, 1640),
+        VariantTraffic(98_000, quiet.stable.errors + outage.stable.errors, 1960),
     )
     assert judge(PLAN, [added]).outcome is FAIL
 
@@ -100,15 +110,15 @@ def test_evidence_adds_up_over_steps() -> None:
 @pytest.mark.parametrize(("errors", "outcome"), [(0.001, PASS), (0.03, FAIL)])
 def test_without_a_champion_the_margins_are_absolute(errors: float, outcome: Outcome) -> None:
     arm = span(3000, errors).canary
-    verdict = judge(replace(PLAN, guards=Guards(logloss=0.01, score_mean=0.1)), [Span(arm, None)])
+    verdict = judge(replace(PLAN, guards=Guards(logloss=0.01, score_mean=0.1)), [Stratum(arm, None)])
     assert verdict.outcome is outcome
     assert [c.name for c in verdict.checks] == ["error_rate", "slow_share"]
     assert "the challenger's own" in verdict.checks[0].sentence
 
 
-def online(logloss: float = 0.45, score: float = 0.2, bias: float = 0.0, label: float = 0.2) -> Span:
-    canary = Arm(5000, 5, 100, values(logloss), values(label), values(score), values(bias))
-    return Span(canary, Arm(5000, 5, 100, values(0.45), values(0.2), values(0.2), values(0.1)))
+def online(logloss: float = 0.45, score: float = 0.2, bias: float = 0.0, label: float = 0.2) -> Stratum:
+    canary = VariantTraffic(5000, 5, 100, values(logloss), values(label), values(score), values(bias))
+    return Stratum(canary, VariantTraffic(5000, 5, 100, values(0.45), values(0.2), values(0.2), values(0.1)))
 
 
 @pytest.mark.parametrize(
@@ -124,19 +134,20 @@ def online(logloss: float = 0.45, score: float = 0.2, bias: float = 0.0, label: 
         (online(bias=-0.1), ["calibration"]),
     ],
 )
-def test_guards_on_means(seen: Span, failed: list[str]) -> None:
+def test_guards_on_means(seen: Stratum, failed: list[str]) -> None:
     plan = replace(PLAN, guards=Guards(logloss=0.015, label_rate=0.02, score_mean=0.02, calibration=0.02))
     verdict = judge(plan, [seen])
     assert [c.name for c in verdict.checks if c.outcome is FAIL] == failed
     assert verdict.outcome is (FAIL if failed else PASS)
 
 
-def scored(scores: np.ndarray, above: np.ndarray) -> Span:
+def scored(scores: np.ndarray, above: np.ndarray) -> Stratum:
     """Challenger and champion with these scores."""
     arms = [
-        Arm(len(x), 0, 0, score=Moments.of(x), above=[int((x > cut).sum()) for cut in CUTS]) for x in (scores, above)
+        VariantTraffic(len(x), 0, 0, score=Moments.of(x), above=[int((x > cut).sum()) for cut in CUT_POINTS])
+        for x in (scores, above)
     ]
-    return Span(*arms)
+    return Stratum(*arms)
 
 
 @pytest.mark.parametrize(
@@ -158,11 +169,11 @@ def test_shares_that_are_apart_by_the_margin_are_rarely_called_within_or_beyond_
         counts = [random.binomial(300, share, (20, 3)).cumsum(axis=0).astype(float) for share in (0.3, 0.2)]
         requests = np.arange(300.0, 6001, 300)[:, None]
         looks = [
-            Largest([Shares(ours[[cut]], n, theirs[[cut]], n) for cut in range(3)])
+            LargestDifference([ProportionDifference(ours[[cut]], n, theirs[[cut]], n) for cut in range(3)])
             for ours, theirs, n in zip(*counts, requests, strict=True)
         ]
-        within += any(seen.log_e(0.1, -1, 0.1) >= np.log(20) for seen in looks)
-        beyond += any(seen.log_e(0.1, 1, 0.1) >= np.log(20) for seen in looks)
+        within += any(seen.log_e_value(0.1, -1, 0.1) >= np.log(20) for seen in looks)
+        beyond += any(seen.log_e_value(0.1, 1, 0.1) >= np.log(20) for seen in looks)
     assert within <= 3
     assert beyond <= 3
 
@@ -178,17 +189,17 @@ def test_labels_that_have_not_come_yet_hold_the_verdict() -> None:
 
 
 def test_answers_that_are_all_the_same_can_be_judged() -> None:
-    same = Arm(1000, 0, 0, score=Moments.of(np.full(1000, 0.5)))
+    same = VariantTraffic(1000, 0, 0, score=Moments.of(np.full(1000, 0.5)))
     plan = replace(PLAN, guards=Guards(error_rate=None, slow_share=None, score_mean=0.02))
-    assert judge(plan, [Span(same, same)]).outcome is PASS
+    assert judge(plan, [Stratum(same, same)]).outcome is PASS
 
 
 @pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize(("errors", "requests"), [(0, 1), (1, 1), (0, 10**6), (10**6, 10**6), (5, 1000)])
 def test_limits_enclose_the_estimate_within_what_is_possible(errors: int, requests: int, alone: bool) -> None:
     counts = [np.array([float(n)]) for n in (errors, requests, 3, 0 if alone else 500)]
-    shares = Shares(*counts, alone=alone)
-    low, high = limit(shares, 1, 0.05, 0.01), limit(shares, -1, 0.05, 0.01)
+    shares = ProportionDifference(*counts, without_stable=alone)
+    low, high = confidence_limit(shares, 1, 0.05, 0.01), confidence_limit(shares, -1, 0.05, 0.01)
     assert (0 if alone else -1) <= low <= shares.estimate + 1e-5
     assert shares.estimate - 1e-5 <= high <= 1
 
@@ -202,7 +213,7 @@ def test_the_expected_bet_never_gains_under_the_null() -> None:
         two = np.full(chance.shape, 2.0)
         counts = [ups[0] + ups[1], two, ups[2] + ups[3], two]
         for side in (1, -1):
-            e = np.exp(Shares(*(c[..., None] for c in counts)).log_es(null, side, 0.05))
+            e = np.exp(ProportionDifference(*(c[..., None] for c in counts)).log_e_values(null, side, 0.05))
             assert (e * chance).sum() <= 1 + 1e-9
 
 
@@ -213,13 +224,13 @@ def test_ever_crossing_is_rare_under_the_null() -> None:
     wrong = 0
     for total, square in zip(sums, squares, strict=True):
         seen = (Moments(int(n), total[n - 1], square[n - 1]) for n in looks)
-        wrong += any(Means(m.mean, m.variance).log_e(0.0, 1, 0.1) > -np.log(0.05) for m in seen)
+        wrong += any(MeanDifference(m.mean, m.variance_of_mean).log_e_value(0.0, 1, 0.1) > -np.log(0.05) for m in seen)
     assert wrong <= 50
 
 
 def test_a_plan_says_how_long_it_takes_to_tell() -> None:
     rates = {"error_rate": 0.001, "slow_share": 0.02}
-    busy, quiet = power.of_plan(PLAN, 100, rates), power.of_plan(PLAN, 1, rates)
+    busy, quiet = power.check_plan(PLAN, 100, rates), power.check_plan(PLAN, 1, rates)
     assert (busy.outcome, quiet.outcome) == (PASS, INCONCLUSIVE)
     assert busy.checks[0].value is not None and quiet.checks[0].value is not None
     assert quiet.checks[0].value == pytest.approx(100 * busy.checks[0].value, rel=0.02)
@@ -230,17 +241,20 @@ def test_a_plan_says_how_long_it_takes_to_tell() -> None:
     ("plan", "traffic"), [(PLAN, 0.0), (replace(PLAN, steps=(Step(100, timedelta(hours=1)),)), 100.0)]
 )
 def test_a_plan_that_compares_nothing_tells_nothing(plan: Rollout, traffic: float) -> None:
-    verdict = power.of_plan(plan, traffic, {})
+    verdict = power.check_plan(plan, traffic, {})
     assert verdict.outcome is INCONCLUSIVE
     assert "cannot be told" in verdict.reasons[0]
 
 
 def test_what_the_plan_promises_is_what_the_judge_keeps() -> None:
     """80 of 100 equal canaries pass by the promised second."""
-    promised = power.of_plan(PLAN, 100, {"error_rate": 0.01, "slow_share": 0.02}).checks[0].value
+    promised = power.check_plan(PLAN, 100, {"error_rate": 0.01, "slow_share": 0.02}).checks[0].value
     assert promised is not None
     requests, stable = int(promised * 10), int(promised * 90)
     guards = Guards(error_rate=0.01, slow_share=None)
     drawn = zip(RANDOM.binomial(requests, 0.01, 300), RANDOM.binomial(stable, 0.01, 300), strict=True)
-    verdicts = [judge(replace(PLAN, guards=guards), [Span(Arm(requests, a), Arm(stable, b))]) for a, b in drawn]
+    verdicts = [
+        judge(replace(PLAN, guards=guards), [Stratum(VariantTraffic(requests, a), VariantTraffic(stable, b))])
+        for a, b in drawn
+    ]
     assert np.mean([v.outcome is PASS for v in verdicts]) == pytest.approx(0.8, abs=0.1)
