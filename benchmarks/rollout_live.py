@@ -18,6 +18,7 @@ from rich.progress import Progress
 from benchmarks import rollout_traffic
 from include.artifacts.store import Reference
 from include.domain.errors import Unavailable
+from include.domain.events import RolloutChanged, StepAnalysed
 from include.domain.rollout.actions import Word
 from include.local import demo, flights
 from include.local.rest import FINISHED, Airflow
@@ -108,9 +109,13 @@ class Live:
         assert state is not None, "version 1 was rolled out"
         return state
 
-    def rows(self, kind: str, version: str) -> list[dict[str, Any]]:
-        """Of the ledger, oldest first."""
-        return [row for row in self.parts.ledger().read(MODEL, kind) if row["version"] == version]
+    def analyses(self, version: str) -> list[StepAnalysed]:
+        """Return the ledger's analyses of the version's rollouts, oldest first."""
+        return [event for event in self.parts.ledger().read(MODEL, StepAnalysed) if event.version == version]
+
+    def changes(self, version: str) -> list[RolloutChanged]:
+        """Return how the version's rollouts began and ended, from the ledger, oldest first."""
+        return [event for event in self.parts.ledger().read(MODEL, RolloutChanged) if event.version == version]
 
     @contextmanager
     def plan(self, *, runs: int = 1, **changes: Any) -> Iterator[None]:
@@ -162,8 +167,8 @@ class Live:
         """Return once the newest row of evidence says so."""
 
         def there() -> bool:
-            last = self.rows("look", version)[-1]
-            return sentence in last["sentence"] and outcome in last["verdict"]["outcome"]
+            last = self.analyses(version)[-1]
+            return sentence in last.sentence and outcome in last.verdict.outcome
 
         self.until(there, 120, f"a look that is {sentence} {outcome}")
 
@@ -185,11 +190,11 @@ class Live:
             self.until(lambda: self.airflow.run(ROLLOUT, run)["state"] in FINISHED, timeout, "the rollout's end")
         except TimeoutError:
             return f"not ended after {timeout:.0f} s"
-        return str(self.rows("rollout", version)[-1]["event"])
+        return self.changes(version)[-1].event
 
     def reason(self, version: str) -> str:
         """Why the version's newest rollout ended."""
-        return str(self.rows("rollout", version)[-1].get("reason", ""))
+        return self.changes(version)[-1].reason
 
     def load(self, rate: float) -> AbstractContextManager[dict[str, Any]]:
         """Requests at that rate meanwhile, and what callers and the gateway showed."""

@@ -86,9 +86,9 @@ def spoiled(live: Live, _: float) -> Shown:
     version, guards = live.spoiled, {"error_rate": 0.02, "slow_share": None, "logloss": 0.01}
     with live.plan(guards=guards), live.load(CALM) as seen:
         end = live.ended(version, live.challenge(version))
-    last = live.rows("look", version)[-1]
-    figures = {"ended": end, "why": live.reason(version), "step": last["step"], "counts": last["counts"], **_told(seen)}
-    return figures, {"rolled back": end == Phase.ROLLED_BACK, "by the judge": last["decision"] == "roll back"}
+    last = live.analyses(version)[-1]
+    figures = {"ended": end, "why": live.reason(version), "step": last.step, "counts": last.counts, **_told(seen)}
+    return figures, {"rolled back": end == Phase.ROLLED_BACK, "by the judge": last.decision == "roll back"}
 
 
 def held(live: Live, _: float) -> Shown:
@@ -117,7 +117,7 @@ def person(live: Live, _: float) -> Shown:
         live.at_step(2)
         live.steer(Word.PROMOTE, "good enough")
         end = live.ended(version, run)
-    decided = {row["step"]: row["sentence"] for row in live.rows("look", version) if row["decision"] == "go on"}
+    decided = {event.step: event.sentence for event in live.analyses(version) if event.decision == "go on"}
     figures = {"ended": end, "paused": str(paused), "decided": decided, **_told(seen)}
     return figures, {
         "paused at its weight though the judge would pass it": paused == Routes(10),

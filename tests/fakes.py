@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,28 @@ from numpy.typing import NDArray
 
 from include.artifacts.store import Reference
 from include.domain.errors import Conflict, Corrupt, Unavailable, UserMistake
+from include.domain.events import Event
 from include.domain.windows import Window, label
+from include.ports.ledger import E
 from include.ports.registry import Version
 from include.ports.traffic import ArmCounts, Routes
 
 
 @dataclass
 class FakeLedger:
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    """Keeps the events in memory; with a `clock`, each at the test's own time."""
 
-    def append(self, model: str, kind: str, **facts: Any) -> None:
-        self.rows.append({"model": model, "at": self.clock().isoformat(), "kind": kind, **facts})
+    events: list[tuple[str, Event]] = field(default_factory=list)
+    clock: Callable[[], datetime] | None = None
 
-    def read(self, model: str, kind: str | None = None) -> list[dict[str, Any]]:
-        return [row for row in self.rows if row["model"] == model and kind in (None, row["kind"])]
+    def append(self, model: str, event: Event) -> None:
+        self.events.append((model, replace(event, at=self.clock()) if self.clock else event))
+
+    def read(self, model: str, event_type: type[E]) -> list[E]:
+        return [event for event in self.read_all(model) if isinstance(event, event_type)]
+
+    def read_all(self, model: str) -> list[Event]:
+        return sorted((event for name, event in self.events if name == model), key=lambda event: event.at)
 
 
 @dataclass

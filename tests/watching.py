@@ -18,6 +18,7 @@ from include.ports.registry import Version
 from include.spec.model_spec import ModelSpec
 from include.stages.monitoring import monitoring
 from include.stages.monitoring.monitoring import Look
+from tests.fakes import FakeLedger
 from tests.memory import MemoryTables
 
 START = datetime(2013, 1, 7, tzinfo=UTC)
@@ -40,17 +41,6 @@ class Registry:
         return self.champion
 
 
-class Ledger:
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-
-    def append(self, model: str, kind: str, **facts: Any) -> None:
-        self.rows.append(json.loads(json.dumps({"at": "2013-03-01T00:00:00Z", "kind": kind, **facts}, default=str)))
-
-    def read(self, model: str, kind: str | None = None) -> list[dict[str, Any]]:
-        return [row for row in self.rows if kind is None or row["kind"] == kind]
-
-
 def window(day: int) -> Window:
     start = START + timedelta(days=day)
     return Window(start, start + timedelta(days=1))
@@ -64,7 +54,7 @@ class World:
         for day in range(42):
             self.land(day)
         self.registry = Registry(self.train("1", 0))
-        self.ledger = Ledger()
+        self.ledger = FakeLedger(clock=lambda: datetime(2013, 3, 1, tzinfo=UTC))
 
     def day(self, day: int) -> dict[str, Any]:
         """Columns of a day, `chance` the truth and what a perfect model says."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from include.domain.events import RetrainingDecided
 from include.reports import summary
 from include.settings import Settings
 from include.wiring import Parts
@@ -51,5 +52,5 @@ def seconds(timed: Sequence[Timed]) -> summary.Table:
 
 def last_decision(settings: Settings, model: str) -> str:
     """The watch's newest sentence."""
-    row = Parts(settings).ledger().read(model, "decision")[-1]
-    return f"the watch says {'yes' if row['start'] else 'no'}: {row['sentence']}"
+    decision = Parts(settings).ledger().read(model, RetrainingDecided)[-1]
+    return f"the watch says {'yes' if decision.start else 'no'}: {decision.sentence}"

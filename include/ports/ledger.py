@@ -1,12 +1,20 @@
-"""The append-only record of decisions."""
+"""The append-only record of what happened to each model."""
 
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
+
+from include.domain.events import Event
+
+E = TypeVar("E", bound=Event)
 
 
 class Ledger(Protocol):
-    """Append-only record of decisions."""
+    """Append-only record of events, for any number of processes."""
 
-    def append(self, model: str, kind: str, **facts: Any) -> None: ...
+    def append(self, model: str, event: Event) -> None:
+        """Write the event and return once it is stored. Raises OSError when it cannot be written."""
 
-    def read(self, model: str, kind: str | None = None) -> list[dict[str, Any]]:
-        """Oldest first; each with `at` (ISO, UTC), `kind` and its facts."""
+    def read(self, model: str, event_type: type[E]) -> list[E]:
+        """Return the model's events of that class, oldest first."""
+
+    def read_all(self, model: str) -> list[Event]:
+        """Return the model's events of every class, oldest first."""

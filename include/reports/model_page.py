@@ -5,6 +5,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from include.domain.events import StepAnalysed
 from include.domain.rollout.actions import TO_A_ROLLOUT, Word
 from include.reports import html, rollout_page
 from include.reports.summary import Table
@@ -24,7 +25,7 @@ def index(models: Sequence[tuple[str, str, str]]) -> str:
 
 
 def page(
-    model: str, description: str, reign: str, state: State | None, looks: Sequence[rollout_page.Row],
+    model: str, description: str, reign: str, state: State | None, looks: Sequence[StepAnalysed],
     tables: Sequence[Table], reports: Sequence[str],
 ) -> str:  # fmt: skip
     """One model; `looks` are those of the rollout in `state`, `reports` paths of pages below its folder of reports."""
@@ -43,11 +44,11 @@ def page(
     return html.document(model, "".join(body))
 
 
-def _told(state: State | None, looks: Sequence[rollout_page.Row]) -> str:
+def _told(state: State | None, looks: Sequence[StepAnalysed]) -> str:
     """How it ended, or what its last look at requests said."""
     if state is None:
         return "none yet"
-    said = state.reason or (looks[-1]["sentence"] if looks else "")
+    said = state.reason or (looks[-1].sentence if looks else "")
     return f"version {state.version}: {state.phase}" + (f"; {said}" if said else "")
 
 

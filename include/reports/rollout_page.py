@@ -1,20 +1,20 @@
 """A rollout's evidence for people: its looks as confidence sequences against the margins, step by step, and its story."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from html import escape
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from include.artifacts.files import write_atomically
-from include.domain.windows import parse
+from include.domain.events import ActionRequested, Event, RolloutChanged, ShadowCompared, StepAnalysed
 from include.ports.ledger import Ledger
 from include.ports.registry import Registry
 from include.reports import html, plots
 from include.reports.plots import Line
 from include.stages.rollout.state import State
 
-Row = Mapping[str, Any]
 #: Margins shown to each side of 0; the first looks of a step know next to nothing, and their intervals are cut there.
 VIEW = 5
 HEADS = ("step", "slot", "requests", "errors", "slow", "looks", "verdict")
@@ -25,6 +25,16 @@ def attach(state: State, ledger: Ledger, registry: Registry, folder: Path) -> No
     pages = write(state.model, state.run, ledger, folder)
     if run_id := registry.version(state.model, state.version).tags.get("mlflow_run_id"):
         registry.attach(run_id, pages, f"rollout/{state.run}")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an analysis knew of a guard: how much worse the challenger is, its interval, and the guard's margin."""
+
+    at: datetime
+    value: float
+    interval: tuple[float, float]
+    bound: float | None
 
 
 def write(model: str, run: str, ledger: Ledger, folder: Path) -> list[Path]:
@@ -39,67 +49,72 @@ def write(model: str, run: str, ledger: Ledger, folder: Path) -> list[Path]:
 
 def page(model: str, run: str, ledger: Ledger) -> str:
     """The rollout as HTML, also while it runs: what happened, the traffic of each step, and a plot per guard."""
-    story = [row for row in ledger.read(model, "rollout") if row.get("run") == run]
-    story += [{**row, "event": "shadow"} for row in ledger.read(model, "agreement") if row["run"] == run]
-    said = [row for row in ledger.read(model, "word") if row.get("run") == run]
+    changes = [event for event in ledger.read(model, RolloutChanged) if event.run == run]
+    comparisons = [event for event in ledger.read(model, ShadowCompared) if event.run == run]
+    actions = [event for event in ledger.read(model, ActionRequested) if event.run == run]
     looks = looks_of(model, run, ledger)
-    told = "".join(f"<li>{escape(line)}</li>" for line in _story(story, said, looks))
-    body = [f"<p>{escape(run)}</p><ul>{told}</ul>", *pictures(looks).values(), html.table(HEADS, _traffic(looks))]
-    version = story[0]["version"] if story else "?"
+    lines = [*map(_line, changes), *map(_line, comparisons), *map(_line, actions), *_decisions(looks)]
+    story = "".join(f"<li>{escape(line)}</li>" for line in sorted(lines))
+    body = [f"<p>{escape(run)}</p><ul>{story}</ul>", *pictures(looks).values(), html.table(HEADS, _traffic(looks))]
+    version = changes[0].version if changes else "?"
     return html.document(f"{model}: rollout of version {version}", "".join(body))
 
 
-def looks_of(model: str, run: str, ledger: Ledger) -> list[dict[str, Any]]:
-    return [row for row in ledger.read(model, "look") if row["run"] == run]
+def looks_of(model: str, run: str, ledger: Ledger) -> list[StepAnalysed]:
+    return [event for event in ledger.read(model, StepAnalysed) if event.run == run]
 
 
-def pictures(looks: Sequence[Row]) -> dict[str, str]:
+def pictures(looks: Sequence[StepAnalysed]) -> dict[str, str]:
     """SVG by file name, one per guard that was ever estimated."""
-    guards = list(dict.fromkeys(c["name"] for look in looks for c in look["verdict"]["checks"] if c["interval"]))
+    guards = list(dict.fromkeys(c.name for look in looks for c in look.verdict.checks if c.interval))
     return {f"{guard}.svg": _sequence(guard, looks) for guard in guards}
 
 
-def _sequence(guard: str, looks: Sequence[Row]) -> str:
-    began = parse(looks[0]["at"])
+def _sequence(guard: str, looks: Sequence[StepAnalysed]) -> str:
+    began = looks[0].at
     lines, bound = [], None
-    for step, rows in groupby(looks, key=lambda look: look["step"]):
-        seen = [(look, check) for look in rows for check in _estimated(look, guard)]
-        if not seen:
+    for step, of_step in groupby(looks, key=lambda look: look.step):
+        estimates = [estimate for look in of_step for estimate in _estimates(look, guard)]
+        if not estimates:
             continue
-        bound = seen[-1][1]["bound"]
-        minutes = [(parse(look["at"]) - began).total_seconds() / 60 for look, _ in seen]
-        low, high = ([check["interval"][end] for _, check in seen] for end in (0, 1))
-        lines.append(Line(step, minutes, [check["value"] for _, check in seen], low, high))
+        bound = estimates[-1].bound
+        minutes = [(estimate.at - began).total_seconds() / 60 for estimate in estimates]
+        low, high = ([estimate.interval[end] for estimate in estimates] for end in (0, 1))
+        lines.append(Line(step, minutes, [estimate.value for estimate in estimates], low, high))
     axes = ("minutes since the first look", "worse by")
     up = (-VIEW * bound, VIEW * bound) if bound else None
     return plots.chart(f"{guard}, dashed: its margin", axes, lines, level=bound, up=up)
 
 
-def _estimated(look: Row, guard: str) -> list[Row]:
-    checks = look["verdict"]["checks"]
-    return [c for c in checks if c["name"] == guard and c["interval"] and c["value"] is not None]
+def _estimates(look: StepAnalysed, guard: str) -> list[Estimate]:
+    checks = [check for check in look.verdict.checks if check.name == guard]
+    return [Estimate(look.at, c.value, c.interval, c.bound) for c in checks if c.interval and c.value is not None]
 
 
-def _story(story: Sequence[Row], said: Sequence[Row], looks: Sequence[Row]) -> list[str]:
-    lines = [f"{_at(row)}: {row['event']} (version {row['version']}){_because(row)}" for row in story]
-    words = [f"{_at(row)}: {row['by']} says {row['word']}{_because(row)}" for row in said]
-    decided = [f"{_at(row)}: {row['decision']}: {row['sentence']}" for row in looks if row["decision"] != "wait"]
-    return sorted([*lines, *words, *decided])
+def _line(event: RolloutChanged | ShadowCompared | ActionRequested) -> str:
+    """Return the event as a line of the rollout's story."""
+    match event:
+        case ActionRequested():
+            what, reason = f"{event.by} says {event.word}", event.reason
+        case ShadowCompared():
+            what, reason = f"shadow (version {event.version})", event.sentence
+        case RolloutChanged():
+            what, reason = f"{event.event} (version {event.version})", event.reason
+    return f"{_at(event)}: {what}" + (f": {reason}" if reason else "")
 
 
-def _at(row: Row) -> str:
-    return f"{parse(row['at']):%Y-%m-%d %H:%M:%S}"
+def _decisions(looks: Sequence[StepAnalysed]) -> list[str]:
+    return [f"{_at(look)}: {look.decision}: {look.sentence}" for look in looks if look.decision != "wait"]
 
 
-def _traffic(looks: Sequence[Row]) -> list[list[str]]:
-    last = {row["step"]: row for row in looks}
+def _at(event: Event) -> str:
+    return f"{event.at:%Y-%m-%d %H:%M:%S}"
+
+
+def _traffic(looks: Sequence[StepAnalysed]) -> list[list[str]]:
+    last = {look.step: look for look in looks}
     return [
-        [step, slot, *(f"{n:,}" for n in counts), f"{row['number']:,}", row["verdict"]["outcome"]]
-        for step, row in last.items()
-        for slot, counts in row["counts"].items()
+        [step, slot, *(f"{n:,}" for n in counts), f"{look.number:,}", look.verdict.outcome]
+        for step, look in last.items()
+        for slot, counts in look.counts.items()
     ]
-
-
-def _because(row: Row) -> str:
-    said = row.get("reason") or row.get("sentence")
-    return f": {said}" if said else ""

@@ -1,12 +1,13 @@
 """The watch's page for people: one self-contained HTML file."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from include.artifacts.files import write_atomically
+from include.domain.events import CauseRechecked, RetrainingDecided
+from include.domain.monitoring.signal import Signal, State
 from include.domain.monitoring.timeline import Comparison, Course
 from include.reports import timeline_charts as charts
 from include.reports.timeline_charts import Mark
@@ -54,34 +55,32 @@ def page(course: Course) -> str:
 def marks(course: Course) -> list[Mark]:
     """What was decided on which window, the requests last so that they lie on top."""
     found = []
-    for row in course.decisions:
-        title = f"{row['window']}: {row['sentence']}"
-        if row["start"]:
-            found.append(Mark(str(row["window"]), title, charts.RED, strong=True))
+    for decision in course.decisions:
+        title = f"{decision.window}: {decision.sentence}"
+        if decision.start:
+            found.append(Mark(decision.window, title, charts.RED, strong=True))
         else:
-            found.append(Mark(str(row["window"]), title, "#e69f00" if row["cause"] else "#bbb"))
-    for row in course.cleared:
-        came = "gone" if row["cleared"] else "still there"
-        title = f"{row['request']}: {came} with version {row['champion']}; {row['sentence']}"
-        found.append(Mark(str(row["window"]), title, "#009e73" if row["cleared"] else charts.RED))
+            found.append(Mark(decision.window, title, "#e69f00" if decision.cause else "#bbb"))
+    for event in course.cleared:
+        came = "gone" if event.cleared else "still there"
+        title = f"{event.request}: {came} with version {event.champion}; {event.sentence}"
+        found.append(Mark(event.window, title, "#009e73" if event.cleared else charts.RED))
     return sorted(found, key=lambda mark: mark.strong)
 
 
-def _said(decisions: Sequence[Mapping[str, Any]]) -> str:
+def _said(decisions: Sequence[RetrainingDecided]) -> str:
     if not decisions:
         return '<p class="said">The watch has not decided yet.</p>'
-    row = decisions[-1]
-    verdict = "A training was asked for" if row["start"] else "No training was started"
-    at = f"{str(row['at'])[:16]} UTC, data until {str(row['as_of'])[:10]}"
-    return (
-        f'<p class="said{" yes" if row["start"] else ""}"><b>{verdict}</b> ({at}): {escape(str(row["sentence"]))}</p>'
-    )
+    last = decisions[-1]
+    verdict = "A training was asked for" if last.start else "No training was started"
+    at = f"{_minute(last.at)} UTC, data until {last.as_of and last.as_of.date()}"
+    return f'<p class="said{" yes" if last.start else ""}"><b>{verdict}</b> ({at}): {escape(last.sentence)}</p>'
 
 
-def _signals(decisions: Sequence[Mapping[str, Any]]) -> str:
+def _signals(decisions: Sequence[RetrainingDecided]) -> str:
     rows = [
-        f'<tr><td class="{s["state"]}">{s["state"]}<td>{escape(str(s["name"]))}<td>{escape(str(s["sentence"]))}'
-        for s in (decisions[-1]["signals"] if decisions else ())
+        f'<tr><td class="{signal.state}">{signal.state}<td>{escape(signal.name)}<td>{escape(signal.sentence)}'
+        for signal in (decisions[-1].signals if decisions else ())
     ]
     return f"<h2>Signals of the last look</h2><table>{''.join(rows)}</table>"
 
@@ -133,23 +132,27 @@ def _arms(arms: Sequence[Comparison]) -> list[str]:
     ]
 
 
-def _decisions(rows: Sequence[Mapping[str, Any]], cleared: Sequence[Mapping[str, Any]]) -> str:
-    after = {row["request"]: row for row in cleared}
+def _decisions(decisions: Sequence[RetrainingDecided], cleared: Sequence[CauseRechecked]) -> str:
+    after = {event.request: event for event in cleared}
     shown = [
-        f"<tr><td>{escape(str(r['at'])[:16])}<td>{escape(str(r['window']))}<td>{'train' if r['start'] else 'no'}"
-        f"<td>{escape(str(r['sentence']))}{_cleared(after.get(r['request']))}<td>{_states(r['signals'])}"
-        for r in reversed(rows[-MOST:])
+        f"<tr><td>{_minute(event.at)}<td>{escape(event.window)}<td>{'train' if event.start else 'no'}"
+        f"<td>{escape(event.sentence)}{_cleared(after.get(event.request or ''))}<td>{_states(event.signals)}"
+        for event in reversed(decisions[-MOST:])
     ]
     return f"<table><tr><th>At<th>Window<th>Decision<th>Why<th>Signals{''.join(shown)}</table>"
 
 
-def _cleared(row: Mapping[str, Any] | None) -> str:
-    if row is None:
+def _cleared(event: CauseRechecked | None) -> str:
+    if event is None:
         return ""
-    said = "the cause has gone" if row["cleared"] else "the cause is still there"
-    return f" <b>With version {escape(str(row['champion']))} {said}.</b>"
+    result = "the cause has gone" if event.cleared else "the cause is still there"
+    return f" <b>With version {escape(event.champion)} {result}.</b>"
 
 
-def _states(signals: Iterable[Mapping[str, Any]]) -> str:
-    loud = [s for s in signals if s["state"] != "ok"]
-    return " ".join(f'<span class="{s["state"]}" title="{escape(s["sentence"])}">{s["name"]}</span>' for s in loud)
+def _states(signals: Iterable[Signal]) -> str:
+    loud = [s for s in signals if s.state is not State.OK]
+    return " ".join(f'<span class="{s.state}" title="{escape(s.sentence)}">{s.name}</span>' for s in loud)
+
+
+def _minute(at: datetime) -> str:
+    return f"{at:%Y-%m-%dT%H:%M}"

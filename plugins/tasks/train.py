@@ -10,6 +10,7 @@ from airflow.sdk.definitions.asset.metadata import Metadata
 from airflow.sdk.exceptions import AirflowSkipException
 
 from include.domain.errors import UserMistake
+from include.domain.events import RequestClaimed
 from include.domain.windows import parse, window_of
 from include.settings import from_env
 from include.spec.model_spec import ModelSpec
@@ -210,11 +211,11 @@ def _asked(model: str) -> dict[str, Any]:
 def _single(parts: "Parts", model: str, request: str) -> None:
     """One training a request: a second run for it, after a replayed event, is skipped."""
     ledger = parts.ledger()
-    taken = [row["run"] for row in ledger.read(model, "requested") if row["request"] == request]
-    if taken and taken[0] != run_name():
-        raise AirflowSkipException(f"request {request} is run {taken[0]} already")
-    if not taken:
-        ledger.append(model, "requested", request=request, run=run_name())
+    claimed_by = next((event.run for event in ledger.read(model, RequestClaimed) if event.request == request), None)
+    if claimed_by is None:
+        ledger.append(model, RequestClaimed(request=request, run=run_name()))
+    elif claimed_by != run_name():
+        raise AirflowSkipException(f"request {request} is run {claimed_by} already")
 
 
 def _train(

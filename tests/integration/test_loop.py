@@ -12,8 +12,10 @@ import httpx
 import pytest
 from rich.console import Console
 
+from include.domain.events import ActionRequested, ChallengerJudged, ChampionPromoted, RetrainingDecided, StepAnalysed
 from include.local import demo, processes, stack
 from include.local.rest import Airflow
+from include.ports.ledger import E
 from include.ports.traffic import Routes
 from include.settings import Settings, from_env
 from include.wiring import Parts
@@ -37,8 +39,8 @@ class Told:
     def states(self, family: str, run: dict[str, Any]) -> dict[str, str | None]:
         return {t.task: t.state for t in self.airflow.tasks(f"{MODEL}.{family}", run["dag_run_id"])}
 
-    def ledger(self, kind: str) -> list[dict[str, Any]]:
-        return Parts(self.settings).ledger().read(MODEL, kind)
+    def ledger(self, event_type: type[E]) -> list[E]:
+        return Parts(self.settings).ledger().read(MODEL, event_type)
 
     def experiments(self) -> list[str]:
         query = {"max_results": 100}
@@ -86,34 +88,34 @@ def test_the_first_model_passes_its_gates_and_is_released_without_a_champion_to_
 
 
 def test_the_watch_starts_the_second_training_and_says_why(told: Told) -> None:
-    yes = [row for row in told.ledger("decision") if row["start"]]
+    yes = [decision for decision in told.ledger(RetrainingDecided) if decision.start]
     assert len(yes) == 1
-    assert yes[0]["cause"]
+    assert yes[0].cause
     first, second, _ = told.runs("train")
     assert first["run_type"] == "manual"
     assert second["run_type"] == "asset_triggered"
     reason = told.airflow.xcom(f"{MODEL}.train", second["dag_run_id"], "validate")["cause"]
-    assert reason == yes[0]["sentence"]
+    assert reason == yes[0].sentence
 
 
 def test_the_servers_used_the_features_that_training_computes(told: Told) -> None:
     """Aggregates of the past among them, which the servers looked up while the flights' delays became known."""
-    decision = next(row for row in told.ledger("decision") if row["start"])
-    skew = next(signal for signal in decision["signals"] if signal["name"] == "skew")
-    assert (skew["state"], skew["value"]) == ("ok", 0), skew["sentence"]
+    decision = next(decision for decision in told.ledger(RetrainingDecided) if decision.start)
+    skew = next(signal for signal in decision.signals if signal.name == "skew")
+    assert (skew.state, skew.value) == ("ok", 0), skew.sentence
 
 
 def test_the_second_model_goes_through_shadow_and_canary_or_is_held_back_with_reasons(told: Told) -> None:
     states = told.states("train", told.runs("train")[1])
     if states["gate"] == "failed":
-        assert told.ledger("judged")[-1]["reasons"]
+        assert told.ledger(ChallengerJudged)[-1].reasons
         assert told.alias("champion") == "1"
         return
     rollout = told.states("rollout", told.runs("rollout")[1])
     assert (rollout["shadow"], rollout["canary_10"], rollout["canary_100"]) == ("success", "success", "success")
-    looks = [row for row in told.ledger("look") if row["version"] == "2"]
-    canary = [row for row in looks if row["step"] == "10 %"][-1]["counts"]
-    share = canary["canary"][0] / (canary["canary"][0] + canary["stable"][0])
+    analyses = [event for event in told.ledger(StepAnalysed) if event.version == "2"]
+    counts = [event for event in analyses if event.step == "10 %"][-1].counts
+    share = counts["canary"].requests / (counts["canary"].requests + counts["stable"].requests)
     assert 0.05 < share < 0.15
 
 
@@ -121,7 +123,7 @@ def test_a_spoiled_challenger_is_rejected_with_its_reasons_wherever_a_person_loo
     run = told.runs("train")[2]
     states = told.states("train", run)
     assert (states["train"], states["gate"], states["register"]) == ("success", "failed", "upstream_failed")
-    reasons = told.ledger("judged")[-1]["reasons"]
+    reasons = told.ledger(ChallengerJudged)[-1].reasons
     assert any("worse: logloss" in reason and "the champion's" in reason for reason in reasons)
     logs = told.airflow.get(
         f"/dags/{MODEL}.train/dagRuns/{run['dag_run_id']}/taskInstances/gate/logs/1", full_content=True
@@ -132,15 +134,15 @@ def test_a_spoiled_challenger_is_rejected_with_its_reasons_wherever_a_person_loo
         json={"experiment_ids": told.experiments(), "filter": "tags.verdict = 'fail'"},
     ).json()["runs"]
     tags = {tag["key"]: tag["value"] for tag in found[0]["data"]["tags"]}
-    assert tags["reasons"].splitlines() == reasons
+    assert tuple(tags["reasons"].splitlines()) == reasons
     card = Parts(told.settings).settings.runs / MODEL / tags["run"] / "evaluation" / "card.html"
     assert reasons[0].split(";")[0] in html.unescape(card.read_text())
-    assert told.alias("champion") == told.ledger("champion")[-1]["version"]
+    assert told.alias("champion") == told.ledger(ChampionPromoted)[-1].version
 
 
 def test_the_registry_names_the_champion_and_its_evidence(told: Told) -> None:
     champion = told.alias("champion")
-    assert champion == told.ledger("champion")[-1]["version"]
+    assert champion == told.ledger(ChampionPromoted)[-1].version
     assert told.alias("challenger") is None
     query = {"name": MODEL, "version": champion}
     answer = httpx.get(f"{told.settings.mlflow_url}/api/2.0/mlflow/model-versions/get", params=query).json()
@@ -207,7 +209,7 @@ def test_a_button_of_the_models_page_sends_traffic_back_for_who_is_logged_in(tol
     assert router.current(MODEL) == Routes(canary=10)
     assert httpx.post(steer, data=said, headers={**token, "Origin": told.settings.airflow_url}).status_code == 303
     assert router.current(MODEL) == Routes()
-    assert [(row["by"], row["reason"]) for row in told.ledger("word")] == [("admin", "too slow")]
+    assert [(action.by, action.reason) for action in told.ledger(ActionRequested)] == [("admin", "too slow")]
 
 
 def test_a_rollback_needs_neither_airflow_nor_mlflow(told: Told) -> None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from include.domain.events import CauseRechecked, RetrainingDecided
 from include.domain.monitoring.drift import Moved
 from include.domain.monitoring.sketch import Sketches
 
@@ -47,8 +47,8 @@ class Course:
     moved: Mapping[str, Sequence[Moved]]
     points: Mapping[str, Point]
     test: Mapping[str, float]
-    decisions: Sequence[Mapping[str, Any]]
-    cleared: Sequence[Mapping[str, Any]]
+    decisions: Sequence[RetrainingDecided]
+    cleared: Sequence[CauseRechecked]
     arms: Sequence[Comparison]
     reference: Sketches
     newest: Sketches

@@ -1,10 +1,11 @@
 """Monitoring: look at production, say what is seen, and decide whether to retrain."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from include.domain.errors import Corrupt
+from include.domain.events import CauseRechecked, RetrainingDecided, TrainingFinished
 from include.domain.monitoring import retraining
 from include.domain.monitoring.drift import Moved
 from include.domain.monitoring.retraining import Decision, Situation
@@ -56,9 +57,9 @@ def evidence(spec: ModelSpec, *, tables: Tables, signals: Signals, registry: Reg
 
 def news(spec: ModelSpec, *, tables: Tables, signals: Signals, registry: Registry, ledger: Ledger) -> bool:
     """Whether there is evidence that the last look did not have."""
-    looks = ledger.read(spec.name, "decision")
+    decisions = ledger.read(spec.name, RetrainingDecided)
     now = evidence(spec, tables=tables, signals=signals, registry=registry)
-    return not looks or looks[-1].get("evidence") != now
+    return not decisions or decisions[-1].evidence != now
 
 
 def sense(
@@ -93,22 +94,31 @@ def decide_and_record(spec: ModelSpec, look: Look, ledger: Ledger, *, run: str, 
 
     `running`: the training run in flight; `paused`: a person has stopped retraining.
     """
-    rows = ledger.read(spec.name, "decision")
-    for row in rows:
-        if row["run"] == run:
-            return Decision(row["start"], row["sentence"], row["cause"], row["request"])
-    _record_cleared(spec, look, ledger, rows)
+    decisions = ledger.read(spec.name, RetrainingDecided)
+    for earlier in decisions:
+        if earlier.run == run:
+            return Decision(earlier.start, earlier.sentence, earlier.cause, earlier.request)
+    _recheck_cause(spec, look, ledger, decisions)
     if look.as_of is None or look.trained is None:
         decision = Decision(False, look["age"].sentence)
     else:
         situation = Situation(
-            look.as_of, look.trained, _last_request(rows), running, paused, _hours(spec, ledger, look.as_of)
+            look.as_of, look.trained, _last_request(decisions), running, paused, _hours(spec, ledger, look.as_of)
         )
         decision = retraining.decide(spec.watch.retraining, look.signals, situation, look.newest)
-    ledger.append(
-        spec.name, "decision", run=run, as_of=look.as_of, window=look.newest, champion=look.version,
-        evidence=look.evidence, **asdict(decision), signals=[asdict(s) for s in look.signals],
-    )  # fmt: skip
+    event = RetrainingDecided(
+        run=run,
+        as_of=look.as_of,
+        window=look.newest,
+        champion=look.version,
+        evidence=look.evidence,
+        start=decision.start,
+        sentence=decision.sentence,
+        cause=decision.cause,
+        request=decision.request,
+        signals=look.signals,
+    )
+    ledger.append(spec.name, event)
     return decision
 
 
@@ -123,24 +133,30 @@ def _blind(as_of: datetime | None, version: str | None, rests_on: str, reason: s
     return Look(as_of, "", version, None, tuple(unknown(n, reason) for n in NAMES), {}, rests_on)
 
 
-def _last_request(rows: Sequence[Mapping[str, object]]) -> datetime | None:
-    asked = [parse(str(row["as_of"])) for row in rows if row["start"]]
-    return max(asked, default=None)
+def _last_request(decisions: Sequence[RetrainingDecided]) -> datetime | None:
+    return max((event.as_of for event in decisions if event.start and event.as_of), default=None)
 
 
 def _hours(spec: ModelSpec, ledger: Ledger, as_of: datetime) -> float:
     """Training hours of the last 30 days, from the ledger's `training` rows."""
-    rows = [r for r in ledger.read(spec.name, "training") if parse(r["as_of"]) > as_of - timedelta(days=30)]
-    return sum(float(r["hours"]) for r in rows)
+    trainings = ledger.read(spec.name, TrainingFinished)
+    return sum((event.hours for event in trainings if event.as_of > as_of - timedelta(days=30)), 0.0)
 
 
-def _record_cleared(spec: ModelSpec, look: Look, ledger: Ledger, rows: Sequence[Mapping[str, object]]) -> None:
+def _recheck_cause(spec: ModelSpec, look: Look, ledger: Ledger, decisions: Sequence[RetrainingDecided]) -> None:
     """Once after a retraining: has its cause gone with the new champion?"""
-    asked = next((r for r in reversed(rows) if r["start"]), None)
-    told = {r["request"] for r in ledger.read(spec.name, "cleared")}
-    if asked is None or look.version is None or look.version == asked["champion"] or asked["request"] in told:
+    request = next((event for event in reversed(decisions) if event.start), None)
+    if request is None or request.request is None or look.version is None or look.version == request.champion:
         return
-    now = next((s for s in look.signals if s.name == asked["cause"]), None)
+    if any(event.request == request.request for event in ledger.read(spec.name, CauseRechecked)):
+        return
+    now = next((s for s in look.signals if s.name == request.cause), None)
     if now is not None and now.state is not State.UNKNOWN:
-        ledger.append(spec.name, "cleared", request=asked["request"], window=look.newest, cleared=now.state is not State.FIRE,
-                      champion=look.version, sentence=now.sentence)  # fmt: skip
+        event = CauseRechecked(
+            request=request.request,
+            window=look.newest,
+            cleared=now.state is not State.FIRE,
+            champion=look.version,
+            sentence=now.sentence,
+        )
+        ledger.append(spec.name, event)

@@ -7,6 +7,7 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 
+from include.domain.events import CauseRechecked, RetrainingDecided
 from include.domain.monitoring import performance
 from include.domain.monitoring.drift import History
 from include.domain.monitoring.performance import Scored
@@ -63,7 +64,7 @@ def course(spec: ModelSpec, *, tables: Tables, signals: Signals, registry: Regis
         moved=data_signals.compare(rules, reference, {w: kept[w] for w in since}, spec.window),
         points=_points(spec, tables, signals, champion, windows=since, as_of=as_of),
         test={n: m.value for n, m in champion.measured.items()},
-        decisions=ledger.read(spec.name, "decision"), cleared=ledger.read(spec.name, "cleared"),
+        decisions=ledger.read(spec.name, RetrainingDecided), cleared=ledger.read(spec.name, CauseRechecked),
         arms=online_comparison.compare(spec, tables=tables, signals=signals, champion=champion.version, as_of=as_of, last=LAST),
         reference=sketching.summed([kept[w] for w in past]), newest=kept[since[-1]],
         bins=sketching.names(champion.encoding), effect_bound=rules.effect,

@@ -12,7 +12,13 @@ from include.artifacts import store
 from include.artifacts.store import Reference
 from include.domain.errors import UserMistake
 from include.domain.evaluation.gates import CHALLENGER, CHAMPION
-from include.domain.windows import parse
+from include.domain.events import (
+    ChallengerJudged,
+    ChampionPromoted,
+    VersionApproved,
+    VersionRegistered,
+    VersionRejected,
+)
 from include.ports.ledger import Ledger
 from include.ports.registry import Registry, Version
 from include.stages.evaluation.evaluation import Judged
@@ -40,9 +46,12 @@ def publish(
         registry.attach(run_id, [*map(store.path_of, (evaluation.uri, judged.record.uri)), *pages], "evaluation")
         said = {"verdict": judged.verdict.outcome, "reasons": "\n".join(judged.verdict.reasons)}
         registry.describe(run_id, said, description)
-    if all(row["run"] != record["run"] for row in ledger.read(model, "judged")):
-        facts = {"verdict": judged.verdict.outcome, "reasons": judged.verdict.reasons}
-        ledger.append(model, "judged", run=record["run"], released=judged.released, **facts)
+    if all(event.run != record["run"] for event in ledger.read(model, ChallengerJudged)):
+        verdict = judged.verdict
+        event = ChallengerJudged(
+            run=record["run"], released=judged.released, verdict=verdict.outcome, reasons=tuple(verdict.reasons)
+        )
+        ledger.append(model, event)
 
 
 def register(model: str, evaluation: Reference, judged: Judged, *, registry: Registry, ledger: Ledger) -> Version:
@@ -50,8 +59,14 @@ def register(model: str, evaluation: Reference, judged: Judged, *, registry: Reg
     record, manifest = _records(evaluation)
     artifact = Reference(**record["models"][CHALLENGER])
     version = registry.register(model, artifact, _tags(evaluation, record, manifest, judged), manifest["mlflow_run_id"])
-    facts = {"run": record["run"], "verdict": judged.verdict.outcome, "reasons": judged.verdict.reasons}
-    _once(ledger, model, "registered", version=version.number, artifact=artifact.digest, **facts)
+    event = VersionRegistered(
+        version=version.number,
+        artifact=artifact.digest,
+        run=record["run"],
+        verdict=judged.verdict.outcome,
+        reasons=tuple(judged.verdict.reasons),
+    )
+    _append_once(ledger, model, event)
     return version
 
 
@@ -64,7 +79,7 @@ def page(version: Version, registry: Registry) -> str | None:
 def approve(model: str, number: str, by: str, at: datetime, *, registry: Registry, ledger: Ledger) -> None:
     """A person, or `auto`, lets this version be rolled out."""
     registry.tag(model, number, {"approval": "approved", "approved_by": by, "approved_at": at.isoformat()})
-    _once(ledger, model, "approved", version=number, by=by)
+    _append_once(ledger, model, VersionApproved(version=number, by=by))
 
 
 def reject(
@@ -73,7 +88,7 @@ def reject(
     """This version is not rolled out; it keeps the reasons."""
     said = {"rejected_by": by, "rejected_at": at.isoformat(), "reasons": "\n".join(reasons)}
     registry.tag(model, number, {"approval": "rejected", **said})
-    _once(ledger, model, "rejected", version=number, by=by, reasons=reasons)
+    _append_once(ledger, model, VersionRejected(version=number, by=by, reasons=tuple(reasons)))
 
 
 def challenge(model: str, number: str, registry: Registry) -> str | None:
@@ -100,11 +115,19 @@ def crown(model: str, number: str, champion: str | None, reason: str, *, registr
     if previous != champion:
         registry.move(model, PREVIOUS, champion, previous)
     version = registry.version(model, number)
-    kept = {name: version.tags.get(name) for name in ("run", "verdict", "approved_by", "approved_at")}
-    facts = {"version": number, "previous": champion, "artifact": version.artifact.digest, "reason": reason}
-    reigns = ledger.read(model, CHAMPION)
-    if not reigns or reigns[-1]["version"] != number:
-        ledger.append(model, CHAMPION, **facts, **kept)
+    champions = ledger.read(model, ChampionPromoted)
+    if not champions or champions[-1].version != number:
+        event = ChampionPromoted(
+            version=number,
+            previous=champion,
+            artifact=version.artifact.digest,
+            reason=reason,
+            run=version.tags.get("run"),
+            verdict=version.tags.get("verdict"),
+            approved_by=version.tags.get("approved_by"),
+            approved_at=version.tags.get("approved_at"),
+        )
+        ledger.append(model, event)
 
 
 def restore(model: str, by: str, *, registry: Registry, ledger: Ledger) -> str:
@@ -126,10 +149,10 @@ def retire(model: str, number: str, registry: Registry, tags: Mapping[str, str])
         registry.move(model, CHALLENGER, None, number)
 
 
-def champion_on(model: str, at: datetime, ledger: Ledger) -> dict[str, Any] | None:
-    """Who was champion at that moment, and why: the row of its promotion; None when there was no champion yet."""
-    rows = [row for row in ledger.read(model, CHAMPION) if parse(row["at"]) <= at]
-    return rows[-1] if rows else None
+def champion_on(model: str, at: datetime, ledger: Ledger) -> ChampionPromoted | None:
+    """Who was champion at that moment, and why: the event of its promotion; None when there was no champion yet."""
+    promotions = [event for event in ledger.read(model, ChampionPromoted) if event.at <= at]
+    return promotions[-1] if promotions else None
 
 
 def _records(evaluation: Reference) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -159,7 +182,7 @@ def _number(registry: Registry, model: str, alias: str) -> str | None:
     return None if version is None else version.number
 
 
-def _once(ledger: Ledger, model: str, kind: str, *, version: str, **facts: Any) -> None:
-    """One row of this kind per version, however often the step is retried."""
-    if all(row["version"] != version for row in ledger.read(model, kind)):
-        ledger.append(model, kind, version=version, **facts)
+def _append_once(ledger: Ledger, model: str, event: VersionRegistered | VersionApproved | VersionRejected) -> None:
+    """Append the event unless the version has one of its kind, so that a retried step leaves one row."""
+    if all(earlier.version != event.version for earlier in ledger.read(model, type(event))):
+        ledger.append(model, event)

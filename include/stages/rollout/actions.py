@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from include.domain.events import ActionRequested
 from include.domain.rollout.actions import Word
 from include.ports.registry import Registry
 from include.stages.release import promotion
@@ -26,5 +27,5 @@ def obey(model: str, word: Word, by: str, reason: str, *, controls: Controls, re
         promotion.restore(model, said, registry=registry, ledger=controls.ledger)
     else:
         rollout_state.say(controls.folder, model, word, said, now)
-    controls.ledger.append(model, "word", word=word, by=by, reason=reason, run=run)
+    controls.ledger.append(model, ActionRequested(word=word, by=by, reason=reason, run=run))
     return f"{word}, said {said}"

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from include.domain.errors import Unavailable
+from include.domain.events import RequestCounts, ShadowCompared, StepAnalysed
 from include.domain.rollout import canary
 from include.domain.rollout.actions import Word
 from include.domain.rollout.variants import Stratum, VariantTraffic
@@ -123,11 +124,17 @@ def _keep(controls: Controls, state: State) -> bool:
 
 
 def _note(spec: ModelSpec, controls: Controls, state: State, seen: Look) -> None:
-    controls.ledger.append(
-        spec.name, "look", run=state.run, version=state.version, step=rollout.plan(spec)[state.step].name,
-        number=state.looks, decision=seen.decision, sentence=seen.sentence, verdict=seen.verdict.to_dict(),
-        counts={slot: [arm.requests, arm.errors, arm.slow] for slot, arm in state.traffic.items()},
-    )  # fmt: skip
+    event = StepAnalysed(
+        run=state.run,
+        version=state.version,
+        step=rollout.plan(spec)[state.step].name,
+        number=state.looks,
+        decision=seen.decision,
+        sentence=seen.sentence,
+        verdict=seen.verdict,
+        counts={slot: RequestCounts(arm.requests, arm.errors, arm.slow) for slot, arm in state.traffic.items()},
+    )
+    controls.ledger.append(spec.name, event)
 
 
 def _agreed(spec: ModelSpec, controls: Controls, state: State, seen: Look) -> Look:
@@ -136,8 +143,8 @@ def _agreed(spec: ModelSpec, controls: Controls, state: State, seen: Look) -> Lo
         controls.signals.predictions(state.model, state.step_began), spec.rollout.threshold
     )
     if found:
-        facts = asdict(found) | {"sentence": found.sentence}
-        controls.ledger.append(state.model, "agreement", run=state.run, version=state.version, **facts)
+        event = ShadowCompared(run=state.run, version=state.version, sentence=found.sentence, **asdict(found))
+        controls.ledger.append(state.model, event)
     checks = shadow_comparison.judge(spec.rollout.guards, found)
     verdict = Verdict(seen.verdict.subject, (*seen.verdict.checks, *checks))
     if reasons := Verdict("agreement", checks).reasons:

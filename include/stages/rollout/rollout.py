@@ -11,6 +11,7 @@ from pathlib import Path
 
 from include.domain.errors import Conflict, UserMistake
 from include.domain.evaluation.gates import CHAMPION
+from include.domain.events import PowerChecked, RolloutChanged, RoutesApplied
 from include.domain.rollout import power
 from include.domain.rollout.actions import Word
 from include.domain.verdict import Verdict
@@ -75,7 +76,7 @@ def begin(
     state = State(spec.name, version, champion, run, now)
     with rollout_state.locked(controls.folder, spec.name):
         rollout_state.save(controls.folder, state)
-    controls.ledger.append(spec.name, "rollout", event="began", version=version, champion=champion, run=run)
+    controls.ledger.append(spec.name, RolloutChanged(event="began", version=version, champion=champion, run=run))
     return state
 
 
@@ -103,7 +104,7 @@ def weigh(spec: ModelSpec, controls: Controls, run: str, now: datetime) -> Verdi
     verdict = power.check_plan(
         spec.rollout, round(seen.num_rows / spec.serving.log_share / TRAFFIC.total_seconds(), 1), rates
     )
-    controls.ledger.append(spec.name, "plan", run=run, verdict=verdict.to_dict())
+    controls.ledger.append(spec.name, PowerChecked(run=run, verdict=verdict))
     return verdict
 
 
@@ -184,7 +185,7 @@ def rollback(model: str, controls: Controls, reason: str) -> None:
             if state and state.active:
                 _end(controls, state, Phase.ROLLED_BACK, reason)
             else:
-                controls.ledger.append(model, "rollout", event="all to stable", reason=reason)
+                controls.ledger.append(model, RolloutChanged(event="all to stable", reason=reason))
     # A step that was being entered meanwhile has seen the end by now, or has set its routes before it.
     if controls.router.current(model) != ALL_TO_STABLE:
         controls.router.apply(model, ALL_TO_STABLE)
@@ -228,13 +229,13 @@ def running(model: str, controls: Controls, run: str) -> State:
 def _route(controls: Controls, state: State, routes: Routes) -> None:
     """Apply, and record it: what a logged prediction was, live or shadow, follows from these rows."""
     controls.router.apply(state.model, routes)
-    facts = {"version": state.version, "canary": routes.canary, "mirror": routes.mirror}
-    controls.ledger.append(state.model, "routes", **facts)
+    event = RoutesApplied(version=state.version, canary=routes.canary, mirror=routes.mirror)
+    controls.ledger.append(state.model, event)
 
 
 def _end(controls: Controls, state: State, phase: Phase, reason: str) -> State:
-    facts = {"version": state.version, "champion": state.champion, "run": state.run, "reason": reason}
-    controls.ledger.append(state.model, "rollout", event=phase, **facts)
+    event = RolloutChanged(event=phase, version=state.version, champion=state.champion, run=state.run, reason=reason)
+    controls.ledger.append(state.model, event)
     ended = replace(state, phase=phase, reason=reason)
     rollout_state.save(controls.folder, ended)
     return ended

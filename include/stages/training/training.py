@@ -8,6 +8,8 @@ from typing import Any
 from include.artifacts import store
 from include.artifacts.store import Reference
 from include.domain.errors import Corrupt, UserMistake
+from include.domain.events import TrainingFinished
+from include.domain.windows import parse
 from include.ports.ledger import Ledger
 from include.ports.training import Launcher
 from include.spec.model_spec import Family, ModelSpec
@@ -55,10 +57,10 @@ def result(spec: ModelSpec, dataset: Reference, out: Path) -> Reference:
 
 def account(spec: ModelSpec, results: Iterable[Reference], as_of: str, run: str, ledger: Ledger) -> None:
     """Note the trainings' hours, times their processes, once a run, for the watch's monthly budget."""
-    if all(row["run"] != run for row in ledger.read(spec.name, "training")):
+    if all(event.run != run for event in ledger.read(spec.name, TrainingFinished)):
         seconds = sum(store.read(each)["seconds"] for each in results)
         hours = seconds / 3600 * spec.training.processes
-        ledger.append(spec.name, "training", run=run, as_of=as_of, hours=hours)
+        ledger.append(spec.name, TrainingFinished(run=run, as_of=parse(as_of), hours=hours))
 
 
 def finished(out: Path, dataset: Reference, spec_digest: str) -> Reference | None:

@@ -12,6 +12,7 @@ from threading import Event, Thread
 import pytest
 
 from include.adapters.tables.ledger import FileLedger
+from include.domain.events import RoutesApplied
 from include.stages.rollout import rollout
 from include.stages.rollout import state as rollout_state
 from tests.fakes import FakeRegistry, FakeSlots, FakeTables
@@ -124,7 +125,7 @@ def test_a_driver_killed_in_every_step_leaves_the_traffic_as_the_plan_says(gatew
     assert state is not None
     assert state.step == 3
     assert gateway.router.current("flights") == planned[3]
-    entered = [row["canary"] for row in driven.ledger.read("flights", "routes")]
+    entered = [event.canary for event in driven.ledger.read("flights", RoutesApplied)]
     assert sorted(entered) == entered, "no kill sends the rollout back a step"
     assert rollout.promote(SPEC, driven, "r", registry, FakeSlots()).version == "2"
     assert gateway.ask(10) == {"stable": 10}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from include.artifacts import store
 from include.artifacts.store import Reference
 from include.domain.errors import Corrupt, UserMistake
+from include.domain.events import ChallengerJudged, VersionRegistered
 from include.domain.verdict import Outcome
 from include.ports.registry import Version
 from include.reports import model_card
@@ -204,7 +205,7 @@ def test_registering_twice_gives_one_version_with_its_story(world: World) -> Non
     first = promotion.register("toy", reference, judged, registry=registry, ledger=ledger)
     again = promotion.register("toy", reference, judged, registry=registry, ledger=ledger)
     assert first.number == again.number == "1"
-    assert len(ledger.read("toy", "registered")) == 1
+    assert len(ledger.read("toy", VersionRegistered)) == 1
     assert (again.tags["verdict"], again.tags["run"], again.tags["family"]) == ("pass", "r1", "dcn")
     assert " to " in again.tags["test_auc"]
 
@@ -221,8 +222,8 @@ def test_the_evidence_is_attached_whatever_the_verdict(world: World) -> None:
         description = model_card.markdown_of(reference).read_text()
         promotion.publish("toy", reference, judged, pages, description, registry=registry, ledger=ledger)
     assert {"evaluation.json", "verdict.json", "card.html"} <= set(registry.attached["m1/evaluation"])
-    (row,) = ledger.read("toy", "judged")
-    assert row["reasons"] == judged.verdict.reasons
+    (event,) = ledger.read("toy", ChallengerJudged)
+    assert list(event.reasons) == judged.verdict.reasons
     described = registry.described["m1"]
     assert (described["verdict"], described["reasons"]) == ("fail", "\n".join(judged.verdict.reasons))
     assert described["text"].startswith("# toy, dcn of run r1: fail")

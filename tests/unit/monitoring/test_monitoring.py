@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from include.domain.events import CauseRechecked, RetrainingDecided
 from include.domain.monitoring.signal import State
 from include.domain.monitoring.timeline import Comparison
 from include.domain.windows import label
@@ -28,6 +29,10 @@ def states(look: Look) -> dict[str, State]:
     return {s.name: s.state for s in look.signals}
 
 
+def decisions(world: World) -> list[RetrainingDecided]:
+    return world.ledger.read("flights", RetrainingDecided)
+
+
 def test_days_like_those_of_the_training_are_ok_and_start_nothing(world: World) -> None:
     world.live(range(42, 50))
     look = world.look()
@@ -35,7 +40,7 @@ def test_days_like_those_of_the_training_are_ok_and_start_nothing(world: World) 
     assert set(states(look).values()) == {State.OK}, [s for s in look.signals if s.state is not State.OK]
     decision = world.decide()
     assert (decision.start, decision.sentence) == (False, "no trigger fires")
-    assert world.ledger.rows[0]["champion"] == "1"
+    assert decisions(world)[0].champion == "1"
 
 
 def test_concept_drift_is_found_by_performance_alone_and_asks_for_a_training(world: World) -> None:
@@ -45,7 +50,7 @@ def test_concept_drift_is_found_by_performance_alone_and_asks_for_a_training(wor
     assert {found["feature_drift"], found["prediction_drift"], found["estimated_auc"]} == {State.OK}
     decision = world.decide()
     assert (decision.start, decision.request) == (True, f"logloss-{label(START + timedelta(days=49))}")
-    assert world.ledger.read("flights", "decision")[0]["sentence"] == decision.sentence
+    assert decisions(world)[0].sentence == decision.sentence
 
 
 def test_only_events_whose_label_is_due_count(world: World) -> None:
@@ -103,7 +108,7 @@ def test_without_a_champion_everything_is_unknown_and_the_no_is_recorded(world: 
     world.registry.champion = None
     assert set(states(world.look()).values()) == {State.UNKNOWN}
     assert world.decide().sentence == "no champion yet"
-    assert world.ledger.rows[0]["start"] is False
+    assert decisions(world)[0].start is False
 
 
 def test_a_champion_whose_artifact_is_damaged_is_unknown_with_the_reason(world: World) -> None:
@@ -203,7 +208,7 @@ def test_a_clock_before_the_champions_data_is_unknown(world: World) -> None:
 def test_the_same_run_asked_twice_gets_one_answer_and_leaves_one_row(world: World) -> None:
     world.live(range(42, 50), land=reversed_truth)
     assert world.decide() == world.decide()
-    assert len(world.ledger.rows) == 1
+    assert len(world.ledger.events) == 1
 
 
 def news(world: World) -> bool:
@@ -231,7 +236,7 @@ def test_why_answers_for_any_moment_with_the_decision_that_stood_then(world: Wor
     looked = datetime(2013, 3, 1, tzinfo=UTC)
 
     def why(at: datetime) -> str:
-        return summary.why("flights", world.ledger, at)  # type: ignore[arg-type]
+        return summary.why("flights", world.ledger, at)
 
     assert "had not looked once" in why(looked - timedelta(minutes=1))
     answer = why(looked + timedelta(minutes=4)).splitlines()
@@ -262,8 +267,8 @@ def test_after_a_retraining_it_is_told_whether_the_cause_has_gone(world: World) 
         world.serve(day, version="2")
     world.decide("watch-2")
     world.decide("watch-3")
-    told = world.ledger.read("flights", "cleared")
-    assert [(row["request"], row["cleared"], row["champion"]) for row in told] == [(request, True, "2")]
+    rechecks = world.ledger.read("flights", CauseRechecked)
+    assert [(event.request, event.cleared, event.champion) for event in rechecks] == [(request, True, "2")]
 
 
 def test_the_course_shows_every_window_since_the_training_and_when_a_request_was_made(world: World) -> None:
@@ -278,7 +283,7 @@ def test_the_course_shows_every_window_since_the_training_and_when_a_request_was
     assert promised is not None
     assert measured[2] < found.test["auc"] - 0.1 < promised
     assert found.points[label(START + timedelta(days=30))].auc is None
-    assert [d["start"] for d in found.decisions] == [True]
+    assert [decision.start for decision in found.decisions] == [True]
 
 
 def test_without_a_champion_there_is_no_course(world: World) -> None:

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import pyarrow as pa
 import pytest
 
+from include.domain.events import PowerChecked, ShadowCompared, StepAnalysed
 from include.ports.traffic import Routes
 from include.stages.release import promotion
 from include.stages.rollout import request_metrics, rollout
@@ -17,10 +18,10 @@ from tests.unit.toy import toy
 def test_every_look_is_evidence_in_the_ledger(world: World) -> None:
     world.begin()
     world.pass_step(1)
-    rows = world.ledger.read("toy", "look")
-    assert rows[-1]["decision"] == "go on"
-    assert rows[-1]["counts"] == {"stable": [20_000, 0, 0], "canary": [20_000, 0, 0]}
-    assert {check["name"] for check in rows[-1]["verdict"]["checks"]} == {"error_rate", "slow_share"}
+    last = world.ledger.read("toy", StepAnalysed)[-1]
+    assert last.decision == "go on"
+    assert last.counts == {"stable": (20_000, 0, 0), "canary": (20_000, 0, 0)}
+    assert {check.name for check in last.verdict.checks} == {"error_rate", "slow_share"}
 
 
 def test_who_was_champion_on_a_date_and_why(world: World) -> None:
@@ -30,10 +31,10 @@ def test_who_was_champion_on_a_date_and_why(world: World) -> None:
     world.pass_all()
     world.promote()
     assert promotion.champion_on("toy", started, world.ledger) is None
-    row = promotion.champion_on("toy", world.now, world.ledger)
-    assert row is not None
-    assert (row["version"], row["previous"]) == ("2", "1")
-    assert row["reason"] == "passed every step of rollout run-1"
+    champion = promotion.champion_on("toy", world.now, world.ledger)
+    assert champion is not None
+    assert (champion.version, champion.previous) == ("2", "1")
+    assert champion.reason == "passed every step of rollout run-1"
 
 
 def test_many_looks_at_the_same_evidence_are_one_row(world: World) -> None:
@@ -43,7 +44,7 @@ def test_many_looks_at_the_same_evidence_are_one_row(world: World) -> None:
     world.signals.traffic("canary", 10)
     for _ in range(20):
         world.look()
-    assert len(world.ledger.read("toy", "look")) == 1
+    assert len(world.ledger.read("toy", StepAnalysed)) == 1
 
 
 def test_the_evidence_of_a_rollout_is_attached_to_the_run_that_made_the_model(world: World) -> None:
@@ -69,10 +70,10 @@ def test_the_shadow_ends_with_how_alike_the_models_answered_the_same_requests(wo
     world.signals.logged.append({"id": "alone", "slot": "stable", "score": 1.0})
     world.begin()
     world.pass_step(0)
-    (row,) = world.ledger.read("toy", "agreement")
-    assert (row["requests"], row["flipped"], row["rank_correlation"]) == (4, 0.25, pytest.approx(1))
-    assert row["mean_difference"] == pytest.approx(-0.075)
-    assert "25.0% would be decided otherwise" in row["sentence"]
+    (event,) = world.ledger.read("toy", ShadowCompared)
+    assert (event.requests, event.flipped, event.rank_correlation) == (4, 0.25, pytest.approx(1))
+    assert event.mean_difference == pytest.approx(-0.075)
+    assert "25.0% would be decided otherwise" in event.sentence
 
 
 GUARDED: dict[str, Any] = {**PLAN, "guards": {"logloss": 0.1, "calibration": 0.1}}
@@ -181,4 +182,4 @@ def test_the_plan_is_weighed_against_the_present_traffic(world: World) -> None:
     world.signals.traffic("stable", 6000, errors=6)
     busy = rollout.weigh(world.spec, world.controls, "run-1", world.now)
     assert "at 100 requests/s, takes about" in busy.checks[0].sentence
-    assert [row["verdict"]["outcome"] for row in world.ledger.read("toy", "plan")] == ["inconclusive", busy.outcome]
+    assert [event.verdict.outcome for event in world.ledger.read("toy", PowerChecked)] == ["inconclusive", busy.outcome]

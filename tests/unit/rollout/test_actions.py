@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from include.domain.errors import Conflict, Unavailable, UserMistake
+from include.domain.events import ActionRequested, ChampionPromoted, RolloutChanged, StepAnalysed
 from include.domain.rollout.actions import Word
 from include.ports.traffic import ArmCounts, Routes
 from include.reports import model_page, rollout_page
@@ -53,14 +54,16 @@ def test_a_guard_that_fails_sends_traffic_back_though_the_rollout_is_paused(worl
 def test_a_person_can_promote_now(world: World) -> None:
     world.ledger.clock = lambda: world.now
     world.say(Word.ROLL_BACK, "to no rollout")
-    world.ledger.append("toy", "word", word="pause", by="ada", reason="of an older release, which kept no run")
+    world.ledger.append(
+        "toy", ActionRequested(word=Word.PAUSE, by="ada", reason="of an older release, which kept no run")
+    )
     world.begin()
     world.pass_all()
     world.enter(LAST)
     world.say(Word.PROMOTE, "seen enough")
     assert world.look().sentence == "100 %: promoted by ada: seen enough"
     world.promote()
-    assert world.ledger.read("toy", "champion")[-1]["reason"] == "promoted by ada: seen enough"
+    assert world.ledger.read("toy", ChampionPromoted)[-1].reason == "promoted by ada: seen enough"
     assert "ada says promote: seen enough" in rollout_page.page("toy", "run-1", world.ledger)
 
 
@@ -71,8 +74,8 @@ def test_what_a_person_says_sends_traffic_back_and_is_kept_with_its_reason(world
     world.say(word, "too many calls")
     assert world.router.routes == Routes()
     assert world.state.reason.endswith("ada: too many calls")
-    (row,) = world.ledger.read("toy", "word")
-    assert (row["word"], row["by"], row["reason"]) == (word, "ada", "too many calls")
+    (action,) = world.ledger.read("toy", ActionRequested)
+    assert (action.word, action.by, action.reason) == (word, "ada", "too many calls")
 
 
 def test_the_models_page_says_how_the_rollout_stands_with_a_button_for_each_word_that_can_be_said_now(
@@ -80,7 +83,7 @@ def test_the_models_page_says_how_the_rollout_stands_with_a_button_for_each_word
 ) -> None:
     def page() -> str:
         state = rollout_state.load(world.folder, "toy")
-        return model_page.page("toy", "Is it?", "nobody", state, world.ledger.read("toy", "look"), [], [])
+        return model_page.page("toy", "Is it?", "nobody", state, world.ledger.read("toy", StepAnalysed), [], [])
 
     def buttons() -> set[str]:
         return set(re.findall(r'<button name="word" value="([^"]+)"', page()))
@@ -112,7 +115,7 @@ def test_rollback_works_without_registry_or_rollout(world: World) -> None:
     world.router.routes = Routes(50)
     rollout.rollback("toy", world.controls, "called by ada")
     assert world.router.routes == Routes()
-    assert world.ledger.read("toy", "rollout")[-1]["reason"] == "called by ada"
+    assert world.ledger.read("toy", RolloutChanged)[-1].reason == "called by ada"
 
 
 def test_rollback_with_the_gateway_down_still_ends_the_rollout(world: World) -> None:
@@ -181,11 +184,11 @@ def test_a_rollback_while_stable_loads_the_new_champion_puts_the_old_one_back(wo
     rollout.close("toy", world.controls, world.registry)
     assert world.registry.aliases == {"champion": "1", "previous": "2"}
     assert world.router.routes == Routes()
-    assert [row["version"] for row in world.ledger.read("toy", "champion")] == ["2", "1"]
+    assert [event.version for event in world.ledger.read("toy", ChampionPromoted)] == ["2", "1"]
 
 
 def test_a_bad_champion_is_replaced_by_the_one_before_it(world: World) -> None:
     world.registry.aliases = {"champion": "2", "previous": "1"}
     assert promotion.restore("toy", "ada", registry=world.registry, ledger=world.ledger) == "1"
     assert world.registry.aliases == {"champion": "1", "previous": "2"}
-    assert world.ledger.read("toy", "champion")[-1]["reason"] == "put back by ada"
+    assert world.ledger.read("toy", ChampionPromoted)[-1].reason == "put back by ada"

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from include.domain.errors import Conflict, Unavailable, UserMistake
+from include.domain.events import ChampionPromoted
 from include.ports.traffic import ArmCounts, Routes
 from include.stages.rollout import rollout
 from include.stages.rollout import state as rollout_state
@@ -159,7 +160,7 @@ def test_a_killed_promotion_is_finished_by_the_next_try(world: World, stuck: str
     world.promote()
     world.promote()
     assert world.registry.aliases == {"champion": "2", "previous": "1"}
-    assert [row["version"] for row in world.ledger.read("toy", "champion")] == ["2"]
+    assert [event.version for event in world.ledger.read("toy", ChampionPromoted)] == ["2"]
 
 
 def test_nothing_is_promoted_before_the_last_step(world: World) -> None:
