@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from include.domain.monitoring.timeline import Course
 from include.online_store.opening import open_store
 from include.online_store.store import OnlineStore
 from include.ports.ledger import Ledger
@@ -26,7 +25,7 @@ from include.stages.rollout import rollout
 if TYPE_CHECKING:
     from include.adapters.kubernetes import Cluster
     from include.adapters.serving.segments import Segments
-    from include.stages.monitoring.timeline import Sides
+    from include.stages.monitoring.timeline import Course, Sides
 
 
 class Production(TypedDict):
@@ -166,7 +165,7 @@ class Parts:
         """What the watch looks at, by the names of its arguments."""
         return {"tables": self.tables(spec), "signals": self.signals(), "registry": self.registry()}
 
-    def watch_page(self, spec: ModelSpec, course: Course) -> Path:
+    def watch_page(self, spec: ModelSpec, course: "Course") -> Path:
         from include.reports import timeline_page
 
         return timeline_page.write(course, self.settings.reports / spec.name / "watch.html")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from include.domain.monitoring.drift import Moved
 from include.domain.monitoring.sketch import Sketch
-from include.domain.monitoring.timeline import Interval
+from include.stages.monitoring.online_comparison import Interval
 
 WIDTH, HEIGHT, LEFT, RIGHT, FOOT = 1000, 180, 130, 10, 22
 CELL, BARS, BAR, TALL = 15, 24, 8, 76

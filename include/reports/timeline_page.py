@@ -8,9 +8,10 @@ from pathlib import Path
 from include.artifacts.files import write_atomically
 from include.domain.events import CauseRechecked, RetrainingDecided
 from include.domain.monitoring.signal import Signal, State
-from include.domain.monitoring.timeline import Comparison, Course
 from include.reports import timeline_charts as charts
 from include.reports.timeline_charts import Mark
+from include.stages.monitoring.online_comparison import Comparison
+from include.stages.monitoring.timeline import Course
 
 #: Decisions shown, the newest first.
 MOST = 200

@@ -1,5 +1,7 @@
 """Online comparison: versions that answered different requests of the same windows, on labels that are due."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
@@ -9,7 +11,6 @@ import pyarrow.compute as pc
 from include.domain.monitoring import performance
 from include.domain.monitoring.performance import Scored
 from include.domain.monitoring.signal import span
-from include.domain.monitoring.timeline import Comparison
 from include.ports.tables import Tables
 from include.ports.traffic import Signals
 from include.spec.model_spec import ModelSpec
@@ -17,6 +18,19 @@ from include.stages.serving import live_predictions
 from include.stages.serving.live_predictions import Served
 
 CONFIDENCE = 0.95
+#: A value with the ends of its interval.
+Interval = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two versions live at once: `metrics` of `version` less those of `other`; `rows` of either, of the windows in `span`."""
+
+    version: str
+    other: str
+    span: str
+    rows: tuple[int, int]
+    metrics: Mapping[str, Interval]
 
 
 def compare(spec: ModelSpec, *, tables: Tables, signals: Signals, champion: str, as_of: datetime, last: int

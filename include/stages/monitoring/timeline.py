@@ -1,6 +1,6 @@
 """The champion's days since its training, window by window: what its reports show."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from include.domain.events import CauseRechecked, RetrainingDecided
 from include.domain.monitoring import performance
-from include.domain.monitoring.drift import History
+from include.domain.monitoring.drift import History, Moved
 from include.domain.monitoring.performance import Scored
-from include.domain.monitoring.timeline import Course, Interval, Point
+from include.domain.monitoring.sketch import Sketches
 from include.domain.windows import window_of
 from include.ports.ledger import Ledger
 from include.ports.registry import Registry
@@ -19,6 +19,7 @@ from include.ports.tables import Tables
 from include.ports.traffic import Signals
 from include.spec.model_spec import ModelSpec
 from include.stages.monitoring import data_signals, monitoring, online_comparison, sketching
+from include.stages.monitoring.online_comparison import Comparison, Interval
 from include.stages.release import champion as champions
 from include.stages.release.champion import Champion
 from include.stages.serving import live_predictions
@@ -28,6 +29,40 @@ LAST = 60
 CONFIDENCE = 0.95
 #: Reference windows of the newest one's season that its rows are laid beside, the newest ones.
 BESIDE = 4
+
+
+@dataclass(frozen=True)
+class Point:
+    """One window: AUC, logloss and label rate with their intervals, None where not known; the AUC promised without labels,
+    and the mean score."""
+
+    auc: Interval | None = None
+    logloss: Interval | None = None
+    label_rate: Interval | None = None
+    estimated_auc: float | None = None
+    mean_score: float | None = None
+
+
+@dataclass(frozen=True)
+class Course:
+    """By window, oldest first; sketches of the `newest` beside those of the `reference`, on the same bins.
+
+    `bins[feature]` names each bin of its sketch; `effect_bound` is the drift rules'; `cleared`: after which request the
+    cause was gone.
+    """
+
+    model: str
+    version: str
+    moved: Mapping[str, Sequence[Moved]]
+    points: Mapping[str, Point]
+    test: Mapping[str, float]
+    decisions: Sequence[RetrainingDecided]
+    cleared: Sequence[CauseRechecked]
+    arms: Sequence[Comparison]
+    reference: Sketches
+    newest: Sketches
+    bins: Mapping[str, Sequence[str]]
+    effect_bound: float
 
 
 @dataclass(frozen=True)

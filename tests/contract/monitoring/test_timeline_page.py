@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 
 from include.adapters.monitoring import evidently
-from include.domain.monitoring.timeline import Course
 from include.domain.windows import parse
 from include.reports import timeline_page
 from include.stages.monitoring import timeline
+from include.stages.monitoring.timeline import Course
 from tests.watching import ROWS, SPEC, World, reversed_truth
 
 

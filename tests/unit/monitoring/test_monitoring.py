@@ -11,12 +11,12 @@ import pytest
 
 from include.domain.events import CauseRechecked, RetrainingDecided
 from include.domain.monitoring.signal import State
-from include.domain.monitoring.timeline import Comparison
 from include.domain.windows import label
 from include.reports import summary
 from include.spec.model_spec import ModelSpec
 from include.stages.monitoring import monitoring, timeline
 from include.stages.monitoring.monitoring import NAMES, Look
+from include.stages.monitoring.online_comparison import Comparison
 from tests.watching import ROWS, SPEC, START, World, hotter, reversed_truth, window
 
 
