@@ -3,14 +3,15 @@ SHELL := /bin/sh
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV := $(ROOT).venv
+PERENNIAL := "$(ROOT)perennial"
 PY := cd "$(ROOT)" && PYTHONPATH="$(ROOT)" "$(VENV)/bin/python"
 # uv reads variables of its own; where pip was told of wheels on a disk, uv is told the same.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export PERENNIAL_KUBECONFIG ?= $(KUBECONFIG)
 
-.PHONY: help setup demo up down status logs champion why expectations rollback reproduce test lint lock schema
+.PHONY: help setup demo up down status logs champion why expectations rollback reproduce test test-fast lint k8s-check test-k8s lock schema
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' "$(ROOT)Makefile" | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9% -]+:.*## ' "$(ROOT)Makefile" | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: $(VENV)/.locked ## the virtual environment with the locked requirements
 
@@ -24,39 +25,35 @@ $(VENV)/.locked: $(ROOT)requirements.lock
 	@VIRTUAL_ENV="$(VENV)" "$(VENV)/bin/uv" pip sync -q --compile-bytecode "$(ROOT)requirements.lock"
 	@touch "$@"
 
-demo: setup ## the whole story on real flights; SPOILED=1 adds a challenger that must be rejected; leaves the stack up
-	@$(PY) -m include.local demo $(if $(SPOILED),--spoiled)
-up: setup ## start the stack alone
-	@$(PY) -m include.local up
-down: setup ## stop it; nothing is left running
-	@$(PY) -m include.local down
-status: setup ## each process, its port, its health and memory
-	@$(PY) -m include.local status
-logs: setup ## follow the logs of all processes
-	@$(PY) -m include.local logs
-champion: setup ## make champion MODEL=flights [ON=2026-11-01]: who is, or was, champion, and why
-	@$(PY) -m include.local champion $(MODEL) $(ON)
-why: setup ## make why MODEL=flights [AT=2026-11-01T14:00]: why a training was, or was not, started then
-	@$(PY) -m include.local why $(MODEL) $(AT)
-expectations: setup ## make expectations MODEL=flights: learnt from the first landed windows, as YAML for the spec's validation.expectations
-	@$(PY) -m include.local expectations $(MODEL)
-rollback: setup ## make rollback MODEL=flights: all traffic back to the champion, in a second
-	@$(PY) -m include.local rollback $(MODEL)
-reproduce: setup ## make reproduce RUN=<mlflow run id>: the training once more from its record alone, compared bit by bit
-	@$(PY) -m include.local reproduce $(RUN)
+demo: ## the whole story on real flights; SPOILED=1 adds a challenger that must be rejected; leaves the stack up
+	@$(PERENNIAL) demo $(if $(SPOILED),--spoiled)
+up down status logs: ## start the stack, stop it, see its processes, follow its logs
+	@$(PERENNIAL) $@
+champion: ## make champion MODEL=flights [ON=2026-11-01]: who is, or was, champion, and why
+	@$(PERENNIAL) champion $(MODEL) $(if $(ON),--on $(ON))
+why: ## make why MODEL=flights [AT=2026-11-01T14:00]: why a training was, or was not, started then
+	@$(PERENNIAL) why $(MODEL) $(if $(AT),--at $(AT))
+expectations: ## make expectations MODEL=flights: learnt from the first landed windows, as YAML for validation.expectations
+	@$(PERENNIAL) expectations $(MODEL)
+rollback: ## make rollback MODEL=flights: all traffic back to the champion, in a second
+	@$(PERENNIAL) rollback $(MODEL)
+reproduce: ## make reproduce RUN=<mlflow run id>: the training once more from its record alone, compared bit by bit
+	@$(PERENNIAL) reproduce $(RUN)
+k8s-check: ## what the cluster that KUBECONFIG names has of what is needed, and what follows
+	@$(PERENNIAL) k8s check
+schema: ## the spec's JSON Schema, written to docs/
+	@$(PERENNIAL) schema > "$(ROOT)docs/spec.schema.json"
 
 test: setup ## all tests
 	@$(PY) -m pytest
+test-fast: setup ## unit and DAG tests, on all cores
+	@$(PY) -m pytest -q -n auto tests/unit tests/dags
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy && cd "$(ROOT)" && "$(VENV)/bin/lint-imports" --no-cache
-k8s-check: setup ## what the cluster that KUBECONFIG names has of what is needed, and what follows
-	@$(PY) -m include.local k8s
 test-k8s: setup ## training, loss of a pod, rollout and rollback on the cluster that KUBECONFIG names; PERENNIAL_TRAINER_IMAGE and _SERVER_IMAGE
 	@$(PY) -m pytest tests/cluster
 bench-%: setup ## bench-judgement, -features, -serve, -train, -watch, -rollout: measured claims, last line JSON
 	@$(PY) -m benchmarks.$*
-schema: setup ## the spec's JSON Schema, written to docs/
-	@$(PY) -m include.local schema > "$(ROOT)docs/spec.schema.json"
 lock: setup ## resolve requirements*.txt anew into requirements.lock, keeping what still fits
 	@cd "$(ROOT)" && sed -i '/^torch==/d' requirements.lock && .venv/bin/uv pip compile -q requirements-dev.txt \
 	  --python-version 3.11 --no-emit-find-links --no-header --no-annotate -o requirements.lock && sed -i 's/+cpu//' requirements.lock \

@@ -23,6 +23,7 @@ from include.spec.model_spec import ModelSpec
 from include.stages.rollout import rollout
 
 if TYPE_CHECKING:
+    from include.adapters.cluster_check import ClusterReport
     from include.adapters.kubernetes import Cluster
     from include.adapters.serving.segments import Segments
     from include.stages.monitoring.timeline import Course, Sides
@@ -112,6 +113,24 @@ class Parts:
         from include.adapters.kubernetes import Cluster
 
         return Cluster(self.settings.namespace, self.settings.kubeconfig)
+
+    def cluster_check(self) -> "ClusterReport":
+        """What the cluster has of what the manifests need. Raises Unavailable when its API does not answer."""
+        from include.adapters.cluster_check import check_cluster
+
+        return check_cluster(self.cluster())
+
+    def lay_out_gateway(self) -> list[str]:
+        """Write the files of the embedded gateway; return the command that starts it."""
+        from include.adapters.routers import haproxy
+
+        return haproxy.lay_out(self.settings)
+
+    def gateway_program(self) -> str:
+        """Return the path of the embedded gateway's program."""
+        from include.adapters.routers import haproxy
+
+        return haproxy.binary()
 
     def slots(self) -> Slots:
         from include.adapters.serving.slots import HttpSlots

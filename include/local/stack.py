@@ -17,12 +17,12 @@ from typing import Any
 
 import httpx
 
-from include.adapters.routers import haproxy
 from include.domain.errors import Unavailable, UserMistake
 from include.local import processes
 from include.local.cpu_affinity import pinned
 from include.local.rest import Airflow
 from include.settings import ROOT, SLOTS, Settings, inherited
+from include.wiring import Parts
 
 NEEDED_BYTES = 4 << 30
 PORTS = [f.name for f in fields(Settings) if f.name.endswith("_port")]
@@ -92,7 +92,7 @@ def environment(settings: Settings) -> dict[str, str]:
     return {
         **given, **own,
         "PERENNIAL_ONLINE": settings.online_store,
-        "HAPROXY": haproxy.binary(),
+        "HAPROXY": Parts(settings).gateway_program(),
         "PATH": f"{BIN}{os.pathsep}{inherited().get('PATH', os.defpath)}",
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
@@ -145,7 +145,7 @@ def up(settings: Settings, say: Callable[[str], None]) -> Settings:
     say("preparing Airflow's database")
     _run([str(BIN / "airflow"), "db", "migrate"], variables, settings.home / "logs" / "migrate.log")
     _share(database(settings.home))
-    haproxy.lay_out(settings)
+    Parts(settings).lay_out_gateway()
     (settings.home / "stack.json").write_text(json.dumps({name: getattr(settings, name) for name in KEPT}))
     started = programs(settings)
     say("starting " + ", ".join(started))

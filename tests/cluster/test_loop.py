@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from kubernetes import client
 
+from include.adapters.cluster_check import check_cluster
 from include.adapters.kubernetes import USER, Cluster
 from include.adapters.routers.gateway_api import Gateway
 from include.adapters.routers.haproxy import BUCKET_HEADER
 from include.adapters.routers.replicas import Replicas
 from include.adapters.training import pods
-from include.local.k8s_check import look
 from include.ports.traffic import Routes
 from include.settings import ROOT
 from tests.cluster.place import HOME, Place, somewhere, until
@@ -142,7 +142,7 @@ def served(place: Place) -> Place:
 
 def gateway_of(place: Place) -> str:
     """The address of the manifests' Gateway and its route, of a class that a controller took."""
-    taken = next(part for part in look(Cluster("", place.kubeconfig)) if part.name == "Gateway class")
+    taken = next(part for part in check_cluster(Cluster("", place.kubeconfig)).parts if part.name == "Gateway class")
     if not taken.there:
         pytest.skip(f"no Gateway class: {taken.without}")
     for thing in render(ROOT / "include/manifests/overlays/cpu"):

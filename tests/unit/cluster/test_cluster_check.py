@@ -1,9 +1,9 @@
-"""`make k8s-check` says what a cluster lacks, what follows, and which overlay it takes."""
+"""`perennial k8s check` says what a cluster lacks, what follows, and which overlay it takes."""
 
 from pathlib import Path
 
+from include.adapters.cluster_check import ClusterReport, check_cluster
 from include.adapters.kubernetes import Cluster
-from include.local.k8s_check import Part, look, overlay
 from tests.kubernetes_api import FakeKubernetes, Object, serving
 
 BARE: dict[str, Object] = {
@@ -25,28 +25,28 @@ RICH: dict[str, Object] = {
 }  # fmt: skip
 
 
-def found(pages: dict[str, Object], folder: Path) -> list[Part]:
+def report(pages: dict[str, Object], folder: Path) -> ClusterReport:
     with serving(FakeKubernetes(pages=pages), folder / "kubeconfig"):
-        return look(Cluster("perennial", str(folder / "kubeconfig")))
+        return check_cluster(Cluster("perennial", str(folder / "kubeconfig")))
 
 
 def test_a_bare_cluster_is_told_what_it_lacks_and_takes_plain(tmp_path: Path) -> None:
-    parts = found(BARE, tmp_path)
-    lacking = {part.name: part.without for part in parts if not part.there}
+    bare = report(BARE, tmp_path)
+    lacking = {part.name: part.without for part in bare.parts if not part.there}
     assert set(lacking) == {"Gateway API", "Gateway class", "request mirroring", "Prometheus operator", "metrics server", "custom metrics",
                             "Spark operator", "default storage class", "GPU"}  # fmt: skip
     assert "PERENNIAL_ROUTER=replicas" in lacking["Gateway API"]
-    assert overlay(parts) == "plain"
+    assert bare.overlay == "plain"
 
 
 def test_a_cluster_that_has_all_takes_gpu(tmp_path: Path) -> None:
-    parts = found(RICH, tmp_path)
-    there = {part.name: part.said for part in parts if part.there}
+    rich = report(RICH, tmp_path)
+    there = {part.name: part.evidence for part in rich.parts if part.there}
     assert there["GPU"] == "4 nvidia.com/gpu on 1 nodes"
     assert there["request mirroring"] == "envoy"
-    assert overlay(parts) == "gpu"
+    assert rich.overlay == "gpu"
 
 
 def test_a_gateway_class_that_no_controller_accepted_is_none(tmp_path: Path) -> None:
     pages = {**RICH, "/apis/gateway.networking.k8s.io/v1/gatewayclasses": {"items": [{"metadata": {"name": "envoy"}}]}}
-    assert overlay(found(pages, tmp_path)) == "plain"
+    assert report(pages, tmp_path).overlay == "plain"
