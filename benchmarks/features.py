@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +36,13 @@ def ours(spec: ModelSpec, folder: Path, home: Path) -> Counts:
     from include.adapters.tables.delta import DeltaTables
     from include.adapters.tables.json_records import JsonRecords
     from include.adapters.validation.great_expectations import GreatExpectations
-    from include.domain.windows import Window, parse
+    from include.domain.windows import window_of
     from include.online_store.opening import open_store
     from include.stages.data import landing, validation
     from include.stages.features import features
 
     tables, records = DeltaTables(home / "tables"), JsonRecords(home / "records")
-    starts = [parse(file.stem) for file in sorted(folder.glob("*.tsv"))]
-    windows = [Window(start, start + timedelta(days=1)) for start in starts]
+    windows = [window_of(file.stem, spec.window) for file in sorted(folder.glob("*.tsv"))]
     report = landing.land(spec, windows, FileSource(spec.source, home), tables, records, "run")
     validation.validate(spec, windows, tables, GreatExpectations(spec, home / "pages"), records, "run")
     store = open_store(str(home), spec.name)

@@ -12,7 +12,7 @@ import torch
 from include.adapters.engines.duckdb import DuckDB
 from include.adapters.tables.delta import DeltaTables
 from include.domain.features.encoding import Encoding, fit
-from include.domain.windows import Window, label, parse
+from include.domain.windows import Window, parse_utc
 from include.local import flights
 from include.online_store.opening import open_store
 from include.spec import loading, model_spec
@@ -66,9 +66,9 @@ def _with_aggregates(found: model_spec.ModelSpec, home: Path) -> tuple[pl.DataFr
     rows = flights.recorded(flights.data_folder()).filter(
         pl.col("departure") < pl.datetime(2013, 4, 10, time_zone="UTC")
     )
-    windows = list(Window(parse("2013-01-01"), parse("2013-04-10")).split(found.window))
+    windows = list(Window(parse_utc("2013-01-01"), parse_utc("2013-04-10")).split(found.window))
     tables, days = DeltaTables(home / "tables"), rows["departure"].dt.date().cast(pl.String)
-    content = {w: rows.filter(days == label(w.start)).to_arrow(compat_level=pl.CompatLevel.oldest()) for w in windows}
+    content = {w: rows.filter(days == w.label).to_arrow(compat_level=pl.CompatLevel.oldest()) for w in windows}
     tables.replace("landed", content, "bench")
     aggregation.land_sums(found, windows, tables, DuckDB(), "bench")
     version = tables.version(aggregation.SUMS) or 0

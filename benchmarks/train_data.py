@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from include.artifacts import store
 from include.artifacts.store import Reference
 from include.domain.features.encoding import FIRST_KNOWN, Encoding
-from include.domain.windows import Window, label, parse
+from include.domain.windows import Window, window_of
 from include.local import clicks, flights
 from include.spec.model_spec import ModelSpec
 from include.stages.features import aggregation
@@ -37,7 +37,7 @@ class Rows:
         return sorted(self.held[table]["window"].unique())
 
     def read(self, table: str, windows: Sequence[Window], **_: object) -> pa.Table:
-        return self.held[table].filter(pl.col("window").is_in([label(w.start) for w in windows])).to_arrow()
+        return self.held[table].filter(pl.col("window").is_in([w.label for w in windows])).to_arrow()
 
 
 def by_window(rows: pl.DataFrame, time: str) -> pl.DataFrame:
@@ -49,9 +49,7 @@ def year(spec: ModelSpec) -> Rows:
     rows = by_window(flights.recorded(flights.data_folder()), spec.columns.time)
     if spec.features.aggregates.groups:
         sums = aggregation.hourly_sums(spec, ibis.memtable(rows.to_arrow())).to_pyarrow()
-        first, last = (
-            Window(day, day + spec.window.length) for day in map(parse, (rows["window"][0], rows["window"][-1]))
-        )
+        first, last = (window_of(rows["window"][row], spec.window) for row in (0, -1))
         known = aggregation.history(spec, Rows({"sums": pl.DataFrame(pl.from_arrow(sums))}), first, last)  # type: ignore[arg-type]
         rows = aggregation.with_aggregates(spec, rows, known)
     return Rows({"features": rows})

@@ -27,7 +27,7 @@ from include.domain.monitoring.drift import Drift, History
 from include.domain.monitoring.performance import Performance, Scored
 from include.domain.monitoring.retraining import Retraining, Situation
 from include.domain.monitoring.signal import Signal
-from include.domain.windows import Grain, Window
+from include.domain.windows import Grain, Window, window_label
 from include.stages.monitoring import sketching
 
 NUMBERS, CATEGORIES = [f"I{i}" for i in range(13)], [f"C{i}" for i in range(26)]
@@ -45,7 +45,7 @@ FIRST, WEEK, TEST = 90, 7, 14
 #: The watch's defaults stand among these, so that one sees how much hangs on them; looked at on the first day of each week.
 CONFIDENCES, AGES = (0.6, 0.8, 0.9, 0.95), (14, 21, 28, 91)
 NEW_YEAR = datetime(2013, 1, 1, tzinfo=UTC)
-CALENDAR = tuple((NEW_YEAR + timedelta(days=d)).strftime("%Y-%m-%d") for d in range(366))
+CALENDAR = tuple(window_label(NEW_YEAR + timedelta(days=d)) for d in range(366))
 
 
 def rows(count: int, seed: int) -> pa.Table:

@@ -21,7 +21,7 @@ from include.adapters.tables.delta import DeltaTables
 from include.adapters.tables.ledger import FileLedger
 from include.artifacts import store
 from include.domain.features.encoding import fit
-from include.domain.windows import Window, label
+from include.domain.windows import Grain, Window
 from include.local.clicks import SIZES, Clicks, Drift
 from include.ports.registry import Version
 from include.spec.loading import find
@@ -97,7 +97,7 @@ class World:
 
     def _keep(self, test: pl.DataFrame) -> Version:
         """What a training run leaves of its model that the watch reads."""
-        out, names = self.folder / "run", [label(window(day).start) for day in range(ENDS)]
+        out, names = self.folder / "run", [window(day).label for day in range(ENDS)]
         store.write(out / "lightgbm" / "encoding.json", self.encoding.to_dict())
         (out / "evaluation").mkdir()
         np.savez(out / "evaluation" / "scores.npz", labels=test["click"].to_numpy(), challenger=self._scores(test),
@@ -134,4 +134,4 @@ class World:
 
 def window(day: int) -> Window:
     start = datetime(FIRST.year, FIRST.month, FIRST.day, tzinfo=UTC) + timedelta(days=day)
-    return Window(start, start + timedelta(days=1))
+    return Grain.DAY.window_at(start)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import get_current_context
 
 from include.domain.errors import UserMistake
-from include.domain.windows import Window, parse
+from include.domain.windows import Window, parse_utc
 from include.spec.loading import find
 from include.spec.model_spec import ModelSpec
 
@@ -71,10 +71,10 @@ def windows_of_run(spec: ModelSpec) -> list[Window]:
     if bool(start) != bool(end):
         raise UserMistake("give both start and end, or neither")
     if start and end:
-        span = Window(parse(start), parse(end))
+        span = Window(parse_utc(start), parse_utc(end))
     elif context.get("data_interval_start") and context["data_interval_start"] < context["data_interval_end"]:
         span = Window(
-            parse(context["data_interval_start"].isoformat()), parse(context["data_interval_end"].isoformat())
+            parse_utc(context["data_interval_start"].isoformat()), parse_utc(context["data_interval_end"].isoformat())
         )
     else:
         raise UserMistake("this run has no window of its own: trigger it with start and end, or backfill the range")

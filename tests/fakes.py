@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from include.artifacts.store import Reference
 from include.domain.errors import Conflict, Corrupt, Unavailable, UserMistake
 from include.domain.events import Event
-from include.domain.windows import Window, label
+from include.domain.windows import Window
 from include.ports.ledger import E
 from include.ports.registry import Version
 from include.ports.traffic import ArmCounts, Routes
@@ -174,7 +174,7 @@ class FakeTables:
         if table not in self.tables:
             raise UserMistake(f"there is no table {table}")
         rows = self.tables[table]
-        names = pa.array([label(w.start) for w in windows], pa.string())
+        names = pa.array([w.label for w in windows], pa.string())
         inside = rows.filter(pa.compute.is_in(rows["window"], value_set=names))
         return inside.select(list(columns)) if columns else inside
 

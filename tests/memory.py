@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.domain.errors import Conflict, Unavailable, UserMistake
-from include.domain.windows import Window, label
+from include.domain.windows import Window
 from include.ports.sources import Batch, SourceFile
 
 
@@ -20,7 +20,7 @@ class MemoryTables:
         self._added: set[tuple[str, str]] = set()
 
     def replace(self, table: str, content: Mapping[Window, pa.Table], run: str, *, read_at: int | None = None) -> int:
-        versions, rows = self._versions.setdefault(table, []), {label(w.start): part for w, part in content.items()}
+        versions, rows = self._versions.setdefault(table, []), {w.label: part for w, part in content.items()}
         for name in rows:
             if read_at is not None and self._changed.get((table, name), -1) > read_at:
                 raise Conflict(f"window {name}: another run wrote there at the same time")
@@ -52,14 +52,14 @@ class MemoryTables:
             raise UserMistake(f"{table}: there is no such table yet")
         held = self._versions[table][-1 if version is None else version]
         empty = next(iter(held.values())).slice(0, 0)
-        wanted = {label(w.start) for w in windows}
+        wanted = {w.label for w in windows}
         rows = pa.concat_tables([empty, *(held[n] for n in sorted(held) if n in wanted)], promote_options="permissive")
         for name in coded:
             rows = rows.set_column(rows.column_names.index(name), name, rows[name].dictionary_encode())
         return rows.select(list(columns)) if columns is not None else rows
 
     def pieces(self, table: str, window: Window) -> Iterator[pa.Table]:
-        rows = self._versions[table][-1].get(label(window.start))
+        rows = self._versions[table][-1].get(window.label)
         if rows is not None and len(rows):
             yield rows
 
@@ -97,10 +97,10 @@ class MemorySource:
     def files(self, windows: Sequence[Window]) -> list[SourceFile]:
         if not self._by_window:
             return [self._described(name, None) for name in sorted(self.held)]
-        missing = [label(w.start) for w in windows if label(w.start) not in self.held]
+        missing = [w.label for w in windows if w.label not in self.held]
         if missing:
             raise Unavailable(f"no source file for window {missing[0]}")
-        return [self._described(label(w.start), w) for w in windows]
+        return [self._described(w.label, w) for w in windows]
 
     def read(self, file: SourceFile, numbers: Collection[str] = ()) -> Iterator[Batch]:
         rows = self.held[file.name]

@@ -13,7 +13,7 @@ from include.adapters.serving.segments import PREDICTIONS, SCHEMAS
 from include.artifacts import store
 from include.domain.features.encoding import fit
 from include.domain.monitoring.retraining import Decision
-from include.domain.windows import Window, label
+from include.domain.windows import Window, window_label
 from include.ports.registry import Version
 from include.spec.model_spec import ModelSpec
 from include.stages.monitoring import monitoring
@@ -105,7 +105,7 @@ class World:
             "files": {"scores.npz": store.facts(folder / "evaluation" / "scores.npz")},
             "importance": importance,
         })  # fmt: skip
-        labels = [label(START + timedelta(days=d)) for d in range(first, first + 42)]
+        labels = [window_label(START + timedelta(days=d)) for d in range(first, first + 42)]
         windows = {"train": labels[:28], "validate": labels[28:35], "test": labels[35:]}
         manifest = {"format": 1, "windows": windows, "metrics": {"test": {"auc": 0.7, "logloss": 0.6}},
                     "files": {"encoding.json": store.facts(folder / "dcn" / "encoding.json")}}  # fmt: skip

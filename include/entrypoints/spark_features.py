@@ -5,7 +5,7 @@ import sys
 
 from include import wiring
 from include.domain.errors import PerennialError, UserMistake
-from include.domain.windows import Window, parse
+from include.domain.windows import Window, parse_utc
 from include.spec.loading import find
 from include.stages.data import validation
 from include.stages.features import features
@@ -15,7 +15,7 @@ def build(model: str, start: str, end: str, run: str) -> None:
     """The windows' features, on the session that Spark has started. Raises UserMistake naming windows that did not pass."""
     parts = wiring.parts()
     spec = find(model, parts.settings.models)
-    windows, records = list(Window(parse(start), parse(end)).split(spec.window)), parts.records(spec)
+    windows, records = list(Window(parse_utc(start), parse_utc(end)).split(spec.window)), parts.records(spec)
     features.build(spec, windows, parts.tables(spec), records, run, engine=parts.engine(spec), store=parts.online(spec))
     if failed := validation.failed(windows, records):
         raise UserMistake(f"no features for {', '.join(failed)}: not validated with pass")

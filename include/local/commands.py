@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from include.domain.errors import UserMistake
-from include.domain.windows import parse
+from include.domain.windows import parse_utc
 from include.local import processes, stack
 from include.settings import SLOTS, Settings, from_env
 
@@ -44,7 +44,9 @@ def model_names(incomplete: str) -> list[str]:
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="the spec's name, such as flights", autocompletion=model_names)
 ]
-Moment = typer.Option(parser=parse, metavar="MOMENT", help="ISO 8601, UTC where no zone is given; now when left out")
+Moment = typer.Option(
+    parser=parse_utc, metavar="MOMENT", help="ISO 8601, UTC where no zone is given; now when left out"
+)
 
 
 def settings() -> Settings:

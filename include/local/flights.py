@@ -17,7 +17,7 @@ from include import settings
 from include.artifacts.files import draft_of
 from include.domain.errors import UserMistake
 from include.domain.features.online_features import Outcome
-from include.domain.windows import label
+from include.domain.windows import window_label
 from include.local.departure_board import board
 
 ZONE = "America/New_York"
@@ -84,7 +84,7 @@ def outcomes(start: date, end: date) -> list[Outcome]:
         pl.col("departure").is_between(_midnight(start), _midnight(end), closed="left")
     )
     return [
-        Outcome(row["flight_id"], label(row["window"]), int(row["arrived"].timestamp()),
+        Outcome(row["flight_id"], window_label(row["window"]), int(row["arrived"].timestamp()),
                 {name: row[name] for name in ENTITIES}, {name: float(row[name]) for name in OUTCOMES[:2]})
         for row in due.drop_nulls("arrived").sort("arrived", "flight_id")
         .with_columns(window=pl.col("departure").dt.truncate("1d")).to_dicts()

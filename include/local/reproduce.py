@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from include.artifacts import store
 from include.domain.errors import UserMistake
-from include.domain.windows import Window, parse
+from include.domain.windows import Window, parse_utc
 from include.ports.tables import Tables
 from include.settings import ROOT, inherited
 from include.spec.model_spec import ModelSpec
@@ -84,7 +84,7 @@ def rebuild(folder: Path, threads: int, parts: Parts) -> None:
     used = [window for part in record["windows"].values() for window in part]
     versions = {assembly.FEATURES: record["table_version"], assembly.SUMS: record["sums_version"]}
     tables: Any = Recorded(parts.tables(spec), versions, used)
-    dataset = assembly.assemble(spec, parse(record["as_of"]), tables, record["run"], folder / "dataset")
+    dataset = assembly.assemble(spec, parse_utc(record["as_of"]), tables, record["run"], folder / "dataset")
     job |= {"dataset": {"uri": dataset.uri, "digest": dataset.digest}, "out": str(folder / "rebuilt"), "tracking": None}
     job["training"] |= {"threads": threads}
     store.write(folder / "rebuilt" / "job.json", job)

@@ -19,7 +19,7 @@ from include.domain.events import (
     VersionRegistered,
     VersionRejected,
 )
-from include.domain.windows import parse
+from include.domain.windows import parse_utc
 from include.ports.ledger import Ledger
 from include.stages.release import promotion
 
@@ -43,7 +43,7 @@ def reign(model: str, ledger: Ledger, at: datetime) -> str:
     champion = promotion.champion_on(model, at, ledger)
     if champion is None:
         return f"{model} had no champion at {at:%Y-%m-%d %H:%M} UTC"
-    approved = champion.approved_at and f"{parse(champion.approved_at):%Y-%m-%d %H:%M} UTC"
+    approved = champion.approved_at and f"{parse_utc(champion.approved_at):%Y-%m-%d %H:%M} UTC"
     return (
         f"version {champion.version} since {champion.at:%Y-%m-%d %H:%M} UTC: {champion.reason}; verdict "
         f"{champion.verdict}, approved by {champion.approved_by} at {approved}, trained by run {champion.run}"

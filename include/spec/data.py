@@ -1,7 +1,7 @@
 """What a spec says of the data: where the rows are, which column is what, what is made of them, what is expected of them."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Literal, Self
 from zoneinfo import available_timezones
 
@@ -41,8 +41,8 @@ class Source(Section):
 
     def path_of(self, window: Window) -> str:
         """The path of the window's own file or folder."""
-        since = window.start - self.first if self.first else timedelta(0)
-        return self.path.format(window=window.start, n=since // (window.end - window.start))
+        number = window.number_since(self.first) if self.first else 0
+        return self.path.format(window=window.start, n=number)
 
     @field_validator("first")
     @classmethod

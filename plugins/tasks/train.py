@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from include.domain.errors import UserMistake
 from include.domain.events import RequestClaimed
-from include.domain.windows import parse, window_of
+from include.domain.windows import parse_utc, window_of
 from include.settings import from_env
 from include.spec.model_spec import ModelSpec
 from plugins import assets
@@ -41,7 +41,7 @@ def check_windows(model: str) -> dict[str, str]:
     asked, tables = _asked(model), parts.tables(spec)
     if asked["request"]:
         _single(parts, model, asked["request"])
-    as_of = parse(asked["as_of"]) if asked["as_of"] else monitoring.clock(tables, spec.window)
+    as_of = parse_utc(asked["as_of"]) if asked["as_of"] else monitoring.clock(tables, spec.window)
     if as_of is None:
         raise UserMistake(f"{model}: no window has landed yet; run {model}.data first")
     landed = [window_of(name, spec.window) for name in tables.windows("landed")]
@@ -58,7 +58,7 @@ def assemble(model: str, asked: dict[str, str]) -> Ref:
     spec, parts = open_model(model)
     with kept_folder(spec, parts) as folder:
         return asdict(
-            assembly.assemble(spec, parse(asked["as_of"]), parts.tables(spec), run_name(), folder / "dataset")
+            assembly.assemble(spec, parse_utc(asked["as_of"]), parts.tables(spec), run_name(), folder / "dataset")
         )
 
 

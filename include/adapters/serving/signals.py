@@ -1,19 +1,19 @@
 """What production shows: the requests of each slot, and the prediction log, in segments and compacted."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.adapters.serving.request_counters import Served
 from include.adapters.serving.segments import FEEDBACK, PREDICTIONS, SCHEMAS, Segments
-from include.domain.windows import Window, parse
+from include.domain.windows import Grain, parse_utc, window_of
 from include.ports.tables import Tables
 from include.ports.traffic import ArmCounts
 
-#: A window that holds a time starts at most so long before it.
-LONGEST_WINDOW = timedelta(days=1)
+#: The longest windows there are: a window that holds a time starts at most their length before it.
+LONGEST = Grain.DAY
 
 
 class ProductionSignals:
@@ -44,8 +44,8 @@ class ProductionSignals:
         names = self._segments.names(model, kind, since.timestamp() if since else float("-inf"))
         opened = [self._segments.read(model, kind, name) for name in names]
         tables = self._tables(model)
-        labels = [name for name in tables.windows(kind) if since is None or parse(name) >= since - LONGEST_WINDOW]
-        windows = [Window(parse(name), parse(name) + LONGEST_WINDOW) for name in labels]
+        labels = [name for name in tables.windows(kind) if since is None or parse_utc(name) >= since - LONGEST.length]
+        windows = [window_of(name, LONGEST) for name in labels]
         columns = SCHEMAS[kind].names
         kept = [tables.read(kind, windows, columns=columns)] if windows else []
         held = pa.array([name for name, rows in zip(names, opened, strict=True) if len(rows)], pa.string())

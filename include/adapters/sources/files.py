@@ -16,7 +16,7 @@ from include.adapters import s3
 from include.adapters.sources.delimited import read_text
 from include.domain.errors import Unavailable, UserMistake
 from include.domain.prefetch import ahead
-from include.domain.windows import Window, label
+from include.domain.windows import Window
 from include.ports.sources import Batch, SourceFile
 from include.spec.data import Source as SourceSpec
 
@@ -124,9 +124,7 @@ def delivered(
     own = {window: find(path) for window, path in paths.items()}
     if missing := [window for window, found in own.items() if not found]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise Unavailable(
-            f"no source file for window {label(missing[0].start)}{more}: {paths[missing[0]]} is not there"
-        )
+        raise Unavailable(f"no source file for window {missing[0].label}{more}: {paths[missing[0]]} is not there")
     return [(path, window) for window, found in own.items() for path in found]
 
 

@@ -14,7 +14,7 @@ from pyarrow.dataset import ParquetReadOptions
 
 from include.adapters.tables import delta_files
 from include.domain.errors import Conflict, Unavailable, UserMistake
-from include.domain.windows import Window, label
+from include.domain.windows import Window
 
 #: Each commit of another writer costs a try, and a try costs milliseconds: the files are written by then.
 TRIES = 100
@@ -28,12 +28,12 @@ class DeltaTables:
         self._opened: dict[str, DeltaTable] = {}
 
     def replace(self, table: str, content: Mapping[Window, pa.Table], run: str, *, read_at: int | None = None) -> int:
-        parts = {label(window.start): _without_window(rows) for window, rows in content.items()}
+        parts = {window.label: _without_window(rows) for window, rows in content.items()}
         files = partial(delta_files.write, f"{self._root}/{table}", self._storage, parts)
         return self._replaced(table, list(parts), delta_files.schema(parts.values()), files, run, read_at)
 
     def project(self, source: str, table: str, windows: Sequence[Window], columns: Sequence[str], run: str) -> int:
-        held, names = self._existing(source, None), [label(window.start) for window in windows]
+        held, names = self._existing(source, None), [window.label for window in windows]
         whole = pa.schema(held.schema().to_arrow())
         there = [file for file in _actions(held) if file["partition.window"] in names]
         files = partial(delta_files.copy, f"{self._root}/{source}", f"{self._root}/{table}", self._storage, there)
@@ -79,18 +79,16 @@ class DeltaTables:
         how = ParquetReadOptions(dictionary_columns=set(coded))
         dataset = self._existing(table, version).to_pyarrow_dataset(parquet_read_options=how)
         names = list(columns) if columns is not None else None
-        return dataset.to_table(
-            columns=names, filter=pa.compute.field("window").isin([label(w.start) for w in windows])
-        )
+        return dataset.to_table(columns=names, filter=pa.compute.field("window").isin([w.label for w in windows]))
 
     def pieces(self, table: str, window: Window) -> Iterator[pa.Table]:
         dataset = self._existing(table, None).to_pyarrow_dataset()
-        chosen = pa.compute.field("window") == label(window.start)
+        chosen = pa.compute.field("window") == window.label
         scanner = dataset.scanner(filter=chosen, batch_readahead=1, fragment_readahead=1)
         return (pa.Table.from_batches([batch]) for batch in scanner.to_batches() if len(batch))
 
     def files(self, table: str, windows: Sequence[Window], *, version: int | None = None) -> list[str]:
-        return _files(self._existing(table, version), [label(w.start) for w in windows])
+        return _files(self._existing(table, version), [w.label for w in windows])
 
     def windows(self, table: str) -> list[str]:
         known = self._newest(table)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from include.domain.bounds import SECTION, Duration, NonNegativeFloat, PositiveDuration, PositiveInt
 from include.domain.monitoring.signal import Signal, State, unknown
-from include.domain.windows import label
+from include.domain.windows import window_label
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,19 @@ def age(rules: Retraining, trained: datetime, now: datetime, before: str | None 
     `before` is the window before the newest one where a clock seems to have jumped between them.
     """
     if before is not None:
-        return unknown("age", f"the clock jumped: after {before} the next window is the one that ends {label(now)}")
+        return unknown(
+            "age", f"the clock jumped: after {before} the next window is the one that ends {window_label(now)}"
+        )
     days, bound = (now - trained) / timedelta(days=1), rules.max_age / timedelta(days=1)
     if days < 0:
         return unknown(
-            "age", f"the clock jumped: the data ends {label(now)}, before the champion's own, {label(trained)}"
+            "age",
+            f"the clock jumped: the data ends {window_label(now)}, before the champion's own, {window_label(trained)}",
         )
     state = State.FIRE if days >= bound else State.OK
-    said = f"the champion's data ends {label(trained)}, {days:.0f} days before the newest window; bound {bound:.0f}"
+    said = (
+        f"the champion's data ends {window_label(trained)}, {days:.0f} days before the newest window; bound {bound:.0f}"
+    )
     return Signal("age", state, said, days, bound, (days, days))
 
 
@@ -103,7 +108,7 @@ def _held(rules: Retraining, state: Mapping[str, Signal], at: Situation) -> str 
     last = max((t for t in (at.trained, at.requested) if t), default=None)
     if last and at.now < last + rules.cool_down:
         what = "request" if last == at.requested else "champion's data"
-        return f"the last {what} is of {label(last)}: cooling down until {label(last + rules.cool_down)}"
+        return f"the last {what} is of {window_label(last)}: cooling down until {window_label(last + rules.cool_down)}"
     if rules.max_hours_a_month is not None and at.hours_spent >= rules.max_hours_a_month:
         return f"{at.hours_spent:.1f} of {rules.max_hours_a_month:g} training hours of the last 30 days are spent"
     return None

@@ -2,10 +2,9 @@
 
 from datetime import datetime
 
-import numpy as np
 import pyarrow as pa
 
-from include.domain.windows import Grain, window_label
+from include.domain.windows import Grain, group_by_window
 from include.ports.tables import Tables
 from include.ports.traffic import PredictionLog
 from include.spec.model_spec import ModelSpec
@@ -28,7 +27,5 @@ def compact(spec: ModelSpec, log: PredictionLog, tables: Tables, run: str, now: 
 
 def _windowed(rows: pa.Table, grain: Grain) -> pa.Table:
     """With column `window`: the window in which the line was written."""
-    numbers = rows["at"].to_numpy() // grain.length.total_seconds()
-    starts, place = np.unique(numbers, return_inverse=True)
-    labels = pa.array([window_label(int(start), grain) for start in starts], pa.string())
-    return rows.append_column("window", labels.take(pa.array(place)))
+    labels, index = group_by_window(rows["at"].to_numpy(), grain)
+    return rows.append_column("window", pa.array(labels, pa.string()).take(pa.array(index)))

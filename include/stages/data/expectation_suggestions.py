@@ -12,7 +12,7 @@ import polars as pl
 import yaml
 
 from include.domain.errors import UserMistake
-from include.domain.windows import Window, label, parse
+from include.domain.windows import window_of
 from include.ports.tables import Records, Tables
 from include.spec.data import Columns, Expectation
 from include.spec.model_spec import ModelSpec
@@ -29,8 +29,7 @@ TOLERATED = 0.01
 
 def propose(spec: ModelSpec, tables: Tables, records: Records) -> str:
     """The items of `validation.expectations`, one a line. Raises UserMistake when too few windows have landed."""
-    starts = [parse(name) for name in tables.windows(LANDED)[:FIRST]]
-    windows = [Window(start, start + spec.window.length) for start in starts]
+    windows = [window_of(name, spec.window) for name in tables.windows(LANDED)[:FIRST]]
     taught = next(pieces(windows, landed_rows(records)), [])
     if len(taught) < ENOUGH:
         raise UserMistake(
@@ -39,7 +38,7 @@ def propose(spec: ModelSpec, tables: Tables, records: Records) -> str:
         )
     names = [spec.columns.label, *spec.columns.features, "window"]
     rows = pl.DataFrame(pl.from_arrow(tables.read(LANDED, taught, columns=names)))
-    span = f"{len(taught)} windows, {label(taught[0].start)} to {label(taught[-1].start)}, {rows.height} rows"
+    span = f"{len(taught)} windows, {taught[0].label} to {taught[-1].label}, {rows.height} rows"
     return _yaml(f"learnt from {span}; keep what you agree with", list(learn(spec.columns, rows)))
 
 

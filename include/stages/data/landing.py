@@ -13,7 +13,7 @@ from typing import TypeVar
 import polars as pl
 
 from include.domain.errors import UserMistake
-from include.domain.windows import Window, label, parse
+from include.domain.windows import Window, window_of
 from include.ports.sources import Source
 from include.ports.tables import Records, Tables
 from include.spec.model_spec import ModelSpec
@@ -57,7 +57,7 @@ def land(
     Raises UserMistake when more rows than the spec allows cannot be read, naming the three commonest reasons, and what
     the source raises; nothing is written then. Raises Conflict when another run wrote one of the windows meanwhile.
     """
-    asked = {label(w.start): w for w in windows}
+    asked = {w.label: w for w in windows}
     with Spool() as spool:
         sorter = Sorter(spec, asked, records, spool)
         files, numbers = source.files(windows), [n for n, kind in schema(spec.columns).items() if kind == pl.Float64]
@@ -80,8 +80,7 @@ def land(
 def touched(spec: ModelSpec, windows: Sequence[Window], records: Records, run: str) -> list[Window]:
     """These windows and those to which the run landed late rows, oldest first."""
     record = records.read(LANDINGS, run) or {"windows": []}
-    starts = {parse(landed["window"]) for landed in record["windows"]} | {w.start for w in windows}
-    return [Window(start, start + spec.window.length) for start in sorted(starts)]
+    return sorted({window_of(landed["window"], spec.window) for landed in record["windows"]} | set(windows))
 
 
 def pieces(items: Sequence[T], height: Callable[[T], int]) -> Iterator[list[T]]:
@@ -101,7 +100,7 @@ def pieces(items: Sequence[T], height: Callable[[T], int]) -> Iterator[list[T]]:
 
 def landed_rows(records: Records) -> Callable[[Window], int]:
     """How many rows a window has landed."""
-    return lambda window: int((records.read(LANDED, label(window.start)) or {"landed": 0})["landed"])
+    return lambda window: int((records.read(LANDED, window.label) or {"landed": 0})["landed"])
 
 
 def _refuse_too_many(spec: ModelSpec, spool: Spool, read: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from include.domain.prefetch import side_by_side
-from include.domain.windows import Window, label
+from include.domain.windows import Window, window_label
 from include.ports.sources import Batch, SourceFile
 from include.ports.tables import Records
 from include.spec.model_spec import ModelSpec
@@ -97,10 +97,10 @@ class Sorter:
     def _split(self, rows: pl.DataFrame, time: str) -> Iterator[tuple[str, pl.DataFrame]]:
         if not rows.height:
             return
-        starts = rows[time].dt.truncate("1h" if self._spec.window == "hour" else "1d")
+        starts = rows[time].dt.truncate(self._spec.window.interval)
         if starts.min() == starts.max():
-            yield label(starts[0]), rows
+            yield window_label(starts[0]), rows
             return
         parts = rows.with_columns(starts.alias("_start")).partition_by("_start", as_dict=True, include_key=False)
         for (start,), part in parts.items():
-            yield label(start), part
+            yield window_label(start), part

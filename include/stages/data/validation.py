@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.domain.verdict import Outcome, Verdict
-from include.domain.windows import Window, label
+from include.domain.windows import Window
 from include.ports.tables import Records, Tables
 from include.ports.validation import Profile, Validator
 from include.spec.data import Columns
@@ -37,7 +37,7 @@ def validate(
     parts: dict[str, pa.Table] = {}
     for piece in due:
         parts = _parts(spec, piece, tables, records, parts)
-        profiles += profile(spec, parts, piece, _recorded(spec, piece[0], records, profiles))
+        profiles += profile(spec, parts, piece, _recorded(piece[0], records, profiles))
     rows = (tables.read(LANDED, piece, columns=[*wanted(spec.columns), "window"]) for piece in due)
     verdicts, page = validator.validate(rows, profiles, run)
     for each in profiles:
@@ -53,10 +53,10 @@ def _parts(
     spec: ModelSpec, windows: Sequence[Window], tables: Tables, records: Records, held: Mapping[str, pa.Table]
 ) -> dict[str, pa.Table]:
     """By label the rows of the windows, and of those before them as many as fit into memory; `held` were read already."""
-    columns, before = spec.columns, [_earlier(spec, windows[0], n) for n in range(1, LAST + 1)]
+    columns, before = spec.columns, windows[0].preceding(LAST)
     near = next(pieces(before, landed_rows(records)))
-    parts = {label(w.start): held[label(w.start)] for w in near if label(w.start) in held}
-    more = [w for w in near if label(w.start) not in held]
+    parts = {w.label: held[w.label] for w in near if w.label in held}
+    more = [w for w in near if w.label not in held]
     for some, names in ((more, []), (windows, [*columns.numeric, columns.time])):
         asked = [columns.label, *columns.categorical, *names, "window"]
         if some:
@@ -66,7 +66,7 @@ def _parts(
 
 def failed(windows: Sequence[Window], records: Records) -> list[str]:
     """Labels of the windows whose content as landed now has not been validated with pass."""
-    return [label(w.start) for w in windows if not _passed(label(w.start), records)]
+    return [w.label for w in windows if not _passed(w.label, records)]
 
 
 def _passed(name: str, records: Records) -> bool:
@@ -76,11 +76,9 @@ def _passed(name: str, records: Records) -> bool:
     return Verdict.from_dict(validated["verdict"]).outcome is Outcome.PASS
 
 
-def _recorded(
-    spec: ModelSpec, first: Window, records: Records, judged_with: Sequence[Profile]
-) -> dict[str, Mapping[str, Any]]:
+def _recorded(first: Window, records: Records, judged_with: Sequence[Profile]) -> dict[str, Mapping[str, Any]]:
     """What was measured of windows before the first, in this run or earlier, so that large ones need not be read again."""
-    told = {name: records.read(VALIDATED, name) for name in _last(spec, first)}
+    told = {name: records.read(VALIDATED, name) for name in _labels_before(first)}
     measured = {name: facts["measures"] for name, facts in told.items() if facts}
     measured |= {profile.window: profile.measures for profile in judged_with}
     return {name: measures for name, measures in measured.items() if measures["rows"]}
@@ -96,7 +94,7 @@ def profile(
     with ThreadPoolExecutor() as threads:
         shares = threads.map(lambda category: _unseen({name: parts[name][category] for name in names}), categories)
     unseen = dict(zip(categories, shares, strict=True))
-    return [_profile(spec, window, measured, unseen) for window in windows]
+    return [_profile(window, measured, unseen) for window in windows]
 
 
 def _measured(columns: Columns, rows: pa.Table) -> dict[str, Any]:
@@ -110,20 +108,19 @@ def _measured(columns: Columns, rows: pa.Table) -> dict[str, Any]:
 
 
 def _profile(
-    spec: ModelSpec,
     window: Window,
     measured: Mapping[str, Mapping[str, Any]],
     unseen: Mapping[str, Mapping[str, float]],
 ) -> Profile:
-    name = label(window.start)
+    name = window.label
     own = measured.get(name)
     if own is None:
         return Profile(name, {"rows": 0.0})
-    last = [measured[n] for n in _last(spec, window) if n in measured]
+    last = [measured[n] for n in _labels_before(window) if n in measured]
     median = pl.Series([float(m["rows"]) for m in last]).median() if len(last) >= ENOUGH else None
     rates = pl.Series([m["label_rate"] for m in last if m.get("label_rate") is not None], dtype=pl.Float64)
     usual = rates.median() if len(rates) >= ENOUGH else None
-    silence = (window.end - own["last"]) / spec.window.length
+    silence = window.share_after(own["last"])
     return Profile(name, {
         "rows": float(own["rows"]), "label_rate": own["label_rate"], "silence": silence,
         "volume": own["rows"] / median if median else None,
@@ -133,13 +130,8 @@ def _profile(
     })  # fmt: skip
 
 
-def _last(spec: ModelSpec, window: Window) -> list[str]:
-    return [label(_earlier(spec, window, n).start) for n in range(1, LAST + 1)]
-
-
-def _earlier(spec: ModelSpec, window: Window, n: int) -> Window:
-    start = window.start - n * spec.window.length
-    return Window(start, start + spec.window.length)
+def _labels_before(window: Window) -> list[str]:
+    return [earlier.label for earlier in window.preceding(LAST)]
 
 
 def _unseen(columns: Mapping[str, pa.ChunkedArray]) -> dict[str, float]:

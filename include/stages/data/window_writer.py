@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from include.domain.errors import Conflict
 from include.domain.prefetch import side_by_side
-from include.domain.windows import Window, label, parse
+from include.domain.windows import Window, window_of
 from include.ports.tables import Records, Tables
 from include.spec.model_spec import ModelSpec
 from include.stages.data.parsing import REJECTS, schema
@@ -78,7 +78,7 @@ class Writer:
         raise Conflict(f"{names[0]} to {names[-1]}: other runs wrote there {TRIES} times meanwhile; run it again")
 
     def _prepared(self, name: str, there: Set[str], version: int | None) -> _Prepared:
-        window = Window(parse(name), parse(name) + self._spec.window.length)
+        window = window_of(name, self._spec.window)
         before, delivered = self._records.read(LANDED, name) or {"files": {}}, self._delivered[name]
         replaced = self._read if self._spec.source.by_window else set(delivered)
         others = self._from_other_files(window, replaced, version) if name in there else self._no_rows()
@@ -107,7 +107,7 @@ class Writer:
     def _written(self, prepared: Sequence[_Prepared], version: int | None) -> list[LandedWindow]:
         rejects = {p.window: p.rejects for p in prepared if p.rejects is not None}
         there = set(self._tables.windows(QUARANTINE))
-        self._replace(QUARANTINE, {w: r for w, r in rejects.items() if len(r) or label(w.start) in there}, None)
+        self._replace(QUARANTINE, {w: r for w, r in rejects.items() if len(r) or w.label in there}, None)
         new = self._replace(LANDED, {p.window: p.rows for p in prepared if p.rows is not None}, version)
         return [self._recorded(p, new) for p in prepared]
 

@@ -18,7 +18,7 @@ from include.domain.errors import Corrupt, UserMistake
 from include.domain.evaluation import gates
 from include.domain.evaluation.gates import CHALLENGER, CHAMPION, Evidence
 from include.domain.verdict import Check, Outcome, Verdict
-from include.domain.windows import Window, parse
+from include.domain.windows import window_of
 from include.ports.registry import Version
 from include.ports.serving import Scorer
 from include.ports.tables import Tables
@@ -55,7 +55,7 @@ def evaluate(
     columns = raw_columns(rows, [c for c in rows.column_names if c != spec.columns.label])
     scores, faults = _scores(models, champion, columns, scorer)
     arrays = _arrays(spec, rows, scores) | _changed(spec, models[CHALLENGER], columns, scorer)
-    groups = spans(arrays["times"], int(spec.window.length.total_seconds()))
+    groups = spans(arrays["times"], spec.window.seconds)
     out = folder / "evaluation"
     out.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(out / "scores.npz", **arrays)
@@ -110,7 +110,7 @@ def evidence_of(spec: ModelSpec, evaluation: Reference, measured: Mapping[str, f
     with np.load(path.with_name("scores.npz"), allow_pickle=False) as kept:
         arrays = {name: kept[name] for name in kept.files}
     scores = {name: arrays[name] for name in record["metrics"]}
-    groups = spans(arrays["times"], int(spec.window.length.total_seconds()))
+    groups = spans(arrays["times"], spec.window.seconds)
     own = {
         name: (known["value"], (known["low"], known["high"]))
         for name, known in record["metrics"][CHALLENGER].items()
@@ -165,8 +165,7 @@ def raw_columns(rows: pa.Table, names: list[str]) -> Columns:
 
 def read_test_rows(spec: ModelSpec, data: Mapping[str, Any], tables: Tables) -> pa.Table:
     """The labelled test rows in order of time, with every column of the table version that the dataset was made from."""
-    starts = [parse(label) for label in data["windows"]["test"]]
-    windows = [Window(start, start + spec.window.length) for start in starts]
+    windows = [window_of(label, spec.window) for label in data["windows"]["test"]]
     rows = tables.read(data["table"], windows, version=data["table_version"])
     rows = rows.filter(rows[spec.columns.label].is_valid()).sort_by(spec.columns.time)
     if len(rows) != data["rows"]["test"]:

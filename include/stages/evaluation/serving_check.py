@@ -48,7 +48,7 @@ def _past(spec: ModelSpec, data: Mapping[str, Any], rows: pa.Table, tables: Tabl
 
     times = rows[spec.columns.time]
     first, last = times[0].as_py(), times[-1].as_py()
-    span = Window(spec.window.floor(first) - aggregation.reach(spec), spec.window.floor(last) + spec.window.length)
+    span = Window(spec.window.floor(first) - aggregation.reach(spec), spec.window.window_at(last).end)
     return aggregation.landed(spec, list(span.split(spec.window)), tables, data["sums_version"])
 
 

@@ -14,7 +14,7 @@ from include.domain.categories import BETWEEN
 from include.domain.features.aggregates import Group
 from include.domain.features.hourly_sums import History, Sums, pack
 from include.domain.features.online_features import LandedSums
-from include.domain.windows import Window, label, parse
+from include.domain.windows import Window, window_of
 from include.online_store.store import OnlineStore
 from include.ports.tables import Engine, Tables
 from include.spec.model_spec import ModelSpec
@@ -44,7 +44,7 @@ def land_sums(spec: ModelSpec, windows: Sequence[Window], tables: Tables, engine
     """The landed windows' sums into the table `sums`."""
     sums = engine.collect(tables, LANDED, windows, lambda rows: hourly_sums(spec, rows))
     parts = by_window(sums, ORDER)
-    tables.replace(SUMS, {w: parts.get(label(w.start), sums.slice(0, 0)) for w in windows}, run)
+    tables.replace(SUMS, {w: parts.get(w.label, sums.slice(0, 0)) for w in windows}, run)
 
 
 def publish(spec: ModelSpec, windows: Sequence[Window], tables: Tables, store: OnlineStore) -> int:
@@ -54,8 +54,8 @@ def publish(spec: ModelSpec, windows: Sequence[Window], tables: Tables, store: O
     version = tables.version(SUMS)
     if not held or version is None:
         return 0
-    oldest = label(spec.window.floor(parse(held[-1]) + spec.window.length - reach(spec)))
-    due = [w for w in windows if label(w.start) >= oldest]
+    oldest = spec.window.window_at(window_of(held[-1], spec.window).end - reach(spec)).label
+    due = [w for w in windows if w.label >= oldest]
     return store.land(landed(spec, due, tables, version), oldest) if due else 0
 
 

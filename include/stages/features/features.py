@@ -8,7 +8,7 @@ from functools import partial
 import polars as pl
 import pyarrow as pa
 
-from include.domain.windows import Window, label
+from include.domain.windows import Window
 from include.online_store.store import OnlineStore
 from include.ports.tables import Engine, Records, Tables
 from include.spec.data import Columns
@@ -31,7 +31,7 @@ def build(
     """
     due = touched(spec, windows, records, run)
     blocked = set(failed(due, records))
-    passed = [w for w in due if label(w.start) not in blocked]
+    passed = [w for w in due if w.label not in blocked]
     there = set(tables.windows(FEATURES))
     for piece in pieces(passed, landed_rows(records)):
         _build(spec, piece, tables, records, engine, run, there)
@@ -39,27 +39,27 @@ def build(
         from include.stages.features import aggregation
 
         aggregation.publish(spec, passed, tables, store)
-    return [label(w.start) for w in passed]
+    return [w.label for w in passed]
 
 
 def _build(
     spec: ModelSpec, windows: Sequence[Window], tables: Tables, records: Records, engine: Engine, run: str,
     there: set[str],
 ) -> None:  # fmt: skip
-    landed = {w: records.read(LANDED, label(w.start)) or {} for w in windows}
+    landed = {w: records.read(LANDED, w.label) or {} for w in windows}
     held, names = [w for w in windows if landed[w]["landed"]], columns(spec.columns)
     if spec.features.aggregates.groups:
         parts = _computed(spec, windows, tables, engine, run)
-        digests = {w: content_digest(parts[label(w.start)]) for w in held}
+        digests = {w: content_digest(parts[w.label]) for w in held}
         write = partial(_written, tables, parts)
     else:
         digests = {w: _as_landed(landed[w]["digest"], names) for w in held}
         write = partial(tables.project, LANDED, FEATURES, columns=names)
-    before = {w: records.read(BUILT, label(w.start)) or {} for w in held}
-    new = [w for w in held if digests[w] != before[w].get("digest") or label(w.start) not in there]
+    before = {w: records.read(BUILT, w.label) or {} for w in held}
+    new = [w for w in held if digests[w] != before[w].get("digest") or w.label not in there]
     version = write(new, run=run) if new else None
     for window in held:
-        name = label(window.start)
+        name = window.label
         records.write(BUILT, name, {
             "window": name, "rows": landed[window]["landed"], "digest": digests[window],
             "table_version": version if window in new else before[window]["table_version"],
@@ -68,7 +68,7 @@ def _build(
 
 
 def _written(tables: Tables, parts: Mapping[str, pa.Table], windows: Sequence[Window], run: str) -> int:
-    return tables.replace(FEATURES, {w: parts[label(w.start)] for w in windows}, run)
+    return tables.replace(FEATURES, {w: parts[w.label] for w in windows}, run)
 
 
 def _as_landed(digest: str, names: Sequence[str]) -> str:

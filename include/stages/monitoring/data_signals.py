@@ -6,7 +6,7 @@ from include.domain.monitoring import drift, naive_checks, quality
 from include.domain.monitoring.drift import History, Moved
 from include.domain.monitoring.signal import Signal, unknown
 from include.domain.monitoring.sketch import Sketches
-from include.domain.windows import Grain, Window, label, parse, window_of
+from include.domain.windows import Grain, Window, parse_utc, window_of
 from include.ports.tables import Tables
 from include.spec.model_spec import ModelSpec
 from include.stages.monitoring import sketching
@@ -46,7 +46,7 @@ def compare(
 
 def season(window: str, grain: Grain) -> tuple[int, ...]:
     """What makes windows alike: the weekday, and within a day the hour of a working day or a weekend."""
-    start = parse(window)
+    start = parse_utc(window)
     return (start.weekday(),) if grain is Grain.DAY else (start.weekday() >= 5, start.hour)
 
 
@@ -79,5 +79,5 @@ def _rows(sketches: Sketches) -> int:
 
 def _gaps(recent: Mapping[str, Sketches], grain: Grain) -> list[str]:
     """Windows between the recent ones that hold no row."""
-    between = Window(parse(min(recent)), window_of(max(recent), grain).end).split(grain)
-    return [label(w.start) for w in between if label(w.start) not in recent]
+    between = Window(parse_utc(min(recent)), window_of(max(recent), grain).end).split(grain)
+    return [w.label for w in between if w.label not in recent]

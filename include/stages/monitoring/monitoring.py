@@ -10,7 +10,7 @@ from include.domain.monitoring import retraining
 from include.domain.monitoring.drift import Moved
 from include.domain.monitoring.retraining import Decision, Situation
 from include.domain.monitoring.signal import NAMES, Signal, State, unknown
-from include.domain.windows import Grain, parse, window_of
+from include.domain.windows import Grain, parse_utc, window_of
 from include.ports.ledger import Ledger
 from include.ports.registry import Registry
 from include.ports.tables import Tables
@@ -124,7 +124,7 @@ def decide_and_record(spec: ModelSpec, look: Look, ledger: Ledger, *, run: str, 
 
 def _jump(grain: Grain, landed: Sequence[str]) -> str | None:
     """The newest window's neighbour, when it lies too far off for a source that skipped a few windows."""
-    if len(landed) < 2 or parse(landed[-1]) - parse(landed[-2]) <= FAR * grain.length:
+    if len(landed) < 2 or parse_utc(landed[-1]) - parse_utc(landed[-2]) <= FAR * grain.length:
         return None
     return landed[-2]
 

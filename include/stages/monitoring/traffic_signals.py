@@ -16,7 +16,7 @@ from include.domain.monitoring.drift import History
 from include.domain.monitoring.performance import Scored
 from include.domain.monitoring.signal import Signal, unknown
 from include.domain.monitoring.sketch import of_numbers
-from include.domain.windows import parse, window_of
+from include.domain.windows import parse_utc, window_of
 from include.ports.tables import Tables
 from include.spec.model_spec import ModelSpec
 from include.stages.monitoring import data_signals, sketching
@@ -35,7 +35,7 @@ def signals(
 ) -> list[Signal]:
     rules = spec.watch
     joined = live_predictions.labelled(spec, tables, seen, landed, as_of, last=rules.performance.windows)
-    fresh = tuple(w for w in landed if parse(w) >= champion.ends)
+    fresh = tuple(w for w in landed if parse_utc(w) >= champion.ends)
     return [
         *performance.signals(rules.performance, joined, champion.measured),
         _estimated(spec, champion, seen),

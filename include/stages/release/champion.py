@@ -13,7 +13,7 @@ from include.artifacts.store import Reference
 from include.domain.errors import Corrupt
 from include.domain.features.encoding import Encoding
 from include.domain.monitoring.performance import Measured, Scored, auc, logloss
-from include.domain.windows import Grain, window_label, window_of
+from include.domain.windows import Grain, group_by_window, window_of
 from include.ports.registry import Version
 
 #: The layout of manifests that this code reads.
@@ -57,9 +57,8 @@ def scored(
     labels: NDArray[np.floating], scores: NDArray[np.floating], times: NDArray[np.int64], grain: Grain
 ) -> Scored:
     """`times`: epoch seconds `[n]`; the rows' windows follow from them."""
-    starts, index = np.unique(times // int(grain.length.total_seconds()), return_inverse=True)
-    names = tuple(window_label(int(s), grain) for s in starts)
-    return Scored(labels.astype(np.float64), scores.astype(np.float64), index.astype(np.intp), names)
+    windows, index = group_by_window(times, grain)
+    return Scored(labels.astype(np.float64), scores.astype(np.float64), index, windows)
 
 
 def _evaluated(version: Version, path: Path, grain: Grain) -> tuple[Scored | None, Mapping[str, float] | None]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from include.domain.metrics import losses
 from include.domain.rollout.variants import CUT_POINTS, Moments
-from include.domain.windows import window_label
+from include.domain.windows import group_by_window
 from include.ports.tables import Tables
 from include.ports.traffic import Signals
 from include.spec.model_spec import ModelSpec
@@ -82,7 +82,7 @@ def _found(wanted: pa.ChunkedArray, names: pa.ChunkedArray, labels: pa.ChunkedAr
 
 def _windows(spec: ModelSpec, tables: Tables, rows: pa.Table) -> list[str]:
     """The landed windows in which the predicted events lie."""
-    length = int(spec.window.length.total_seconds())
-    numbers = np.unique(rows["time"].drop_null().cast(pa.int64()).to_numpy() // (1_000_000 * length))
+    seconds = rows["time"].drop_null().cast(pa.int64()).to_numpy() // 1_000_000
+    labels, _ = group_by_window(seconds, spec.window)
     landed = set(tables.windows("landed"))
-    return [name for number in numbers if (name := window_label(int(number), spec.window)) in landed]
+    return [label for label in labels if label in landed]

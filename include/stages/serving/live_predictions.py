@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from include.domain.monitoring.performance import Scored
-from include.domain.windows import Grain, parse, window_label, window_of
+from include.domain.windows import Grain, group_by_window, parse_utc, window_of
 from include.ports.tables import Tables
 from include.ports.traffic import Signals
 from include.spec.model_spec import ModelSpec
@@ -28,12 +29,9 @@ class Served:
 
     def windows(self, grain: Grain) -> dict[str, NDArray[np.intp]]:
         """Label of each event window → the rows in it, oldest first."""
-        numbers = self.times // int(grain.length.total_seconds())
-        starts, first, counts = np.unique(numbers, return_index=True, return_counts=True)
-        return {
-            window_label(int(start), grain): np.arange(at, at + count)
-            for start, at, count in zip(starts, first, counts, strict=True)
-        }
+        labels, index = group_by_window(self.times, grain)
+        bounds = np.searchsorted(index, np.arange(len(labels) + 1))
+        return {label: np.arange(*ends) for label, ends in zip(labels, pairwise(bounds), strict=True)}
 
 
 def served(signals: Signals, model: str, version: str, before: datetime) -> Served:
@@ -64,7 +62,7 @@ def labelled(
 ) -> Scored:
     """The served rows of the `last` landed windows whose label is due by `as_of` and has landed."""
     by_window, due = served.windows(spec.window), as_of - spec.label_delay
-    ripe = [w for w in by_window if w in set(landed) and parse(w) < due][-last:]
+    ripe = [w for w in by_window if w in set(landed) and parse_utc(w) < due][-last:]
     rows = np.concatenate([by_window[w] for w in ripe] or [np.zeros(0, np.intp)])
     rows = rows[served.times[rows] <= int(due.timestamp())]
     truth = outcomes(spec, tables, ripe)

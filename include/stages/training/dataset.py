@@ -16,7 +16,7 @@ from include.artifacts import store
 from include.artifacts.store import Reference
 from include.domain.errors import Corrupt, UserMistake
 from include.domain.features.encoding import Encoding, fit
-from include.domain.windows import Window, label, parse
+from include.domain.windows import Window, window_label, window_of
 from include.ports.tables import Tables
 from include.spec.data import Columns, Features
 from include.spec.model_spec import ModelSpec
@@ -65,7 +65,7 @@ def assemble(spec: ModelSpec, as_of: datetime, tables: Tables, run: str, out: Pa
     return store.write(path, {
         "format": FORMAT, "model": spec.name, "run": run, "as_of": as_of.isoformat(),
         "table": FEATURES, "table_version": version, "sums_version": tables.version(SUMS),
-        "windows": {name: [label(w.start) for w in windows] for name, windows in splits.items()}, **facts, "notes": notes,
+        "windows": {name: [w.label for w in windows] for name, windows in splits.items()}, **facts, "notes": notes,
         "columns": {**spec.columns.model_dump(mode="json", include={"time", "label", "keys", "categorical"}),
                     "numeric": list(spec.numeric),
                     "aggregates": spec.features.model_dump(mode="json")["aggregates"]},
@@ -76,8 +76,7 @@ def assemble(spec: ModelSpec, as_of: datetime, tables: Tables, run: str, out: Pa
 
 def split(spec: ModelSpec, as_of: datetime, there: Sequence[str]) -> Splits:
     """Test is the newest windows whose labels are due, validate those before, train the rest. Raises UserMistake."""
-    starts = [parse(name) for name in there]
-    windows = [Window(s, s + spec.window.length) for s in starts]
+    windows = [window_of(name, spec.window) for name in there]
     due = [w for w in windows if w.end + spec.label_delay <= as_of]
     asked = spec.training
     held = asked.validate_windows + asked.test_windows
@@ -147,14 +146,14 @@ def constant(encoding: Encoding) -> Iterator[str]:
 
 def absent(spec: ModelSpec, encoding: Encoding, rows: pl.DataFrame) -> Iterator[str]:
     """A note on each feature that is missing in every row of a window."""
-    per_window = rows.group_by(pl.col(spec.columns.time).dt.truncate("1h" if spec.window == "hour" else "1d"))
+    per_window = rows.group_by(pl.col(spec.columns.time).dt.truncate(spec.window.interval))
     named = [f for f in (*encoding.categorical, *encoding.numeric) if f in rows.columns]
     missing = per_window.agg(pl.col(named).null_count() == pl.len()).sort(spec.columns.time)
     for field in named:
         windows = missing.filter(pl.col(field))[spec.columns.time].to_list()
         if windows:
             more = f" and {len(windows) - 1} more windows" if len(windows) > 1 else ""
-            yield f"{field} is missing in every row of {label(windows[0])}{more}; was it delivered?"
+            yield f"{field} is missing in every row of {window_label(windows[0])}{more}; was it delivered?"
 
 
 def encoded(encoding: Encoding, rows: pl.DataFrame) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

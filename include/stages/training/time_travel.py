@@ -9,7 +9,7 @@ import polars as pl
 
 from include.artifacts import store
 from include.artifacts.store import Reference
-from include.domain.windows import Grain, Window, parse
+from include.domain.windows import Grain, window_of
 from include.ports.registry import Registry
 from include.ports.tables import Tables
 from include.spec.data import Columns
@@ -29,8 +29,8 @@ def rows(dataset: Mapping[str, Any], tables: Tables) -> dict[str, pl.DataFrame]:
 
     `dataset` is the content of a `dataset.json`. Raises UserMistake where the table no longer has that version.
     """
-    columns, length = Columns.model_validate(dataset["spec"]["columns"]), Grain(dataset["spec"]["window"]).length
+    columns, grain = Columns.model_validate(dataset["spec"]["columns"]), Grain(dataset["spec"]["window"])
     return {
-        split: labelled(columns, tables, [Window(parse(n), parse(n) + length) for n in names], dataset["table_version"])
+        split: labelled(columns, tables, [window_of(name, grain) for name in names], dataset["table_version"])
         for split, names in dataset["windows"].items()
     }

@@ -9,7 +9,7 @@ from include.artifacts import store
 from include.artifacts.store import Reference
 from include.domain.errors import Corrupt, UserMistake
 from include.domain.events import TrainingFinished
-from include.domain.windows import parse
+from include.domain.windows import parse_utc
 from include.ports.ledger import Ledger
 from include.ports.training import Launcher
 from include.spec.model_spec import Family, ModelSpec
@@ -60,7 +60,7 @@ def account(spec: ModelSpec, results: Iterable[Reference], as_of: str, run: str,
     if all(event.run != run for event in ledger.read(spec.name, TrainingFinished)):
         seconds = sum(store.read(each)["seconds"] for each in results)
         hours = seconds / 3600 * spec.training.processes
-        ledger.append(spec.name, TrainingFinished(run=run, as_of=parse(as_of), hours=hours))
+        ledger.append(spec.name, TrainingFinished(run=run, as_of=parse_utc(as_of), hours=hours))
 
 
 def finished(out: Path, dataset: Reference, spec_digest: str) -> Reference | None:

@@ -15,14 +15,14 @@ from include.adapters.sources.files import FileSource
 from include.adapters.tables.delta import DeltaTables
 from include.adapters.tables.json_records import JsonRecords
 from include.domain.errors import Unavailable, UserMistake
-from include.domain.windows import Window, parse
+from include.domain.windows import Window, parse_utc
 from include.stages.data import landing
 from include.stages.data.landing import LandingReport
 from tests.unit.toy import toy
 
 HEADER = "at,key,y,x,c\n"
 GOOD = "2026-01-01T05:00:00Z,{n},1,1.5,a\n"
-DAY = Window(parse("2026-01-01"), parse("2026-01-02"))
+DAY = Window(parse_utc("2026-01-01"), parse_utc("2026-01-02"))
 LENIENT = {"max_quarantined": 1}
 
 
@@ -104,7 +104,7 @@ def test_mixed_time_zones_and_forms_are_one_time(home: Home) -> None:
              "1767243600", "1767243600000", "2026-01-01T05:00"]  # fmt: skip
     home.give(HEADER + "".join(f"{t},{n},0,1,a\n" for n, t in enumerate(times)))
     home.land()
-    assert set(home.landed("at")) == {parse("2026-01-01T05:00:00Z")}
+    assert set(home.landed("at")) == {parse_utc("2026-01-01T05:00:00Z")}
     assert len(home.landed("at")) == len(times)
 
 
@@ -113,9 +113,11 @@ def test_daylight_saving_jump(home: Home) -> None:
     columns = {"time": "at", "zone": "America/New_York", "label": "y", "keys": ["key"], "numeric": ["x"],
                "categorical": ["c"]}  # fmt: skip
     spec = toy(source={"path": "inbox/toy", "format": "csv"}, columns=columns, validation=LENIENT)
-    days = [Window(parse(d), parse(d) + timedelta(days=1)) for d in ("2025-03-09", "2025-11-02")]
+    days = [Window(parse_utc(d), parse_utc(d) + timedelta(days=1)) for d in ("2025-03-09", "2025-11-02")]
     landing.land(spec, days, FileSource(spec.source, home.path), home.tables, home.records, "run")
-    assert home.tables.read("landed", days)["at"].to_pylist() == [parse("2025-11-02T05:30:00Z")]  # the earlier 01:30
+    assert home.tables.read("landed", days)["at"].to_pylist() == [
+        parse_utc("2025-11-02T05:30:00Z")
+    ]  # the earlier 01:30
     assert "not a time in America/New_York" in home.tables.read("quarantine", days)["reason"].to_pylist()[0]
 
 

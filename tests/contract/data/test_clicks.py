@@ -11,7 +11,7 @@ import pytest
 from include.adapters.sources.files import FileSource
 from include.adapters.tables.delta import DeltaTables
 from include.adapters.tables.json_records import JsonRecords
-from include.domain.windows import Window, parse
+from include.domain.windows import Window, parse_utc
 from include.local import clicks
 from include.local.clicks import Clicks, Drift
 from include.local.csv_formats import SHAPES
@@ -102,7 +102,7 @@ def test_either_form_lands_with_the_same_digest(tmp_path: Path, form: str) -> No
     spec = find("clicks")
     spec = spec.model_copy(update={"source": Source(path=f"in/{{window:%Y-%m-%d}}.{form}", format=form)})  # type: ignore[arg-type]
     clicks.deliver(tmp_path / "in", DAY, date(2024, 1, 2), 500, form=form)
-    window = Window(parse("2024-01-01"), parse("2024-01-02"))
+    window = Window(parse_utc("2024-01-01"), parse_utc("2024-01-02"))
     tables, records = DeltaTables(tmp_path / "t"), JsonRecords(tmp_path / "r")
     report = landing.land(spec, [window], FileSource(spec.source, tmp_path), tables, records, "run")
     assert (report.landed, report.quarantined) == (500, 0)

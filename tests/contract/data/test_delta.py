@@ -11,11 +11,11 @@ from deltalake import DeltaTable
 
 from include.adapters.tables.delta import DeltaTables
 from include.domain.errors import Conflict, UserMistake
-from include.domain.windows import Grain, Window, parse
+from include.domain.windows import Grain, Window, parse_utc
 from include.ports.tables import Tables
 from tests.memory import MemoryTables
 
-DAYS = list(Window(parse("2026-01-01"), parse("2026-01-04")).split(Grain.DAY))
+DAYS = list(Window(parse_utc("2026-01-01"), parse_utc("2026-01-04")).split(Grain.DAY))
 
 
 def rows(*values: float, **more: list[float]) -> pa.Table:
@@ -130,7 +130,7 @@ def test_a_column_that_changed_its_type_is_named(tmp_path: Path) -> None:
 
 
 def test_two_writers_creating_and_filling_a_table_at_once_lose_nothing(tmp_path: Path) -> None:
-    windows = list(Window(parse("2026-01-01"), parse("2026-01-21")).split(Grain.DAY))
+    windows = list(Window(parse_utc("2026-01-01"), parse_utc("2026-01-21")).split(Grain.DAY))
     faults: list[BaseException] = []
 
     def write(part: list[Window]) -> None:

@@ -15,7 +15,7 @@ from include.adapters.tables.delta import DeltaTables
 from include.adapters.tables.json_records import JsonRecords
 from include.domain.features.aggregates import Aggregates, Group, entity
 from include.domain.verdict import Check, Outcome, Verdict
-from include.domain.windows import Window, parse
+from include.domain.windows import Window, parse_utc
 from include.local import flights
 from include.online_store.opening import open_store
 from include.ports.validation import Profile
@@ -31,7 +31,7 @@ GROUPS = (
     Group(by=("tailnum",), over=(48 * HOUR,), mean=("arr_delay",), last=("arr_delay",)),
 )
 DAYS = list(
-    Window(parse("2013-03-08"), parse("2013-03-12")).split(find("flights").window)
+    Window(parse_utc("2013-03-08"), parse_utc("2013-03-12")).split(find("flights").window)
 )  # clocks changed on the 10th
 
 

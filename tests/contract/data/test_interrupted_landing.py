@@ -14,7 +14,7 @@ import pytest
 from include.adapters.sources.files import FileSource
 from include.adapters.tables.delta import DeltaTables
 from include.adapters.tables.json_records import JsonRecords
-from include.domain.windows import Window, parse
+from include.domain.windows import Window, parse_utc
 from include.stages.data import landing
 from tests.contract.data.test_bad_input import HEADER, Home
 from tests.unit.toy import toy
@@ -35,7 +35,8 @@ if sys.argv[2] != "0":
 many_windows(Path(sys.argv[1]))
 """
 WINDOWS = [
-    Window(parse("2026-01-01") + n * timedelta(days=1), parse("2026-01-02") + n * timedelta(days=1)) for n in range(40)
+    Window(parse_utc("2026-01-01") + n * timedelta(days=1), parse_utc("2026-01-02") + n * timedelta(days=1))
+    for n in range(40)
 ]
 
 

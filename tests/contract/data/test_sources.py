@@ -14,7 +14,7 @@ from pyarrow.fs import FileSystem, LocalFileSystem
 from include.adapters.tables.delta import DeltaTables
 from include.adapters.tables.json_records import JsonRecords
 from include.domain.errors import PerennialError, Unavailable, UserMistake
-from include.domain.windows import Grain, Window, label, parse
+from include.domain.windows import Grain, Window, parse_utc
 from include.ports.sources import Source
 from include.settings import Settings
 from include.stages.data import landing
@@ -23,7 +23,7 @@ from include.wiring import Parts
 from tests.bucket import bucket
 from tests.unit.toy import toy
 
-DAYS = list(Window(parse("2026-01-01"), parse("2026-01-03")).split(Grain.DAY))
+DAYS = list(Window(parse_utc("2026-01-01"), parse_utc("2026-01-03")).split(Grain.DAY))
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
@@ -67,19 +67,19 @@ def give(place: str, content: bytes) -> None:
 def by_files(ending: str, form: Callable[[pa.Table], bytes]) -> Callable[[str], None]:
     def deliver(root: str) -> None:
         for day in DAYS:
-            give(f"{root}/{label(day.start)}{ending}", form(rows("a", "b", day=label(day.start))))
+            give(f"{root}/{day.label}{ending}", form(rows("a", "b", day=day.label)))
 
     return deliver
 
 
 def by_table(root: str) -> None:
     for day in DAYS:
-        write_deltalake(f"{root}/t", rows("a", "b", day=label(day.start)), mode="append", partition_by=["c"])
+        write_deltalake(f"{root}/t", rows("a", "b", day=day.label), mode="append", partition_by=["c"])
 
 
 def by_window_tables(root: str) -> None:
     for day in DAYS:
-        write_deltalake(f"{root}/{label(day.start)}", rows("a", "b", day=label(day.start)))
+        write_deltalake(f"{root}/{day.label}", rows("a", "b", day=day.label))
 
 
 class Home:
@@ -129,7 +129,7 @@ def test_the_same_rows_land_from_every_form(
     days = DAYS[:1] if path == "2026-01-01.csv" else DAYS
     assert (report.landed, report.quarantined, report.duplicates) == (2 * len(days), 0, 0)
     assert home.landed("at", "key", "y", "x", "c") == [
-        (parse(f"{label(day.start)}T05:00:00Z"), key, 1, 1.5, "a") for day in days for key in "ab"
+        (parse_utc(f"{day.label}T05:00:00Z"), key, 1, 1.5, "a") for day in days for key in "ab"
     ]
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from include.adapters.engines.duckdb import DuckDB
 from include.adapters.tables.delta import DeltaTables
 from include.domain.features.aggregates import Aggregates, Group, entity, span_name
-from include.domain.windows import Window, label
+from include.domain.windows import Window, window_label
 from include.online_store.opening import open_store
 from include.spec.data import Columns, Features, Source
 from include.spec.model_spec import ModelSpec, Schedule
@@ -48,7 +48,7 @@ def rows(events: Sequence[dict[str, Any]]) -> pl.DataFrame:
         at = START + timedelta(minutes=event["at"])
         known = None if event["delay"] is None else at + timedelta(minutes=event["delay"])
         outcome = {"y": None, "v": None} if known is None else {"y": event["y"], "v": event["v"]}
-        window = label(SPEC.window.floor(at))
+        window = window_label(SPEC.window.floor(at))
         made.append({"key": str(n), "at": at, "known": known, "window": window, "who": event["who"],
                      "kind": event["kind"], **outcome})  # fmt: skip
     return pl.DataFrame(made, schema=TYPES)
@@ -82,13 +82,13 @@ def test_every_window_sees_what_was_known_then_whatever_landed_after_it(
 ) -> None:
     tables, landed = MemoryTables(), rows(events)
     arrow = landed.to_arrow(compat_level=pl.CompatLevel.oldest())
-    whole = {day: arrow.filter((landed["window"] == label(day.start)).to_arrow()) for day in DAYS}
+    whole = {day: arrow.filter((landed["window"] == day.label).to_arrow()) for day in DAYS}
     tables.replace(LANDED, whole, "run")
     for batch in (order[:2], order[2:]):
         aggregation.land_sums(SPEC, sorted(batch), tables, DuckDB(), "run")
     hand = landed.to_dicts()
     for day in DAYS:
-        own = landed.filter(pl.col("window") == label(day.start))
+        own = landed.filter(pl.col("window") == day.label)
         if own.height:
             built = aggregation.with_aggregates(SPEC, own, aggregation.history(SPEC, tables, day, day))
             for row in built.to_dicts():
@@ -101,12 +101,12 @@ def test_a_backfill_of_long_ago_changes_nothing_that_serving_sees(tmp_path: Path
     events = [{"at": n * 24 * 60 + 60, "delay": 30, "y": 1, "v": n, "who": "a", "kind": "x"} for n in range(9)]
     landed, tables, store = rows(events), DeltaTables(tmp_path / "tables"), open_store(str(tmp_path), "toy")
     arrow = landed.to_arrow(compat_level=pl.CompatLevel.oldest())
-    tables.replace(LANDED, {d: arrow.filter((landed["window"] == label(d.start)).to_arrow()) for d in days}, "run")
+    tables.replace(LANDED, {d: arrow.filter((landed["window"] == d.label).to_arrow()) for d in days}, "run")
     for batch in (days[:5], days[5:]):
         aggregation.land_sums(SPEC, batch, tables, DuckDB(), "run")
         assert aggregation.publish(SPEC, batch, tables, store) > 0
     before = store.read(None)
-    assert [w.window for w in before.landed or ()] == [label(d.start) for d in days[4:]], "what the newest hour can see"
+    assert [w.window for w in before.landed or ()] == [d.label for d in days[4:]], "what the newest hour can see"
     aggregation.land_sums(SPEC, days[:2], tables, DuckDB(), "backfill")
     assert aggregation.publish(SPEC, days[:2], tables, store) == 0
     assert store.read(None) == before

@@ -19,7 +19,7 @@ from include.adapters.tables.delta import DeltaTables
 from include.adapters.tables.json_records import JsonRecords
 from include.domain.features.aggregates import Aggregates
 from include.domain.features.encoding import Encoding
-from include.domain.windows import Window, parse
+from include.domain.windows import Window, parse_utc
 from include.local import flights
 from include.local.replay import Replay, Stream
 from include.online_store.opening import open_store
@@ -35,8 +35,8 @@ from tests.serving import Server, await_
 
 SPEC = find("flights")
 NAMES = SPEC.features.aggregates.features
-PAST = Window(parse("2013-03-08"), parse("2013-03-10"))
-LIVE = Window(parse("2013-03-10"), parse("2013-03-12"))  # clocks change on the 10th
+PAST = Window(parse_utc("2013-03-08"), parse_utc("2013-03-10"))
+LIVE = Window(parse_utc("2013-03-10"), parse_utc("2013-03-12"))  # clocks change on the 10th
 
 
 class World:
@@ -127,8 +127,8 @@ def test_a_landing_replaces_what_was_streamed_and_the_server_follows(world: Worl
     await_(lambda: (world.server.status()["store"] or {})["known_until"] == until, "the landed windows")
     before = len(world.server.logged())
     world.server.predict(row)
-    world.land(Window(parse("2013-03-12"), parse("2013-03-13")))
-    trained = next(r for r in world.built(Window(parse("2013-03-12"), parse("2013-03-13"))).to_dicts()
+    world.land(Window(parse_utc("2013-03-12"), parse_utc("2013-03-13")))
+    trained = next(r for r in world.built(Window(parse_utc("2013-03-12"), parse_utc("2013-03-13"))).to_dicts()
                    if r["flight_id"] == row["flight_id"])  # fmt: skip
     used = world.logged(before + 1)[-1]["features"]
     assert np.array_equal(*(_numbers([row[name] for name in NAMES]) for row in (used, trained)), equal_nan=True)

@@ -9,11 +9,11 @@ import pytest
 
 from include.adapters.tables.delta import DeltaTables
 from include.domain.features.encoding import Encoding, fit
-from include.domain.windows import Grain, Window, label, window_of
+from include.domain.windows import Grain, Window, window_label, window_of
 from include.stages.monitoring import sketching
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
-LABELS = [label(START + timedelta(days=d)) for d in range(3)]
+LABELS = [window_label(START + timedelta(days=d)) for d in range(3)]
 
 
 def land(tables: DeltaTables, day: int, rows: int) -> None:
@@ -70,7 +70,7 @@ def test_a_new_window_leaves_the_others_as_they_were_kept(tables: DeltaTables) -
     windows = [window_of(name, Grain.DAY) for name in LABELS]
     before = tables.files("sketches", windows)
     land(tables, 3, 90)
-    newest = label(START + timedelta(days=3))
+    newest = window_label(START + timedelta(days=3))
     assert set(sketching.of_windows(tables, "features", encoding(1), [*LABELS, newest], Grain.DAY)) == {*LABELS, newest}
     assert tables.files("sketches", windows) == before
 

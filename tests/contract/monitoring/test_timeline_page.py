@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from include.adapters.monitoring import evidently
-from include.domain.windows import parse
+from include.domain.windows import parse_utc
 from include.reports import timeline_page
 from include.stages.monitoring import timeline
 from include.stages.monitoring.timeline import Course
@@ -80,6 +80,6 @@ def test_evidently_reports_the_newest_window_beside_like_ones_and_leaves_out_wha
     sides = timeline.sides(SPEC, tables=world.tables, registry=world.registry)  # type: ignore[arg-type]
     assert sides is not None
     assert (sides.window, sides.numeric, sides.categorical) == ("2013-02-26", ["temp"], [])
-    assert {parse(w).weekday() for w in sides.reference["window"].unique().to_pylist()} == {1}
+    assert {parse_utc(w).weekday() for w in sides.reference["window"].unique().to_pylist()} == {1}
     path = evidently.write(sides.reference, sides.newest, sides.numeric, sides.categorical, tmp_path / "drift.html")
     assert "temp" in path.read_text()

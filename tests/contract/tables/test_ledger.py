@@ -31,7 +31,7 @@ from include.domain.events import (
 )
 from include.domain.monitoring.signal import Signal, State
 from include.domain.verdict import Check, Outcome, Verdict
-from include.domain.windows import parse
+from include.domain.windows import parse_utc
 from include.ports.ledger import Ledger
 from include.reports import rollout_page, summary
 from tests.fakes import FakeLedger
@@ -113,14 +113,14 @@ def test_rows_of_earlier_releases_are_read_and_written_with_the_same_keys_in_the
     for event in events:
         FileLedger(tmp_path).append("flights", event)
     before, after = (
-        sorted(rows(folder / "flights" / f"{kind}.jsonl"), key=lambda row: parse(row["at"]))
+        sorted(rows(folder / "flights" / f"{kind}.jsonl"), key=lambda row: parse_utc(row["at"]))
         for folder in (EARLIER, tmp_path)
     )
     assert before
     assert [list(row) for row in after] == [list(row) for row in before]
     for old, new in zip(before, after, strict=True):
         assert new == {**old, **{name: new[name] for name in ("at", "as_of") if name in new}}
-        assert all(parse(new[name]) == parse(old[name]) for name in ("at", "as_of") if new.get(name))
+        assert all(parse_utc(new[name]) == parse_utc(old[name]) for name in ("at", "as_of") if new.get(name))
 
 
 def test_rows_that_lack_what_later_releases_wrote_are_read_with_defaults() -> None:

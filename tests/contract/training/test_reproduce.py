@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from include.artifacts.store import Reference
 from include.domain.errors import UserMistake
-from include.domain.windows import Window, label
+from include.domain.windows import Window, window_label
 from include.local.reproduce import reproduce
 from include.settings import Settings
 from include.spec.model_spec import ModelSpec
@@ -73,7 +73,7 @@ def rows(day: int, seed: int = 0) -> pa.Table:
     at = [window(day).start + timedelta(seconds=int(s)) for s in np.sort(random.integers(0, 86_400, A_DAY))]
     return pa.table({
         "at": pa.array(at, pa.timestamp("us", "UTC")), "key": [f"{day}-{n}" for n in range(A_DAY)], "y": y, "x": x,
-        "c": c.astype(str), "window": [label(window(day).start)] * A_DAY,
+        "c": c.astype(str), "window": [window_label(window(day).start)] * A_DAY,
     })  # fmt: skip
 
 

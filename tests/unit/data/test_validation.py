@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from include.domain.verdict import Check, Outcome, Verdict
-from include.domain.windows import Window, label
+from include.domain.windows import Window
 from include.ports.validation import Profile
 from include.stages.data import validation
 from include.stages.data.row_digest import by_window
@@ -111,5 +111,5 @@ def test_features_hold_no_outcome_and_are_not_written_twice() -> None:
 
 def test_a_window_that_never_landed_is_not_validated() -> None:
     window = Window(datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 2, tzinfo=UTC))
-    assert validation.failed([window], MemoryRecords()) == [label(window.start)]
+    assert validation.failed([window], MemoryRecords()) == [window.label]
     assert MemoryTables().windows("landed") == []

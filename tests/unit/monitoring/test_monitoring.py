@@ -11,7 +11,7 @@ import pytest
 
 from include.domain.events import CauseRechecked, RetrainingDecided
 from include.domain.monitoring.signal import State
-from include.domain.windows import label
+from include.domain.windows import window_label
 from include.reports import summary
 from include.spec.model_spec import ModelSpec
 from include.stages.monitoring import monitoring, timeline
@@ -49,7 +49,7 @@ def test_concept_drift_is_found_by_performance_alone_and_asks_for_a_training(wor
     assert {found["logloss"], found["auc"]} == {State.FIRE}
     assert {found["feature_drift"], found["prediction_drift"], found["estimated_auc"]} == {State.OK}
     decision = world.decide()
-    assert (decision.start, decision.request) == (True, f"logloss-{label(START + timedelta(days=49))}")
+    assert (decision.start, decision.request) == (True, f"logloss-{window_label(START + timedelta(days=49))}")
     assert decisions(world)[0].sentence == decision.sentence
 
 
@@ -276,13 +276,13 @@ def test_the_course_shows_every_window_since_the_training_and_when_a_request_was
     world.decide()
     found = timeline.course(SPEC, tables=world.tables, signals=world, registry=world.registry, ledger=world.ledger)  # type: ignore[arg-type]
     assert found is not None
-    served = label(START + timedelta(days=45))
-    assert list(found.points) == [label(START + timedelta(days=d)) for d in range(28, 50)] == list(found.moved)
+    served = window_label(START + timedelta(days=45))
+    assert list(found.points) == [window_label(START + timedelta(days=d)) for d in range(28, 50)] == list(found.moved)
     measured, promised = found.points[served].auc, found.points[served].estimated_auc
     assert measured is not None
     assert promised is not None
     assert measured[2] < found.test["auc"] - 0.1 < promised
-    assert found.points[label(START + timedelta(days=30))].auc is None
+    assert found.points[window_label(START + timedelta(days=30))].auc is None
     assert [decision.start for decision in found.decisions] == [True]
 
 
