@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.features_data import Counts, generate
 from include.settings import ROOT
-from include.spec.data import Source
+from include.spec.data import SourceSpec
 from include.spec.loading import find
 from include.spec.model_spec import ModelSpec
 
@@ -60,7 +60,7 @@ def pandas(spec: ModelSpec, folder: Path, home: Path) -> Counts:
 def measured(work: str, folder: Path) -> dict[str, Any]:
     """What this process needs for it: seconds, those of all its cores together, and the peak of its memory in GB."""
     known = find("clicks")
-    spec = known.model_copy(update={"source": Source(path=str(folder / "{window:%Y-%m-%d}.tsv"), format="tsv")})
+    spec = known.model_copy(update={"source": SourceSpec(path=str(folder / "{window:%Y-%m-%d}.tsv"), format="tsv")})
     import great_expectations  # noqa: F401  # its import takes seconds, and counts for nobody
 
     with tempfile.TemporaryDirectory() as home:

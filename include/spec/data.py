@@ -1,4 +1,4 @@
-"""What a spec says of the data: where the rows are, which column is what, what is made of them, what is expected of them."""
+"""What a spec says of the data: where the rows are, which column is what, which features are made, what is expected."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -15,12 +15,12 @@ from include.domain.windows import Window
 
 
 class Section(BaseModel):
-    """A part of the spec: it cannot be changed, knows every key that is allowed, and holds no infinite number."""
+    """A part of a spec. It cannot be changed, refuses keys that it does not have, and holds no infinite number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Source(Section):
+class SourceSpec(Section):
     """Where the raw files are: a file, a folder or a glob, relative to Perennial's home unless absolute or a URI.
 
     `{window:%Y-%m-%d}` in the path (any strftime form) stands for a window's start: that window's own file or folder.
@@ -37,10 +37,11 @@ class Source(Section):
 
     @property
     def by_window(self) -> bool:
+        """Whether each window has a file or folder of its own."""
         return "{window" in self.path or "{n}" in self.path
 
     def path_of(self, window: Window) -> str:
-        """The path of the window's own file or folder."""
+        """Return the path of the window's own file or folder."""
         number = window.number_since(self.first) if self.first else 0
         return self.path.format(window=window.start, n=number)
 
@@ -50,22 +51,22 @@ class Source(Section):
         return first.replace(tzinfo=UTC) if first and first.tzinfo is None else first
 
     @model_validator(mode="after")
-    def _counted_from_somewhere(self) -> Self:
+    def _numbers_count_from_a_first_window(self) -> Self:
         if "{n}" in self.path and self.first is None:
             raise ValueError("{n} in the path counts windows: say at which it is 0, e.g. first: 2024-01-01")
         return self
 
     @model_validator(mode="after")
-    def _of_one_kind(self) -> Self:
+    def _path_fits_connection_and_format(self) -> Self:
         if self.connection and not self.path.startswith("s3://"):
             raise ValueError(f"connection: {self.path} needs none; it is for an s3:// path")
-        if self.format == "delta" and any(sign in self.path for sign in "*?["):
+        if self.format == "delta" and any(wildcard in self.path for wildcard in "*?["):
             raise ValueError(f"path: {self.path}: a Delta table is one folder, without wildcards")
         return self
 
 
 class Columns(Section):
-    """Which column is what. A column of the source that stands nowhere here is an error, so that none is lost quietly."""
+    """Which column is what. A column of the source that is named nowhere here is an error, so that none is lost quietly."""
 
     time: str
     zone: str = "UTC"
@@ -83,31 +84,37 @@ class Columns(Section):
 
     @property
     def features(self) -> tuple[str, ...]:
+        """The columns of a raw row that the model takes, categorical ones first."""
         return (*self.categorical, *self.numeric)
 
     @model_validator(mode="after")
-    def _once_each(self) -> Self:
-        fields = [
-            self.label,
-            *self.features,
-            *self.outcomes,
-            *self.ignored,
-            *(c for c in (self.known, self.weight) if c),
-        ]
-        twice = sorted({f for f in fields if fields.count(f) > 1})
-        if twice:
-            raise ValueError(f"named more than once: {', '.join(twice)}")
+    def _each_is_named_once(self) -> Self:
+        optional = [column for column in (self.known, self.weight) if column]
+        names = [self.label, *self.features, *self.outcomes, *self.ignored, *optional]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"named more than once: {', '.join(repeated)}")
         if not self.features:
             raise ValueError("a model needs at least one numeric or categorical column")
-        can_be = {"window": (self.time,), "place": self.keys}
-        if odd := [f"{name}: {what}" for name, what in self.added.items() if name not in can_be[what]]:
-            raise ValueError(f"added: {', '.join(odd)}: `window` can only be the time and `place` only a key")
-        if self.zone not in available_timezones():
-            raise ValueError(f"{self.zone} is not a time zone of the IANA list, e.g. UTC or Europe/Berlin")
         return self
+
+    @model_validator(mode="after")
+    def _only_time_and_keys_are_added(self) -> Self:
+        addable = {"window": (self.time,), "place": self.keys}
+        if wrong := [f"{name}: {content}" for name, content in self.added.items() if name not in addable[content]]:
+            raise ValueError(f"added: {', '.join(wrong)}: `window` can only be the time and `place` only a key")
+        return self
+
+    @field_validator("zone")
+    @classmethod
+    def _is_a_time_zone(cls, zone: str) -> str:
+        if zone not in available_timezones():
+            raise ValueError(f"{zone} is not a time zone of the IANA list, e.g. UTC or Europe/Berlin")
+        return zone
 
 
 class Features(Section):
+    """What is made of the columns, and which categories get an id of their own."""
+
     time_parts: tuple[str, ...] = ()
     min_frequency: PositiveInt = 20
     max_ids: PositiveInt | None = None  #: of all categories together the most frequent; the rest is unknown
@@ -117,9 +124,8 @@ class Features(Section):
 
     @field_validator("time_parts")
     @classmethod
-    def _known(cls, parts: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [p for p in parts if p not in TIME_PARTS]
-        if unknown:
+    def _are_parts_of_a_time(cls, parts: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [part for part in parts if part not in TIME_PARTS]:
             raise ValueError(f"{', '.join(unknown)}: known are {', '.join(TIME_PARTS)}")
         return parts
 
@@ -133,6 +139,8 @@ class Expectation(Section):
 
 
 class Validation(Section):
+    """What is expected of every landed window, beside the user's own `expectations`."""
+
     max_quarantined: Share = 0.01
     max_nulls: Share = 0.5
     max_nulls_of: Mapping[str, Share] = {}  #: another bound for some columns

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -22,8 +22,7 @@ from include.domain.bounds import (
     in_order,
 )
 from include.domain.evaluation.gates import MEASURED, Gates
-from include.domain.features.aggregates import faults
-from include.domain.features.transforms import faults as faults_of_transforms
+from include.domain.features import aggregates, transforms
 from include.domain.monitoring.drift import Drift
 from include.domain.monitoring.naive_checks import Simple
 from include.domain.monitoring.performance import Performance
@@ -33,7 +32,7 @@ from include.domain.monitoring.signal import NAMES
 from include.domain.rollout.plan import Rollout
 from include.domain.training.pods import Pods
 from include.domain.windows import Grain
-from include.spec.data import Columns, Features, Section, Source, Validation
+from include.spec.data import Columns, Features, Section, SourceSpec, Validation
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Family = Literal["dcn", "logistic", "lightgbm", "blend"]
@@ -117,6 +116,7 @@ class Notification(Section):
     arguments: Mapping[str, Any] = {"title": "{title}", "body": "{text}"}
 
     def filled(self, title: str, text: str) -> dict[str, Any]:
+        """Return the notifier's arguments with this title and text in their places."""
         return {
             name: value.replace("{title}", title).replace("{text}", text) if isinstance(value, str) else value
             for name, value in self.arguments.items()
@@ -131,6 +131,8 @@ class Serving(Section):
 
 
 class Watch(Section):
+    """How production is watched: what counts as drift, decay or broken input, and when a training is asked for."""
+
     drift: Drift = Drift()
     performance: Performance = Performance()
     quality: Quality = Quality()
@@ -138,16 +140,16 @@ class Watch(Section):
     retraining: Retraining = Retraining()
 
     @model_validator(mode="after")
-    def _known_signals(self) -> Self:
-        known, asked = (*NAMES, *self.simple.checks), self.retraining
-        faults = [
-            f"retraining.{path}: {name} is no signal; there are {', '.join(known)}"
-            for path, names in (("triggers", asked.triggers), ("blocks", asked.blocks))
+    def _names_signals_that_exist(self) -> Self:
+        signals, retraining = (*NAMES, *self.simple.checks), self.retraining
+        errors = [
+            f"retraining.{path}: {name} is no signal; there are {', '.join(signals)}"
+            for path, names in (("triggers", retraining.triggers), ("blocks", retraining.blocks))
             for name in names
-            if name not in known
+            if name not in signals
         ]
-        if faults:
-            raise ValueError("; ".join(faults))
+        if errors:
+            raise ValueError("; ".join(errors))
         return self
 
 
@@ -162,12 +164,14 @@ class Schedule(Section):
 
 
 class ModelSpec(Section):
+    """Everything that Perennial needs to know to keep one model fresh; the rest of a model's files follow from it."""
+
     name: Name
     description: str
     owner: str = "perennial"
     tags: tuple[str, ...] = ()
     window: Grain = Grain.DAY
-    source: Source
+    source: SourceSpec
     columns: Columns
     label_delay: Duration = timedelta(days=1)
     features: Features = Features()
@@ -183,59 +187,61 @@ class ModelSpec(Section):
     schedule: Schedule
 
     @model_validator(mode="after")
-    def _made_of_columns(self) -> Self:
+    def _features_come_from_columns(self) -> Self:
         columns = self.columns
-        if found := list(faults(self.features.aggregates, columns.categorical, (columns.label, *columns.outcomes))):
-            raise ValueError(f"features.aggregates: {'; '.join(found)}")
-        taken = (*columns.categorical, *self.features.time_parts)
-        if found := list(faults_of_transforms(self.features.transforms, columns.numeric, taken)):
-            raise ValueError("; ".join(f"features.transforms.{fault}" for fault in found))
+        outcomes = (columns.label, *columns.outcomes)
+        if errors := list(aggregates.faults(self.features.aggregates, columns.categorical, outcomes)):
+            raise ValueError(f"features.aggregates: {'; '.join(errors)}")
+        categorical = (*columns.categorical, *self.features.time_parts)
+        if errors := list(transforms.faults(self.features.transforms, columns.numeric, categorical)):
+            raise ValueError("; ".join(f"features.transforms.{error}" for error in errors))
         return self
 
     @model_validator(mode="after")
-    def _windows_known_by_file(self) -> Self:
+    def _added_windows_come_from_file_names(self) -> Self:
         if "window" in self.columns.added.values() and not self.source.by_window:
             raise ValueError("columns.added: a window is the time only where source.path has {window:…} or {n}")
         return self
 
     @model_validator(mode="after")
-    def _search_of_what_it_has(self) -> Self:
-        if self.training.search and self.model.family not in {"dcn", "blend"}:
-            raise ValueError(
-                f"training.search: a {self.model.family} model has none of its settings; dcn and blend have"
-            )
+    def _search_fits_the_family(self) -> Self:
+        family = self.model.family
+        if self.training.search and family not in {"dcn", "blend"}:
+            raise ValueError(f"training.search: a {family} model has none of its settings; dcn and blend have")
         return self
 
     @model_validator(mode="after")
-    def _gates_on_what_there_is(self) -> Self:
-        if found := [f"gates.{fault}" for fault in self._unknown_to_gates()]:
-            raise ValueError("; ".join(found))
+    def _gates_judge_what_exists(self) -> Self:
+        if errors := [f"gates.{error}" for error in (*self._own_metrics_without_function(), *self._unknown_to_gates())]:
+            raise ValueError("; ".join(errors))
         return self
 
-    def _unknown_to_gates(self) -> Iterator[str]:
-        """What the gates ask of metrics, baselines and columns that there are not."""
+    def _own_metrics_without_function(self) -> Iterator[str]:
         for name, metric in self.gates.metrics.items():
             if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", metric.of):
                 yield f"metrics.{name}.of: {metric.of} is no function's name, e.g. sklearn.metrics:brier_score_loss"
-        features = (*self.columns.categorical, *self.numeric)
-        asked = (
-            ("bounds", tuple(self.gates.bounds), MEASURED),
-            ("baselines", self.gates.baselines, get_args(Family)),
-            ("slices.by", self.gates.slices.by, features),
-            ("behaviour", tuple(check.column for check in self.gates.behaviour), features),
-        )
-        for path, names, known in asked:
-            yield from (
-                f"{path}: {name} is not known; there are {', '.join(known)}" for name in names if name not in known
-            )
+
+    def _unknown_to_gates(self) -> Iterator[str]:
+        """Yield an error for each metric, baseline and column that the gates name and that does not exist."""
+        gates, features = self.gates, (*self.columns.categorical, *self.numeric)
+        yield from _unknown("bounds", tuple(gates.bounds), MEASURED)
+        yield from _unknown("baselines", gates.baselines, get_args(Family))
+        yield from _unknown("slices.by", gates.slices.by, features)
+        yield from _unknown("behaviour", [check.column for check in gates.behaviour], features)
 
     @property
     def numeric(self) -> tuple[str, ...]:
-        """The numbers of the features table: those of a raw row, then the aggregates."""
+        """The numeric columns of the features table: those of a raw row, then the aggregates."""
         return (*self.columns.numeric, *self.features.aggregates.features)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the whole spec with its defaults filled in."""
+        """The SHA-256 of the whole spec with its defaults filled in."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _unknown(path: str, names: Sequence[str], existing: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        if name not in existing:
+            yield f"{path}: {name} is not known; there are {', '.join(existing)}"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from include.adapters import s3
 from include.domain.errors import UserMistake
 from include.ports.sources import Batch, Reject
-from include.spec.data import Source
+from include.spec.data import SourceSpec
 
 BLOCK = 1 << 23
 #: What is parsed at once: as much as a core's cache holds, twice as fast as a whole block.
@@ -27,7 +27,7 @@ LONGEST = 1 << 24
 SHOWN = 200
 
 
-def read_text(name: str, stream: BinaryIO, source: Source, numbers: Collection[str] = ()) -> Iterator[Batch]:
+def read_text(name: str, stream: BinaryIO, source: SourceSpec, numbers: Collection[str] = ()) -> Iterator[Batch]:
     """The stream's records as text, and the columns `numbers` as such in blocks that hold nothing else there.
 
     Raises UserMistake for what spoils a whole file: no header, cut-off gzip.
@@ -42,7 +42,7 @@ def read_text(name: str, stream: BinaryIO, source: Source, numbers: Collection[s
 
 
 class _Text:
-    def __init__(self, name: str, source: Source, numbers: Collection[str]) -> None:
+    def __init__(self, name: str, source: SourceSpec, numbers: Collection[str]) -> None:
         self.name, self.done = name, 0
         self.quoted = source.format == "csv"
         self.delimiter = source.delimiter or ("\t" if source.format == "tsv" else ",")

@@ -21,7 +21,7 @@ from include.domain.errors import UserMistake
 from include.domain.prefetch import ahead
 from include.domain.windows import Window
 from include.ports.sources import Batch, SourceFile
-from include.spec.data import Source as SourceSpec
+from include.spec.data import SourceSpec
 
 
 class DeltaSource:

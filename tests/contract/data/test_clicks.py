@@ -15,7 +15,7 @@ from include.domain.windows import Window, parse_utc
 from include.local import clicks
 from include.local.clicks import Clicks, Drift
 from include.local.csv_formats import SHAPES
-from include.spec.data import Source
+from include.spec.data import SourceSpec
 from include.spec.loading import find
 from include.stages.data import landing
 
@@ -100,7 +100,7 @@ def test_a_drill_plants_the_drift_that_it_is_given_and_names_what_is_wrong_with_
 @pytest.mark.parametrize("form", ["parquet", "tsv"])
 def test_either_form_lands_with_the_same_digest(tmp_path: Path, form: str) -> None:
     spec = find("clicks")
-    spec = spec.model_copy(update={"source": Source(path=f"in/{{window:%Y-%m-%d}}.{form}", format=form)})  # type: ignore[arg-type]
+    spec = spec.model_copy(update={"source": SourceSpec(path=f"in/{{window:%Y-%m-%d}}.{form}", format=form)})  # type: ignore[arg-type]
     clicks.deliver(tmp_path / "in", DAY, date(2024, 1, 2), 500, form=form)
     window = Window(parse_utc("2024-01-01"), parse_utc("2024-01-02"))
     tables, records = DeltaTables(tmp_path / "t"), JsonRecords(tmp_path / "r")

@@ -15,7 +15,7 @@ from include.adapters.tables.delta import DeltaTables
 from include.domain.features.aggregates import Aggregates, Group, entity, span_name
 from include.domain.windows import Window, window_label
 from include.online_store.opening import open_store
-from include.spec.data import Columns, Features, Source
+from include.spec.data import Columns, Features, SourceSpec
 from include.spec.model_spec import ModelSpec, Schedule
 from include.stages.data.partitioning import LANDED
 from include.stages.features import aggregation
@@ -28,7 +28,7 @@ GROUPS = (
     Group(by=("who", "kind"), over=(24 * HOUR,), mean=("v",)),
 )
 SPEC = ModelSpec(
-    name="toy", description="", source=Source(path="none"), schedule=Schedule(start=START),
+    name="toy", description="", source=SourceSpec(path="none"), schedule=Schedule(start=START),
     columns=Columns(time="at", label="y", keys=("key",), categorical=("who", "kind"), outcomes=("v",), known="known"),
     features=Features(aggregates=Aggregates(LEAD, GROUPS)),
 )  # fmt: skip

@@ -10,7 +10,7 @@ import yaml
 from include.domain.errors import UserMistake
 from include.domain.windows import Window, parse_utc
 from include.settings import ROOT
-from include.spec.data import Source
+from include.spec.data import SourceSpec
 from include.spec.loading import find, load, load_all
 from include.spec.model_spec import ModelSpec
 
@@ -171,7 +171,7 @@ def test_columns_can_be_added_only_where_they_mean_something(
 
 
 def test_a_window_s_number_counts_from_the_first() -> None:
-    source = Source(path="day_{n}.gz", first=datetime(2024, 1, 1))  # a time without a zone is UTC
+    source = SourceSpec(path="day_{n}.gz", first=datetime(2024, 1, 1))  # a time without a zone is UTC
     day = parse_utc("2024-02-01")
     assert source.by_window
     assert source.path_of(Window(day, day + timedelta(days=1))) == "day_31.gz"
