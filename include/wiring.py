@@ -1,35 +1,40 @@
-"""The composition root: which adapter stands behind which port. Nothing else chooses.
+"""The composition root: which adapter stands behind which port. Nothing else chooses one.
 
-Adapters are imported where they are made, because some take seconds and each task needs only a few.
+Adapters are imported where they are made, because some take seconds to import and each task needs only a few.
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from include.online_store.opening import open_store
-from include.online_store.store import OnlineStore
-from include.ports.ledger import Ledger
-from include.ports.registry import Registry
-from include.ports.serving import Probe, Scorer, Slots
-from include.ports.sources import Source
-from include.ports.tables import Engine, Records, Tables
-from include.ports.traffic import PredictionLog, Router, Signals
-from include.ports.training import Launcher, Searcher, Storage
-from include.ports.validation import Validator
 from include.settings import SLOTS, Settings, from_env
-from include.spec.model_spec import ModelSpec
-from include.stages.rollout import rollout
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from include.adapters.cluster_check import ClusterReport
+    from include.adapters.engines.spark_application import SparkApplication
     from include.adapters.kubernetes import Cluster
     from include.adapters.serving.segments import Segments
+    from include.online_store.store import OnlineStore
+    from include.ports.ledger import Ledger
+    from include.ports.registry import Registry
+    from include.ports.serving import Probe, Scorer, Slots
+    from include.ports.sources import Source
+    from include.ports.tables import Engine, Records, Tables
+    from include.ports.traffic import PredictionLog, Router, Signals
+    from include.ports.training import Launcher, Searcher, Storage
+    from include.ports.validation import Validator
+    from include.spec.model_spec import ModelSpec
     from include.stages.monitoring.timeline import Course, Sides
+    from include.stages.rollout import rollout
 
 
 class Production(TypedDict):
+    """What the watch reads, by the names of its arguments."""
+
     tables: Tables
     signals: Signals
     registry: Registry
@@ -37,11 +42,12 @@ class Production(TypedDict):
 
 @dataclass(frozen=True)
 class Parts:
-    """Every part that the settings name, made when it is asked for."""
+    """Every part that the settings name; each method makes one."""
 
     settings: Settings
 
     def tables(self, spec: ModelSpec) -> Tables:
+        """Return the model's tables."""
         return self._tables(spec.name)
 
     def _tables(self, model: str) -> Tables:
@@ -50,53 +56,64 @@ class Parts:
         return DeltaTables(self.settings.tables_of(model))
 
     def storage(self) -> Storage:
+        """Return where runs are kept beside this disk."""
         from include.adapters.tables.object_storage import Mirror, OneDisk
 
         return Mirror(self.settings.home, self.settings.storage) if self.settings.storage else OneDisk()
 
     def engine(self, spec: ModelSpec) -> Engine:
+        """Return what adds up the aggregates' sums."""
         from include.adapters.engines.duckdb import DuckDB
         from include.adapters.engines.spark import SUBMITTED, Spark
 
         if spec.features.engine == "spark":
             return Spark(None if self.settings.spark == SUBMITTED else self.settings.spark)
-
         return DuckDB()
 
     def online(self, spec: ModelSpec) -> OnlineStore:
+        """Return the store in which the servers look up the model's aggregates."""
+        from include.online_store.opening import open_store
+
         return open_store(self.settings.online_store, spec.name)
 
     def validator(self, spec: ModelSpec) -> Validator:
+        """Return what judges a landed window of the model."""
         from include.adapters.validation.great_expectations import GreatExpectations
 
         return GreatExpectations(spec, self.settings.reports / spec.name / "validation")
 
     def launcher(self) -> Launcher:
+        """Return what starts a training on this machine."""
         from include.adapters.training.torchrun import Torchrun
 
         return Torchrun()
 
     def searcher(self) -> Searcher:
+        """Return what suggests settings to try."""
         from include.adapters.training.optuna import TreeParzen
 
         return TreeParzen()
 
     def scorer(self) -> Scorer:
+        """Return what scores rows with an exported model."""
         from include.adapters.serving.onnx_scorer import OnnxScorer
 
         return OnnxScorer()
 
     def probe(self) -> Probe:
+        """Return what starts a model server and measures it."""
         from include.adapters.serving.probe import ServerProbe
 
         return ServerProbe()
 
     def registry(self) -> Registry:
+        """Return the registry of model versions."""
         from include.adapters.registry.mlflow import MLflow
 
         return MLflow(self.settings.mlflow_url, self.settings.home / "locks")
 
     def router(self) -> Router:
+        """Return what splits live traffic between the slots."""
         if self.settings.router == "gateway":
             from include.adapters.routers.gateway_api import Gateway
 
@@ -109,13 +126,14 @@ class Parts:
 
         return haproxy.for_settings(self.settings)
 
-    def cluster(self) -> "Cluster":
+    def cluster(self) -> Cluster:
+        """Return the Kubernetes cluster that the settings name."""
         from include.adapters.kubernetes import Cluster
 
         return Cluster(self.settings.namespace, self.settings.kubeconfig)
 
-    def cluster_check(self) -> "ClusterReport":
-        """What the cluster has of what the manifests need. Raises Unavailable when its API does not answer."""
+    def cluster_check(self) -> ClusterReport:
+        """Return what the cluster has of what the manifests need. Raises Unavailable when its API does not answer."""
         from include.adapters.cluster_check import check_cluster
 
         return check_cluster(self.cluster())
@@ -133,6 +151,7 @@ class Parts:
         return haproxy.binary()
 
     def slots(self) -> Slots:
+        """Return the model servers behind the gateway."""
         from include.adapters.serving.slots import HttpSlots
 
         return HttpSlots(self._slot_urls())
@@ -141,6 +160,7 @@ class Parts:
         return {slot: self.settings.slot_urls(slot) for slot in SLOTS}
 
     def signals(self) -> Signals:
+        """Return what live traffic shows: counts of requests, predictions and their labels."""
         from include.adapters.serving.request_counters import Served
         from include.adapters.serving.signals import ProductionSignals
 
@@ -149,48 +169,63 @@ class Parts:
         return ProductionSignals(served, self._segments(), self._tables)
 
     def prediction_log(self) -> PredictionLog:
+        """Return the segments in which the model servers log."""
         return self._segments()
 
-    def _segments(self) -> "Segments":
+    def _segments(self) -> Segments:
         from include.adapters.serving.segments import Segments
 
         return Segments(self.settings.predictions)
 
     def ledger(self) -> Ledger:
+        """Return the record of decisions."""
         from include.adapters.tables.ledger import FileLedger
 
         return FileLedger(self.settings.ledger)
 
     def controls(self) -> rollout.Controls:
-        """What a rollout acts on."""
+        """Return what a rollout acts on."""
+        from include.stages.rollout import rollout
+
         return rollout.Controls(
             self.settings.home / "rollouts", self.router(), self.signals(), self.ledger(), self.tables
         )
 
     def records(self, spec: ModelSpec) -> Records:
+        """Return the record of what was done to each window of the model."""
         from include.adapters.tables.json_records import JsonRecords
 
         return JsonRecords(self.settings.records / spec.name)
 
-    def source(self, spec: ModelSpec, given: Mapping[str, str] = {}) -> Source:
-        """`given` is what a connection says of S3, by the names of the environment, which speaks otherwise."""
+    def source(self, spec: ModelSpec, credentials: Mapping[str, str] = {}) -> Source:
+        """Return where the model's raw rows come from.
+
+        `credentials` for S3 go by the names of the environment variables that they stand in for.
+        """
         from include.adapters.sources.delta import DeltaSource
         from include.adapters.sources.files import FileSource
 
         kind = DeltaSource if spec.source.format == "delta" else FileSource
-        return kind(spec.source, self.settings.home, given)
+        return kind(spec.source, self.settings.home, credentials)
+
+    def spark_application(self, spec: ModelSpec, arguments: Sequence[str]) -> SparkApplication:
+        """Return what a cluster runs, with these arguments of `include/entrypoints/spark_features.py`, to build features."""
+        from include.adapters.engines import spark_application
+
+        return spark_application.features(spec, self.settings, arguments)
 
     def production(self, spec: ModelSpec) -> Production:
-        """What the watch looks at, by the names of its arguments."""
+        """Return what the watch reads, by the names of its arguments."""
         return {"tables": self.tables(spec), "signals": self.signals(), "registry": self.registry()}
 
-    def watch_page(self, spec: ModelSpec, course: "Course") -> Path:
+    def watch_page(self, spec: ModelSpec, course: Course) -> Path:
+        """Write the page of the champion's days since its training, and return its path."""
         from include.reports import timeline_page
 
         return timeline_page.write(course, self.settings.reports / spec.name / "watch.html")
 
-    def drift_report(self, spec: ModelSpec, sides: "Sides") -> Path:
-        """Evidently's page of that window, made and attached to the champion's tracking run once."""
+    def drift_report(self, spec: ModelSpec, sides: Sides) -> Path:
+        """Return Evidently's page of a window; it is written and attached to the champion's tracking run once."""
         from include.adapters.monitoring import evidently
 
         path = self.settings.reports / spec.name / "drift" / f"{sides.window} version {sides.version}.html"
@@ -201,14 +236,14 @@ class Parts:
         return path
 
     def watch_folder(self, spec: ModelSpec) -> Path:
-        """What each look of the watch saw."""
+        """Return the folder of what each run of the watch saw."""
         return self.settings.home / "watch" / spec.name
 
     def run_folder(self, spec: ModelSpec, run: str) -> Path:
-        """Where a training run keeps its dataset, results and verdicts."""
+        """Return the folder in which a training run keeps its dataset, results and verdicts."""
         return self.settings.runs / spec.name / run
 
 
 def parts() -> Parts:
-    """As the environment says."""
+    """Return the parts that the environment names."""
     return Parts(from_env())

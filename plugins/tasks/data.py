@@ -60,11 +60,11 @@ def compact(model: str) -> dict[str, int]:
 
 def build_features(spec: ModelSpec) -> Any:
     """The task `features`; its asset tells whoever waits for new windows."""
-    settings = from_env()
-    if spec.features.engine == "spark" and settings.launcher == "kubernetes":
-        from plugins import spark  # the provider takes seconds to import
+    if spec.features.engine == "spark" and from_env().launcher == "kubernetes":
+        from include.wiring import parts
+        from plugins import spark_operator  # the provider takes seconds to import
 
-        return spark.features(spec, settings)
+        return spark_operator.features(spec, parts())
 
     @task(pool="data", trigger_rule="all_done", outlets=[assets.features(spec.name)])
     def features(model: str) -> int:

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 from airflow.sdk import DAG
 
+from include.adapters.engines import spark_application
 from include.adapters.engines.spark import Spark
 from include.adapters.tables.delta import DeltaTables
 from include.domain.errors import UserMistake
 from include.entrypoints import spark_features
 from include.settings import ROOT, Settings
 from include.spec.loading import find
-from plugins import spark
+from include.wiring import Parts
+from plugins import spark_operator
 from tests.kubernetes_api import FakeKubernetes, serving
 from tests.kustomize import render
 from tests.unit.cluster.test_manifests import of
@@ -26,12 +28,12 @@ SETTINGS = Settings(
 
 
 def test_the_application_runs_the_features_job_with_the_clusters_own_places() -> None:
-    made = spark.application(SPEC, SETTINGS)["spec"]
+    made = Parts(SETTINGS).spark_application(SPEC, spark_operator.ARGUMENTS).manifest["spec"]
     assert made["image"] == "spark:1"
     assert f"pyspark=={made['sparkVersion']}" in (ROOT / "requirements.lock").read_text().splitlines()
-    program = Path(made["mainApplicationFile"].removeprefix(f"local://{spark.ROOT}/"))
+    program = Path(made["mainApplicationFile"].removeprefix(f"local://{spark_application.IMAGE_ROOT}/"))
     assert (Path(__file__).parents[2] / program).is_file()
-    assert made["arguments"] == ["features", "flights", *spark.WINDOWS, spark.RUN]
+    assert made["arguments"] == ["features", "flights", *spark_operator.ARGUMENTS]
     for part in ("driver", "executor"):
         given = {v["name"]: v["value"] for v in made[part]["env"]}
         assert given == {"PERENNIAL_HOME": "/home", "PERENNIAL_SPARK": "submitted", "PERENNIAL_STORAGE": "s3://bucket/p",
@@ -47,7 +49,7 @@ def test_airflow_may_submit_and_remove_an_application_and_no_more(tmp_path: Path
     fake = FakeKubernetes()
     fake.changed = lambda _, thing: thing.setdefault("status", {"applicationState": {"state": "RUNNING"}})
     with serving(fake, tmp_path / "kubeconfig"):
-        operator = spark.features(SPEC, replace(SETTINGS, kubeconfig=str(tmp_path / "kubeconfig")))
+        operator = spark_operator.features(SPEC, Parts(replace(SETTINGS, kubeconfig=str(tmp_path / "kubeconfig"))))
         operator.launcher.start_spark_job()
         operator.launcher.delete_spark_job()
     rules = of(RIGHTS, "Role")["perennial-spark-launcher"]["rules"]
@@ -58,7 +60,7 @@ def test_airflow_may_submit_and_remove_an_application_and_no_more(tmp_path: Path
 
 def test_the_operator_submits_it_and_fills_in_the_runs_windows() -> None:
     with DAG("flights.data"):
-        task = spark.features(SPEC, SETTINGS)
+        task = spark_operator.features(SPEC, Parts(SETTINGS))
     assert task.namespace == "ml"
     assert task.trigger_rule == "all_done"
     task.render_template_fields({
