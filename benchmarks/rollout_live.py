@@ -49,15 +49,15 @@ class Live:
         self.bodies = settings.home / "rows.jsonl"
         progress = Progress(console=console, disable=True)
         progress.add_task("scene", total=None)
-        self.story = demo.Story(settings, airflow, progress)
+        self.loop = demo.Demo(settings, airflow, progress)
 
     def prepare(self) -> None:
         """Version 1 is champion, its twin could be, and callers have what they ask and tell."""
         self.airflow.await_dags(set(DAGS))
         for dag in DAGS:
             self.airflow.pause(dag, paused=False)
-        self.story.land(*demo.WINTER)
-        self.story.ship(self.airflow.trigger(TRAIN, {}), demo.SPRING[0])
+        self.loop.land(*demo.WINTER)
+        self.loop.ship(self.airflow.trigger(TRAIN, {}), demo.SPRING[0])
         assert (self.train("a twin of the champion"), self.version("champion")) == ("success", "1")
         self.callers()
 
@@ -77,7 +77,7 @@ class Live:
         """A training that starts no rollout; how it ended."""
         self.airflow.pause(ROLLOUT, paused=True)
         self.trained = self.airflow.trigger(TRAIN, {"cause": cause})
-        ended = self.story.follow("train", self.trained)
+        ended = self.loop.follow("train", self.trained)
         self.airflow.pause(ROLLOUT, paused=False)
         return ended
 
@@ -90,7 +90,7 @@ class Live:
     def spoiled(self) -> str:
         """A version trained on wrong outcomes, which the gates reject and a person in a hurry registers by hand."""
         flights.spoil(self.settings.home / "inbox" / MODEL, date(2013, 1, 1), date(2013, 3, 10))
-        self.story.land(*demo.WINTER)
+        self.loop.land(*demo.WINTER)
         assert self.train("wrong outcomes") == "failed"
         artifact = Reference(**self.airflow.xcom(TRAIN, self.trained, "train"))
         return self.parts.registry().register(MODEL, artifact, {"approval": "by hand"}, None).number

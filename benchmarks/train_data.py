@@ -96,10 +96,15 @@ def _write(
         given = piece.rows
         ids, numbers = dataset.encoded(encoding, given)
         times = given[spec.columns.time].dt.epoch("s").to_numpy()
-        for part, values in {"ids": ids, "numbers": numbers, "labels": piece.scored[1], "times": times}.items():
+        for part, values in {
+            "ids": ids,
+            "numbers": numbers,
+            "labels": piece.truth_and_clicks[1],
+            "times": times,
+        }.items():
             files[part][done : done + len(given)] = values
         done += len(given)
-        scored.append(piece.scored)
+        scored.append(piece.truth_and_clicks)
     return np.concatenate([truth for truth, _ in scored]), np.concatenate([clicked for _, clicked in scored])
 
 

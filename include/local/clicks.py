@@ -20,7 +20,7 @@ from scipy.stats import rankdata
 
 from include import settings
 from include.artifacts.files import draft_of
-from include.local.csv_formats import SHAPES
+from include.local.csv_formats import FORMATS
 
 NUMBERS = tuple(f"i{n}" for n in range(1, 14))
 CATEGORIES = tuple(f"c{n}" for n in range(1, 27))
@@ -38,8 +38,10 @@ A_DAY = 86_400_000  #: in milliseconds
 FIRST = date(2024, 1, 1)
 
 Floats = NDArray[np.float64]
-Scored = tuple[Floats, NDArray[np.int8]]
-Tell = Callable[[date, int], None]
+#: True probabilities of a click `[n]` and the clicks `[n]`.
+TruthAndClicks = tuple[Floats, NDArray[np.int8]]
+#: Called with a day and how many of its rows are written.
+OnProgress = Callable[[date, int], None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Drift:
     weekdays: tuple[int, ...] = tuple(range(7))
 
     def strength(self, day: date) -> float:
-        """0 before and on other weekdays, `size` when complete, a straight line between."""
+        """Return the drift on that day: 0 before it and on other weekdays, `size` when complete, linear between."""
         if day.weekday() not in self.weekdays:
             return 0.0
         since = (day - self.at).days + 1
@@ -82,21 +84,23 @@ class Piece:
     truth: Floats
 
     @property
-    def scored(self) -> Scored:
+    def truth_and_clicks(self) -> TruthAndClicks:
         return self.truth, self.rows["click"].to_numpy()
 
 
 @dataclass(frozen=True)
 class Day:
-    """One window of the stream; `best_auc` is what the true click probabilities reach on these very rows."""
+    """The rows of one day; `best_auc` is the AUC that the true click probabilities reach on these very rows."""
 
     rows: pl.DataFrame
     best_auc: float
 
 
 class Clicks:
-    """The stream: `seed`, `schedule` and the fields' `sizes` decide everything, whatever days are asked for and in what
-    order."""
+    """A seeded stream of impressions; the same days come out alike in whatever order they are generated.
+
+    `schedule` lists the drifts, `sizes` the numbers of distinct values of the categories.
+    """
 
     def __init__(self, seed: int = 17, schedule: Sequence[Drift] = SCHEDULE, sizes: Sequence[int] = SIZES) -> None:
         self._seed, self._schedule, self._sizes = seed, tuple(schedule), tuple(sizes)
@@ -107,12 +111,12 @@ class Clicks:
         self._other = [world.normal(0, EFFECT, size=n) for n in self._sizes]
 
     def day(self, day: date, rows: int) -> Day:
-        """`rows` impressions of that UTC day in order of time, and the best AUC."""
+        """Return `rows` impressions of that UTC day in order of time, and their best AUC."""
         pieces = list(self.pieces(day, rows))
-        return Day(pl.concat(piece.rows for piece in pieces), _best_auc([piece.scored for piece in pieces]))
+        return Day(pl.concat(piece.rows for piece in pieces), _best_auc([piece.truth_and_clicks for piece in pieces]))
 
     def pieces(self, day: date, rows: int, most: int = PIECE) -> Iterator[Piece]:
-        """The same day, at most so many rows at a time, each a span of the day."""
+        """Yield the same day in spans of at most `most` rows."""
         for number, done in enumerate(range(0, max(rows, 1), most)):
             yield self._piece(day, number, done, min(done + most, rows), rows)
 
@@ -132,14 +136,18 @@ class Clicks:
         from_ms, to_ms = (A_DAY * first // of, A_DAY * end // of) if of else (0, A_DAY)
         micros = np.sort(random.integers(from_ms, to_ms, rows)) * 1000
         start = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1_000_000
-        frame = pl.DataFrame({
-            "id": [f"{day:%Y%m%d}-{n}" for n in range(first, end)], "click": click,
-            "time": pl.Series(micros + start, dtype=pl.Datetime("us", "UTC")), **columns,
-        })  # fmt: skip
+        frame = pl.DataFrame(
+            {
+                "id": [f"{day:%Y%m%d}-{n}" for n in range(first, end)],
+                "click": click,
+                "time": pl.Series(micros + start, dtype=pl.Datetime("us", "UTC")),
+                **columns,
+            }
+        )
         return Piece(frame, truth)
 
     def names(self) -> Iterator[tuple[str, list[str]]]:
-        """Every category with all its values, most frequent first."""
+        """Yield every category with all its values, most frequent first."""
         for n, name in enumerate(CATEGORIES):
             yield name, _names(n, self._sizes[n])
 
@@ -180,7 +188,7 @@ def _names(n: int, size: int) -> list[str]:
 
 
 def area(scores: Floats, labels: NDArray[np.int8]) -> float:
-    """Area under the ROC curve by ranks; NaN where only one class is there."""
+    """Return the area under the ROC curve by mid-ranks (Mann-Whitney); NaN where only one class is present."""
     positives = int(labels.sum())
     negatives = len(labels) - positives
     if not positives or not negatives:
@@ -190,75 +198,96 @@ def area(scores: Floats, labels: NDArray[np.int8]) -> float:
 
 
 def days(start: date, end: date) -> Iterator[date]:
+    """Yield the days of `[start, end)`."""
     return (start + timedelta(days=n) for n in range((end - start).days))
 
 
 def deliver(
-    inbox: Path, start: date, end: date, rows: int, *, form: str = "parquet", clicks: Clicks | None = None,
-    tell: Tell | None = None,
-) -> dict[date, float]:  # fmt: skip
-    """Write a file of `rows` impressions, of any number, for each day of `[start, end)`; each day's best AUC.
+    inbox: Path,
+    start: date,
+    end: date,
+    rows: int,
+    *,
+    form: str = "parquet",
+    clicks: Clicks | None = None,
+    on_progress: OnProgress | None = None,
+) -> dict[date, float]:
+    """Write a file of `rows` impressions for each day of `[start, end)`; return each day's best AUC.
 
-    `form` is one of `SHAPES`; `tell` hears of a day how many rows are written. A file appears when it is whole.
+    `form` is one of `FORMATS`; `on_progress` is called with a day and the rows written so far. A file appears when it is
+    whole.
     """
-    stream, shape = clicks or Clicks(), SHAPES[form]
+    stream, file_format = clicks or Clicks(), FORMATS[form]
     inbox.mkdir(parents=True, exist_ok=True)
     best = {}
     for day in days(start, end):
-        path = inbox / shape.name.format(day=day, n=(day - FIRST).days)
-        scored: list[Scored] = []
+        path = inbox / file_format.name.format(day=day, n=(day - FIRST).days)
+        parts: list[TruthAndClicks] = []
         with draft_of(path) as draft:
-            shape.write(draft, _noted(day, stream.pieces(day, rows), scored, tell))
-        best[day] = _best_auc(scored)
+            file_format.write(draft, _observed(day, stream.pieces(day, rows), parts, on_progress))
+        best[day] = _best_auc(parts)
     return best
 
 
-def _noted(day: date, pieces: Iterable[Piece], scored: list[Scored], tell: Tell | None) -> Iterator[pl.DataFrame]:
-    """The pieces' rows; what they were scored goes to the list, how many they were to `tell`."""
+def _observed(
+    day: date, pieces: Iterable[Piece], parts: list[TruthAndClicks], on_progress: OnProgress | None
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of the pieces; append their truth and clicks to `parts`, and report the rows so far."""
     done = 0
     for piece in pieces:
         yield piece.rows
-        scored.append(piece.scored)
+        parts.append(piece.truth_and_clicks)
         done += piece.rows.height
-        if tell:
-            tell(day, done)
+        if on_progress:
+            on_progress(day, done)
 
 
-def _best_auc(scored: Sequence[Scored]) -> float:
-    truth, clicks = zip(*scored, strict=True)
+def _best_auc(parts: Sequence[TruthAndClicks]) -> float:
+    truth, clicks = zip(*parts, strict=True)
     return area(np.concatenate(truth), np.concatenate(clicks))
 
 
 def _drift(text: str) -> Drift:
-    """Raises ArgumentTypeError, which names every fault by its path."""
+    """Parse a drift from JSON. Raises ArgumentTypeError, which names every error by its path."""
     try:
         return TypeAdapter(Drift).validate_json(text)
-    except ValidationError as fault:
-        told = (f"{'.'.join(map(str, e['loc'])) or text}: {e['msg']}" for e in fault.errors())
-        raise argparse.ArgumentTypeError("; ".join(told)) from None
+    except ValidationError as error:
+        sentences = (f"{'.'.join(map(str, e['loc'])) or text}: {e['msg']}" for e in error.errors())
+        raise argparse.ArgumentTypeError("; ".join(sentences)) from None
 
 
 def main() -> None:
-    """`python -m include.local.clicks 2024-01-01 2024-04-01`: deliver these days into the home's inbox."""
-    arguments = argparse.ArgumentParser(description=main.__doc__)
-    arguments.add_argument("start", type=date.fromisoformat, help=f"for criteo {FIRST} or later: that is day_0")
-    arguments.add_argument("end", type=date.fromisoformat, help="the first day that is not delivered")
-    arguments.add_argument("--rows", type=int, default=20_000, help="impressions a day")
-    arguments.add_argument("--form", choices=SHAPES, default="parquet")
-    arguments.add_argument("--drift", action="append", type=_drift, help="instead of the shipped ones, as JSON, e.g. "
-                           '{"at": "2024-03-01", "field": "i3", "size": 0.5}; may be repeated')  # fmt: skip
-    given = arguments.parse_args()
-    stream = Clicks(schedule=given.drift or SCHEDULE)
-    inbox = settings.from_env().home / "inbox" / SHAPES[given.form].model
+    """Deliver these days into the home's inbox: `python -m include.local.clicks 2024-01-01 2024-04-01`."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("start", type=date.fromisoformat, help=f"for criteo {FIRST} or later: that is day_0")
+    parser.add_argument("end", type=date.fromisoformat, help="the first day that is not delivered")
+    parser.add_argument("--rows", type=int, default=20_000, help="impressions a day")
+    parser.add_argument("--form", choices=FORMATS, default="parquet")
+    parser.add_argument(
+        "--drift",
+        action="append",
+        type=_drift,
+        help="instead of the shipped ones, as JSON, e.g. "
+        '{"at": "2024-03-01", "field": "i3", "size": 0.5}; may be repeated',
+    )
+    arguments = parser.parse_args()
+    stream = Clicks(schedule=arguments.drift or SCHEDULE)
+    inbox = settings.from_env().home / "inbox" / FORMATS[arguments.form].model
 
-    def tell(day: date, done: int) -> None:
-        print(f"{day}  {done:,} of {given.rows:,} rows", end="\r", file=sys.stderr, flush=True)  # noqa: T201
+    def show_progress(day: date, done: int) -> None:
+        print(f"{day}  {done:,} of {arguments.rows:,} rows", end="\r", file=sys.stderr, flush=True)  # noqa: T201
 
-    for day in days(given.start, given.end):
+    for day in days(arguments.start, arguments.end):
         (best,) = deliver(
-            inbox, day, day + timedelta(days=1), given.rows, form=given.form, clicks=stream, tell=tell
+            inbox,
+            day,
+            day + timedelta(days=1),
+            arguments.rows,
+            form=arguments.form,
+            clicks=stream,
+            on_progress=show_progress,
         ).values()
-        print(f"{day}  {given.rows:,} rows, best possible AUC {best:.4f}")  # noqa: T201
+        print(f"{day}  {arguments.rows:,} rows, best possible AUC {best:.4f}")  # noqa: T201
 
 
 if __name__ == "__main__":

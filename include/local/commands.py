@@ -65,9 +65,9 @@ def demo(
     A winter model is born, shipped, goes stale in summer and is replaced behind a canary. It starts from an empty home, and
     refuses one that no demo made.
     """
-    from include.local import demo as story
+    from include.local import demo as flights_demo
 
-    story.play(settings(), console, spoiled=spoiled)
+    flights_demo.play(settings(), console, spoiled=spoiled)
     links(settings())
 
 
@@ -225,7 +225,7 @@ def links(current: Settings) -> None:
     console.print(f"Gateway  {current.gateway_url}/predict   its servers and counts {current.gateway_admin_url}")
 
 
-def _process_table(current: Settings, running: list[processes.Running]) -> Table:
+def _process_table(current: Settings, running: list[processes.ProcessStatus]) -> Table:
     health = stack.health(current)
     ports = {"api-server": current.airflow_port, "mlflow": current.mlflow_port, "gateway": current.gateway_port}
     for slot in SLOTS:

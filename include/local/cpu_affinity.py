@@ -11,9 +11,9 @@ from include.settings import Settings
 
 
 def pinned(settings: Settings, name: str) -> list[str]:
-    """What stands before a command of the serving path: each stable server has a core of its own, all else the others.
+    """Return the words to put before a command of the serving path: each stable server gets a core of its own, the rest share.
 
-    Nothing where there are too few cores for that.
+    It is empty where there are too few cores for that.
     """
     cores, stable = sorted(os.sched_getaffinity(0)), list(settings.slot_servers("stable"))
     taskset, others = shutil.which("taskset"), cores[len(stable) :]

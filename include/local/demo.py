@@ -38,8 +38,11 @@ MARKS = {"success": "[green]✓", "failed": "[red]✗", "skipped": "[dim]–", "
 
 
 def play(settings: Settings, console: Console, *, spoiled: bool = False) -> None:
-    """Tell the story, with a `spoiled` challenger at its end if asked, and leave the stack up; Ctrl-C leaves nothing running."""
-    begun = time.monotonic()
+    """Run the demo and leave the stack up; `spoiled` adds a challenger that the gates must reject.
+
+    Ctrl-C stops everything.
+    """
+    started_at = time.monotonic()
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.default_int_handler)
     start_clean(settings)
@@ -49,12 +52,12 @@ def play(settings: Settings, console: Console, *, spoiled: bool = False) -> None
             Airflow(settings.airflow_url, stack.password(settings)) as airflow,
             bar(console, STEPS + SPOILED * spoiled) as progress,
         ):
-            story = Story(settings, airflow, progress)
-            story.tell()
+            demo = Demo(settings, airflow, progress)
+            demo.run()
             if spoiled:
-                story.spoil()
-        demo_report.show(settings, MODEL, story.timed, console)
-        console.print(f"\nIt took {time.monotonic() - begun:.0f} s. The stack stays up: make status, make down.")
+                demo.run_spoiled()
+        demo_report.show(settings, MODEL, demo.timings, console)
+        console.print(f"\nIt took {time.monotonic() - started_at:.0f} s. The stack stays up: make status, make down.")
     except KeyboardInterrupt:
         for stop in (signal.SIGINT, signal.SIGTERM):
             signal.signal(stop, signal.SIG_IGN)
@@ -64,7 +67,7 @@ def play(settings: Settings, console: Console, *, spoiled: bool = False) -> None
 
 
 def start_clean(settings: Settings) -> None:
-    """An empty home. Raises UserMistake when the one that is there was not made by a demo: its data might be wanted."""
+    """Empty the home. Raises UserMistake for one that no demo made: its data might be wanted."""
     mark = settings.home / "made-by-demo"
     if settings.home.exists() and any(settings.home.iterdir()) and not mark.exists():
         raise UserMistake(
@@ -78,80 +81,87 @@ def start_clean(settings: Settings) -> None:
 
 @contextmanager
 def bar(console: Console, steps: int) -> Iterator[Progress]:
+    """Show a progress bar of that many steps while the block runs."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         progress.add_task("the loop", total=steps)
         yield progress
 
 
-class Story:
+class Demo:
+    """The loop on real flights, step by step, through Airflow's API."""
+
     def __init__(self, settings: Settings, airflow: Airflow, progress: Progress) -> None:
         self.settings, self.airflow, self.progress = settings, airflow, progress
-        self.timed: list[demo_report.Timed] = []
-        self.champion = False
-        self.stream = self.arrivals()
+        self.timings: list[demo_report.RunTiming] = []
+        self.has_champion = False
+        self.stream = self.outcome_stream()
 
-    def tell(self) -> None:
-        self.airflow.await_dags({f"{MODEL}.{family}" for family in ("data", "train", "rollout", "watch")})
-        for family in ("data", "train", "rollout"):
-            self.airflow.pause(f"{MODEL}.{family}", paused=False)
-        self.say("January to March: land and validate the first windows, build their features")
+    def run(self) -> None:
+        """Train in winter, serve the spring, let the watch ask for a successor and roll it out. Raises Unavailable."""
+        self.airflow.await_dags({f"{MODEL}.{dag_kind}" for dag_kind in ("data", "train", "rollout", "watch")})
+        for dag_kind in ("data", "train", "rollout"):
+            self.airflow.pause(f"{MODEL}.{dag_kind}", paused=False)
+        self.announce("January to March: land and validate the first windows, build their features")
         self.land(*WINTER)
-        self.say("train the winter model; roll it out on April's flights")
+        self.announce("train the winter model; roll it out on April's flights")
         self.ship(self.airflow.trigger(f"{MODEL}.train", {}, "the first model"), SPRING[0])
-        self.say("April to June pass: flights are answered live, then land with their labels")
-        self.live(*SPRING)
+        self.announce("April to June pass: flights are answered live, then land with their labels")
+        self.serve_live(*SPRING)
         self.land(*SPRING)
-        self.say("the watch looks at what production shows")
-        self.ship(self.watch(), SPRING[1])
+        self.announce("the watch looks at what production shows")
+        self.ship(self.run_watch(), SPRING[1])
 
-    def spoil(self) -> None:
-        """A challenger that must not be released: trained on outcomes that belong to other flights, tested on the right ones."""
+    def run_spoiled(self) -> None:
+        """Train a challenger on outcomes of other flights, and see it held back. Raises Unavailable when it is released."""
         inbox = self.settings.home / "inbox" / MODEL
-        self.say(
+        self.announce(
             f"a broken join deals out the outcomes before {CLEAN:%d %B} among the wrong flights; they are landed again"
         )
         flights.spoil(inbox, WINTER[0].date(), CLEAN.date())
         self.land(WINTER[0], SPRING[1])
-        self.say("somebody trains on them")
+        self.announce("somebody trains on them")
         if (
             self.follow("train", self.airflow.trigger(f"{MODEL}.train", {"cause": "the history was landed again"}))
             == "success"
         ):
             raise Unavailable("a challenger trained on wrong outcomes was released; look at its gates in Airflow")
-        self.say(f"rejected: {summary.held_back(MODEL, Parts(self.settings).ledger())}")
-        self.say("the source is mended, and the history landed once more")
+        self.announce(f"rejected: {summary.held_back(MODEL, Parts(self.settings).ledger())}")
+        self.announce("the source is mended, and the history landed once more")
         shutil.rmtree(inbox)
         self.land(WINTER[0], SPRING[1])
 
-    def arrivals(self) -> Stream:
-        """Flights that land while others are asked about: their delays reach the online store as they happen."""
+    def outcome_stream(self) -> Stream:
+        """Return the stream of delays, which reach the online store as flights land while others are asked about."""
         spec = find(MODEL, self.settings.models)
         outcomes = flights.outcomes(SPRING[0].date(), (SPRING[1] + MONTHS).date())
         return Stream(Parts(self.settings).online(spec), outcomes, spec.features.aggregates, spec.columns.time)
 
     def land(self, start: datetime, end: datetime) -> None:
+        """Deliver the span's flights and follow the data DAG over its windows. Raises Unavailable when it fails."""
         flights.deliver(self.settings.home / "inbox" / MODEL, start.date(), end.date())
         conf = {"start": start.isoformat(), "end": end.isoformat()}
-        self.succeed("data", self.airflow.trigger(f"{MODEL}.data", conf))
+        self.follow_to_success("data", self.airflow.trigger(f"{MODEL}.data", conf))
 
     def ship(self, training: str, today: datetime) -> None:
         """Follow a training to its end and, when it was released, its rollout under live traffic."""
-        known = {run["dag_run_id"] for run in self.airflow.runs(f"{MODEL}.rollout")}
+        earlier_runs = {run["dag_run_id"] for run in self.airflow.runs(f"{MODEL}.rollout")}
         if self.follow("train", training) != "success":
-            if not self.champion:
+            if not self.has_champion:
                 raise Unavailable(
                     f"the first model was not released: {summary.held_back(MODEL, Parts(self.settings).ledger())}"
                 )
-            self.say("the challenger was not released; its reasons are in the table below")
+            self.announce("the challenger was not released; its reasons are in the table below")
             return
         rows = flights.requests(today.date(), (today + MONTHS).date())
         with Replay(self.settings.gateway_url, rows, STEADY, KEY, self.stream):
-            self.champion = self.follow("rollout", self.await_run("rollout", known)) == "success" or self.champion
+            self.has_champion = (
+                self.follow("rollout", self.await_run("rollout", earlier_runs)) == "success" or self.has_champion
+            )
 
-    def live(self, start: datetime, end: datetime) -> None:
+    def serve_live(self, start: datetime, end: datetime) -> None:
         """Send the span's flights through the gateway, as fast as two cores answer them."""
-        begun = time.monotonic()
+        started_at = time.monotonic()
         rows = flights.requests(start.date(), end.date())
         with Replay(self.settings.gateway_url, rows, FAST, KEY, self.stream) as replay:
             task = self.progress.add_task("flights answered live", total=None)
@@ -162,65 +172,73 @@ class Story:
         tally = replay.tally
         answered = ", ".join(f"{n:,} by {slot}" for slot, n in sorted(tally.by_slot.items()))
         failed = ", ".join(f"{n} × {code}" for code, n in tally.failed.items())
-        self.line(
+        self.print_step(
             "success",
             "replay",
             f"{tally.sent:,} requests: {answered}, {failed or 0} failed",
-            time.monotonic() - begun,
+            time.monotonic() - started_at,
         )
 
-    def watch(self) -> str:
-        """Let the watch decide; the training run that its request started."""
-        known = {run["dag_run_id"] for run in self.airflow.runs(f"{MODEL}.train")}
+    def run_watch(self) -> str:
+        """Let the watch decide; return the id of the training run that its request started."""
+        earlier_runs = {run["dag_run_id"] for run in self.airflow.runs(f"{MODEL}.train")}
         self.airflow.pause(f"{MODEL}.watch", paused=False)  # its schedule starts it at once
-        self.succeed("watch", self.await_run("watch", set()))
-        self.say(demo_report.last_decision(self.settings, MODEL))
-        return self.await_run("train", known)
+        self.follow_to_success("watch", self.await_run("watch", set()))
+        self.announce(demo_report.last_decision(self.settings, MODEL))
+        return self.await_run("train", earlier_runs)
 
-    def succeed(self, family: str, run: str) -> None:
+    def follow_to_success(self, dag_kind: str, run: str) -> None:
         """Follow a run without which the story cannot go on. Raises Unavailable where to look when it fails."""
-        if self.follow(family, run) != "success":
-            page = f"{self.settings.airflow_url}/dags/{MODEL}.{family}/runs/{run}"
-            raise Unavailable(f"{MODEL}.{family} failed; its log says why: {page}")
+        if self.follow(dag_kind, run) != "success":
+            page = f"{self.settings.airflow_url}/dags/{MODEL}.{dag_kind}/runs/{run}"
+            raise Unavailable(f"{MODEL}.{dag_kind} failed; its log says why: {page}")
 
-    def follow(self, family: str, run: str) -> str:
-        """Print each task as it ends and answer the approval; the run's final state."""
-        dag, shown = f"{MODEL}.{family}", set[str]()
+    def follow(self, dag_kind: str, run: str) -> str:
+        """Print each task as it ends and answer the approval; return the run's final state."""
+        dag, printed = f"{MODEL}.{dag_kind}", set[str]()
         for tasks in self.airflow.follow(dag, run):
             for task in tasks:
                 # Airflow asks anew when an answer came too early all the same.
-                if task.state == "awaiting_input" and f"attempt {task.attempt}" not in shown:
-                    shown.add(f"attempt {task.attempt}")
-                    self.say("approval is asked of a person in the Airflow UI; here the demo answers Approve itself")
+                if task.state == "awaiting_input" and f"attempt {task.attempt}" not in printed:
+                    printed.add(f"attempt {task.attempt}")
+                    self.announce(
+                        "approval is asked of a person in the Airflow UI; here the demo answers Approve itself"
+                    )
                     time.sleep(READING)
                     self.airflow.answer(dag, run, task.task, "Approve", "the demo approves by itself")
-                if task.state in DONE and task.task not in shown:
-                    shown.add(task.task)
-                    self.line(task.state or "", dag, task.task, task.seconds)
-        self.timed.append(self.time(dag, run))
+                if task.state in DONE and task.task not in printed:
+                    printed.add(task.task)
+                    self.print_step(task.state or "", dag, task.task, task.seconds)
+        self.timings.append(self.timing(dag, run))
         return str(self.airflow.run(dag, run)["state"])
 
-    def time(self, dag: str, run: str) -> demo_report.Timed:
-        """The finished run's seconds; waiting for a person counts neither as work nor as wall time."""
-        facts, tasks = self.airflow.run(dag, run), self.airflow.tasks(dag, run)
+    def timing(self, dag: str, run: str) -> demo_report.RunTiming:
+        """Return a finished run's seconds; waiting for a person counts neither as work nor as wall time."""
+        dag_run, tasks = self.airflow.run(dag, run), self.airflow.tasks(dag, run)
         waited = sum(t.seconds for t in tasks if t.task == "approve")
-        wall = (datetime.fromisoformat(facts["end_date"]) - datetime.fromisoformat(facts["start_date"])).total_seconds()
+        wall = (
+            datetime.fromisoformat(dag_run["end_date"]) - datetime.fromisoformat(dag_run["start_date"])
+        ).total_seconds()
         work = {t.task: t.seconds for t in tasks if t.state in ("success", "failed") and t.task != "approve"}
-        return demo_report.Timed(dag, work, wall - waited)
+        return demo_report.RunTiming(dag, work, wall - waited)
 
-    def await_run(self, family: str, known: set[str], timeout: float = 60) -> str:
-        """The id of a run that was not known before."""
+    def await_run(self, dag_kind: str, earlier_runs: set[str], timeout: float = 60) -> str:
+        """Return the id of a run that is not among the earlier ones, once there is one. Raises Unavailable at the time-out."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            if new := [r["dag_run_id"] for r in self.airflow.runs(f"{MODEL}.{family}") if r["dag_run_id"] not in known]:
+            if new := [
+                r["dag_run_id"] for r in self.airflow.runs(f"{MODEL}.{dag_kind}") if r["dag_run_id"] not in earlier_runs
+            ]:
                 return str(new[-1])
             time.sleep(0.3)
-        raise Unavailable(f"{MODEL}.{family} was not started within {timeout:.0f} s; look at its page in Airflow")
+        raise Unavailable(f"{MODEL}.{dag_kind} was not started within {timeout:.0f} s; look at its page in Airflow")
 
-    def say(self, text: str) -> None:
+    def announce(self, text: str) -> None:
+        """Print what comes next."""
         self.progress.console.print(f"[bold]{text}")
 
-    def line(self, state: str, where: str, what: str, seconds: float) -> None:
+    def print_step(self, state: str, where: str, what: str, seconds: float) -> None:
+        """Print a finished step with its seconds, and advance the bar."""
         self.progress.console.print(
             f"  {MARKS.get(state, state)} [/]{where:<16} {what:<58} {seconds:7.1f} s", highlight=False
         )

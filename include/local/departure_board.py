@@ -23,7 +23,9 @@ Seconds = NDArray[np.int64]
 
 
 def board(flights: pl.DataFrame, by: Sequence[str], name: str) -> list[pl.Series]:
-    """For each flight (`departure` as planned, `left` or null, `asked`), of the flights alike in `by`, when it was asked:
+    """Return columns of the board as it stood when each flight was asked about, of the flights that are alike in `by`.
+
+    `flights` has `departure` (as planned), `left` (null where it never left) and `asked`. The columns are
 
     `<name>_waiting`, how many were due and had not left; `<name>_overdue`, their minutes past the plan in all; `<name>_delay`,
     by how many minutes those of the last hour had left late, on average, null where none had.
@@ -40,9 +42,10 @@ def board(flights: pl.DataFrame, by: Sequence[str], name: str) -> list[pl.Series
     late, recent = away.total(now) - away.total(before), away.count(now) - away.count(before)
     delay = np.divide(late, recent * 60, out=np.full(len(of), np.nan), where=recent > 0)
     return [
-        pl.Series(f"{name}_waiting", waiting.astype(np.float64)), pl.Series(f"{name}_overdue", overdue / 60),
+        pl.Series(f"{name}_waiting", waiting.astype(np.float64)),
+        pl.Series(f"{name}_overdue", overdue / 60),
         pl.Series(f"{name}_delay", delay).fill_nan(None),
-    ]  # fmt: skip
+    ]
 
 
 class _Running:
@@ -56,5 +59,5 @@ class _Running:
         return np.searchsorted(self._places, until, side="right")
 
     def total(self, until: Seconds) -> Seconds:
-        found: Seconds = self._totals[self.count(until)]
-        return found
+        totals: Seconds = self._totals[self.count(until)]
+        return totals

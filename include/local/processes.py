@@ -48,7 +48,7 @@ stopwaitsecs=15
 
 
 @dataclass(frozen=True)
-class Running:
+class ProcessStatus:
     """One process of the Procfile: its supervisord state, and the memory of it and its children in bytes."""
 
     name: str
@@ -58,23 +58,24 @@ class Running:
 
 
 def parse_procfile(text: str) -> dict[str, str]:
-    """Name → command, in the file's order."""
+    """Return the commands by name, in the file's order."""
     return dict(re.findall(r"^([a-z][a-z0-9-]*):\s*(.+)$", text, flags=re.MULTILINE))
 
 
 def start(home: Path, root: Path, programs: Mapping[str, str], environment: Mapping[str, str]) -> None:
-    """Start supervisord, which starts the programs, name → command. Raises UserMistake with its words when it cannot."""
-    fill = {"home": home, "root": root, "socket": socket_of(home, "manager")}
+    """Start supervisord, which starts the programs (commands by name). Raises UserMistake with its words when it cannot."""
+    variables = {"home": home, "root": root, "socket": socket_of(home, "manager")}
     config = home / "supervisord.conf"
     (home / "logs").mkdir(parents=True, exist_ok=True)
     config.write_text(
-        SUPERVISOR.format(**fill)
+        SUPERVISOR.format(**variables)
         + "".join(
-            PROGRAM.format(name=name, command=command.replace("%", "%%"), **fill) for name, command in programs.items()
+            PROGRAM.format(name=name, command=command.replace("%", "%%"), **variables)
+            for name, command in programs.items()
         )
     )
     socket_of(home, "manager").unlink(missing_ok=True)
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)],
         env={**environment, MARK: str(home)},
         cwd=root,
@@ -82,54 +83,55 @@ def start(home: Path, root: Path, programs: Mapping[str, str], environment: Mapp
         text=True,
         check=False,
     )
-    if done.returncode:
-        raise UserMistake(f"the process manager did not start: {(done.stderr or done.stdout).strip()}")
+    if result.returncode:
+        raise UserMistake(f"the process manager did not start: {(result.stderr or result.stdout).strip()}")
 
 
-def running(home: Path) -> list[Running]:
-    """What supervisord says of each process; empty when it is not there."""
+def running(home: Path) -> list[ProcessStatus]:
+    """Return the status of each process; empty when supervisord does not run."""
     try:
         with _supervisor(home) as manager:
             rows = cast(list[dict[str, Any]], manager.supervisor.getAllProcessInfo())
     except (OSError, xmlrpc.client.Error):
         return []
     return [
-        Running(str(r["name"]), str(r["statename"]), str(r["description"]), memory(int(str(r["pid"])))) for r in rows
+        ProcessStatus(str(r["name"]), str(r["statename"]), str(r["description"]), memory(int(str(r["pid"]))))
+        for r in rows
     ]
 
 
 def stop(home: Path) -> int:
-    """Stop supervisord and its children in order, then whatever still carries the mark; how many had to be swept."""
+    """Stop supervisord and its children in order, then whatever still carries the mark; return how many had to be swept."""
     manager = _manager(home)
     if manager:
         manager.terminate()
         psutil.wait_procs([manager], timeout=40)
-    left = marked(home)
-    for process in left:
+    leftovers = marked(home)
+    for process in leftovers:
         _signal(process, signal.SIGTERM)
-    _, stubborn = psutil.wait_procs(left, timeout=10)
+    _, stubborn = psutil.wait_procs(leftovers, timeout=10)
     for process in stubborn:
         _signal(process, signal.SIGKILL)
     psutil.wait_procs(stubborn, timeout=5)
     for path in (*sockets_of(home), home / "supervisord.pid"):
         path.unlink(missing_ok=True)
-    return len(left)
+    return len(leftovers)
 
 
 def marked(home: Path) -> list[psutil.Process]:
-    """Every live process that the stack of this home started, orphans included, but for this one."""
+    """Return every live process that the stack of this home started, orphans included, without this one and its parents."""
     mine = {os.getpid(), *(p.pid for p in psutil.Process().parents())}
     return [p for p in psutil.process_iter() if p.pid not in mine and _environment(p).get(MARK) == str(home)]
 
 
 def memory(pid: int) -> int:
-    """Bytes that the process and its children hold for themselves (unique set size)."""
+    """Return the bytes that the process and its children hold for themselves (unique set size)."""
     try:
         process = psutil.Process(pid)
-        family = [process, *process.children(recursive=True)]
+        tree = [process, *process.children(recursive=True)]
     except psutil.Error:
         return 0
-    return sum(map(_own_memory, family))
+    return sum(map(_own_memory, tree))
 
 
 def _manager(home: Path) -> psutil.Process | None:

@@ -25,7 +25,7 @@ class TaskRun:
 
 
 class Airflow:
-    """A logged-in session. Every call raises Unavailable with Airflow's words when it is refused."""
+    """A logged-in session of Airflow's REST API. Every call raises Unavailable with Airflow's words when it is refused."""
 
     def __init__(self, url: str, password: str, user: str = "admin") -> None:
         self.url = url
@@ -44,12 +44,21 @@ class Airflow:
         """Create or update the file's connections, pools and variables; `hosts` override a connection's fields."""
         content = yaml.safe_load(settings_file.read_text())["airflow"]
         for row in content.get("connections") or []:
-            body = {"connection_id": row["conn_id"], "conn_type": row["conn_type"], "host": row.get("conn_host"),
-                    "port": row.get("conn_port"), **hosts.get(row["conn_id"], {})}  # fmt: skip
+            body = {
+                "connection_id": row["conn_id"],
+                "conn_type": row["conn_type"],
+                "host": row.get("conn_host"),
+                "port": row.get("conn_port"),
+                **hosts.get(row["conn_id"], {}),
+            }
             self._upsert("connections", row["conn_id"], body)
         for row in content.get("pools") or []:
-            body = {"name": row["pool_name"], "slots": row["pool_slot"], "description": row["pool_description"],
-                    "include_deferred": False}  # fmt: skip
+            body = {
+                "name": row["pool_name"],
+                "slots": row["pool_slot"],
+                "description": row["pool_description"],
+                "include_deferred": False,
+            }
             self._upsert("pools", row["pool_name"], body)
         for row in content.get("variables") or []:
             self._upsert(
@@ -57,7 +66,7 @@ class Airflow:
             )
 
     def await_dags(self, names: set[str], timeout: float = 120) -> None:
-        """Return once Airflow has parsed all of them."""
+        """Return once Airflow has parsed all of these DAGs. Raises Unavailable with its import errors at the time-out."""
         deadline = time.monotonic() + timeout
         while missing := names - {d["dag_id"] for d in self.get("/dags", limit=1000)["dags"]}:
             if time.monotonic() > deadline:
@@ -68,10 +77,11 @@ class Airflow:
             time.sleep(0.5)
 
     def pause(self, dag: str, paused: bool) -> None:
+        """Pause a DAG, or let it run."""
         self._call("PATCH", f"/api/v2/dags/{dag}", json={"is_paused": paused})
 
     def trigger(self, dag: str, conf: Mapping[str, Any], note: str | None = None) -> str:
-        """Start a run without a logical date; its id."""
+        """Start a run without a logical date; return its id."""
         body = {"logical_date": None, "conf": dict(conf), "note": note}
         return str(self._call("POST", f"/api/v2/dags/{dag}/dagRuns", json=body)["dag_run_id"])
 
@@ -85,29 +95,30 @@ class Airflow:
         self._call("PATCH", f"/api/v2/dags/{dag}/dagRuns/{run}", json={"state": state})
 
     def run(self, dag: str, run: str) -> dict[str, Any]:
+        """Return a run as Airflow's API describes it."""
         return self.get(f"/dags/{dag}/dagRuns/{run}")
 
     def runs(self, dag: str) -> list[dict[str, Any]]:
-        """Newest first."""
+        """Return the DAG's last hundred runs, newest first."""
         return list(self.get(f"/dags/{dag}/dagRuns", order_by="-run_after", limit=100)["dag_runs"])
 
     def tasks(self, dag: str, run: str) -> list[TaskRun]:
-        """The tasks in the order they started."""
+        """Return the run's tasks in the order in which they started."""
         rows = self.get(f"/dags/{dag}/dagRuns/{run}/taskInstances", limit=200)["task_instances"]
         rows.sort(key=lambda r: (r["start_date"] is None, r["start_date"] or "", r["task_id"]))
         return [TaskRun(r["task_id"], r["state"], float(r["duration"] or 0), r["try_number"]) for r in rows]
 
     def follow(self, dag: str, run: str, timeout: float = 900) -> Iterator[list[TaskRun]]:
-        """The run's tasks each time they change, until it is finished. Raises Unavailable at the time-out."""
-        deadline, last = time.monotonic() + timeout, None
+        """Yield the run's tasks each time they change, until it is finished. Raises Unavailable at the time-out."""
+        deadline, previous = time.monotonic() + timeout, None
         while time.monotonic() < deadline:
             state, tasks = self.run(dag, run)["state"], self.tasks(dag, run)
-            shape = [(t.task, t.state, t.attempt) for t in tasks]
-            if shape != last or state in FINISHED:
+            snapshot = [(t.task, t.state, t.attempt) for t in tasks]
+            if snapshot != previous or state in FINISHED:
                 yield tasks
             if state in FINISHED:
                 return
-            last = shape
+            previous = snapshot
             time.sleep(0.4)
         raise Unavailable(f"{dag} run {run} did not finish within {timeout:.0f} s")
 
@@ -117,20 +128,22 @@ class Airflow:
         self._call("PATCH", path, json={"chosen_options": [option], "params_input": {"reason": reason}})
 
     def xcom(self, dag: str, run: str, task: str, key: str = "return_value") -> Any:
+        """Return what a task left for others."""
         return self.get(f"/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/{key}")["value"]
 
     def get(self, path: str, **query: Any) -> dict[str, Any]:
+        """Return the JSON at a path of the REST API, version 2."""
         return self._call("GET", f"/api/v2{path}", params=query)
 
     def _upsert(self, kind: str, key: str, body: Mapping[str, Any]) -> None:
-        found = self._client.get(f"/api/v2/{kind}/{key}").status_code == 200
-        self._call("PATCH" if found else "POST", f"/api/v2/{kind}" + (f"/{key}" if found else ""), json=dict(body))
+        exists = self._client.get(f"/api/v2/{kind}/{key}").status_code == 200
+        self._call("PATCH" if exists else "POST", f"/api/v2/{kind}" + (f"/{key}" if exists else ""), json=dict(body))
 
     def _call(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         try:
             answer = self._client.request(method, path, **request)
-        except httpx.HTTPError as fault:
-            raise Unavailable(f"Airflow at {self.url} does not answer {method} {path}: {fault}") from fault
+        except httpx.HTTPError as error:
+            raise Unavailable(f"Airflow at {self.url} does not answer {method} {path}: {error}") from error
         if answer.is_error:
             raise Unavailable(f"Airflow refused {method} {path} ({answer.status_code}): {answer.text[:500]}")
         return dict(answer.json()) if answer.content else {}

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 
+from include.artifacts.files import write_atomically
 from include.domain.errors import Unavailable, UserMistake
 from include.local import processes
 from include.local.cpu_affinity import pinned
@@ -26,19 +27,19 @@ from include.wiring import Parts
 
 NEEDED_BYTES = 4 << 30
 PORTS = [f.name for f in fields(Settings) if f.name.endswith("_port")]
-KEPT = [*PORTS, "servers", "model"]  #: of the settings that a stack was started with
+REMEMBERED = [*PORTS, "servers", "model"]  #: of the settings that a stack was started with
 BIN = Path(sys.executable).parent
 
 
 def check_machine(home: Path) -> None:
-    """Raises UserMistake, in one line, for a folder that cannot be written or a full disk."""
+    """Raise UserMistake, in one line, for a folder that cannot be written or a full disk."""
     try:
         home.mkdir(parents=True, exist_ok=True)
         (home / ".probe").write_text("")
         (home / ".probe").unlink()
-    except OSError as fault:
+    except OSError as error:
         raise UserMistake(
-            f"{home} cannot be written ({fault.strerror}); set PERENNIAL_HOME to a folder of yours"
+            f"{home} cannot be written ({error.strerror}); set PERENNIAL_HOME to a folder of yours"
         ) from None
     if (free := shutil.disk_usage(home).free) < NEEDED_BYTES:
         raise UserMistake(
@@ -46,51 +47,56 @@ def check_machine(home: Path) -> None:
         )
 
 
-def choose_ports(settings: Settings, given: Mapping[str, str]) -> Settings:
-    """The settings with free ports: one asked for by its variable must be free, another gives way to the next free one."""
-    taken: set[int] = set()
+def choose_ports(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """Return the settings with free ports. Raises UserMistake for a taken one that a variable names; others give way."""
+    chosen: set[int] = set()
     for name in PORTS:
         variable = f"PERENNIAL_{name.upper()}"
-        while bad := [port for port in _ports(settings, name) if port in taken or not _free(settings.host, port)]:
-            if variable in given:
-                raise UserMistake(f"port {bad[0]} is in use; set {variable} to a free one or stop what listens there")
+        while busy := [port for port in _ports(settings, name) if port in chosen or not _free(settings.host, port)]:
+            if variable in environ:
+                raise UserMistake(f"port {busy[0]} is in use; set {variable} to a free one or stop what listens there")
             settings = replace(settings, **{name: getattr(settings, name) + 1})
-        taken.update(_ports(settings, name))
+        chosen.update(_ports(settings, name))
     return settings
 
 
 def _ports(settings: Settings, name: str) -> Collection[int]:
-    """Those that the setting stands for."""
+    """Return the ports that a setting stands for: those of all servers of a slot, or its own."""
     slot = name.removesuffix("_port")
     return settings.slot_servers(slot).values() if slot in SLOTS else (getattr(settings, name),)
 
 
 def programs(settings: Settings) -> dict[str, str]:
-    """Name and command of each process: the Procfile's, and the other servers of its slots."""
-    found = {}
+    """Return the command of each process by its name: the Procfile's, and the other servers of its slots."""
+    commands = {}
     for name, command in processes.parse_procfile((ROOT / "Procfile").read_text()).items():
-        found[name] = command
+        commands[name] = command
         for server, port in settings.slot_servers(name).items() if name in SLOTS else ():
             own = command.replace(f"$PERENNIAL_{name.upper()}_PORT", str(port))
-            found[server] = own.replace(f"$PERENNIAL_{name.upper()}_SOCKET", str(settings.slot_sockets(name)[server]))
+            commands[server] = own.replace(
+                f"$PERENNIAL_{name.upper()}_SOCKET", str(settings.slot_sockets(name)[server])
+            )
     serving = {"gateway", *(server for slot in SLOTS for server in settings.slot_servers(slot))}
-    return {n: " ".join([*pinned(settings, n), command]) if n in serving else command for n, command in found.items()}
+    return {
+        n: " ".join([*pinned(settings, n), command]) if n in serving else command for n, command in commands.items()
+    }
 
 
 def remembered(settings: Settings) -> Settings:
-    """The settings that the running stack was started with, where one is."""
+    """Return the settings that the running stack was started with; the same ones where none runs."""
     path = settings.home / "stack.json"
     return replace(settings, **json.loads(path.read_text())) if path.exists() else settings
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """What the Procfile's processes read; secrets are made once and kept beside the database."""
+    """Return the environment of the Procfile's processes; secrets are made once and kept beside the database."""
     home, keys = settings.home, _secrets(settings.home / "secrets.json")
     # Every task is a new process: without compiled files each would compile its imports again.
-    given = {name: value for name, value in inherited().items() if name != "PYTHONDONTWRITEBYTECODE"}
+    inherited_variables = {name: value for name, value in inherited().items() if name != "PYTHONDONTWRITEBYTECODE"}
     own = {f"PERENNIAL_{name.upper()}": str(value) for name, value in asdict(settings).items()}
     return {
-        **given, **own,
+        **inherited_variables,
+        **own,
         "PERENNIAL_ONLINE": settings.online_store,
         "HAPROXY": Parts(settings).gateway_program(),
         "PATH": f"{BIN}{os.pathsep}{inherited().get('PATH', os.defpath)}",
@@ -126,11 +132,14 @@ def environment(settings: Settings) -> dict[str, str]:
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
         "AIRFLOW__TRIGGERER__DEFAULT_CAPACITY": "100",
-    }  # fmt: skip
+    }
 
 
 def up(settings: Settings, say: Callable[[str], None]) -> Settings:
-    """A healthy stack, started if none runs here; the settings with its ports. Raises UserMistake or Unavailable."""
+    """Start a stack if none runs here, wait until it is healthy and return the settings with its ports.
+
+    `say` is called with each step. Raises UserMistake or Unavailable.
+    """
     if processes.running(settings.home):
         return remembered(settings)
     check_machine(settings.home)
@@ -146,7 +155,8 @@ def up(settings: Settings, say: Callable[[str], None]) -> Settings:
     _run([str(BIN / "airflow"), "db", "migrate"], variables, settings.home / "logs" / "migrate.log")
     _share(database(settings.home))
     Parts(settings).lay_out_gateway()
-    (settings.home / "stack.json").write_text(json.dumps({name: getattr(settings, name) for name in KEPT}))
+    started_with = {name: getattr(settings, name) for name in REMEMBERED}
+    write_atomically(settings.home / "stack.json", json.dumps(started_with))
     started = programs(settings)
     say("starting " + ", ".join(started))
     processes.start(settings.home, ROOT, started, variables)
@@ -158,12 +168,12 @@ def up(settings: Settings, say: Callable[[str], None]) -> Settings:
 
 
 def password(settings: Settings) -> str:
-    """The admin's, made at the first start."""
+    """Return the admin's password, which the first start made."""
     return str(json.loads((settings.home / "airflow" / "passwords.json").read_text())["admin"])
 
 
 def database(home: Path) -> Path:
-    """Airflow's own, in the embedded stack."""
+    """Return the path of Airflow's database in the embedded stack."""
     return home / "airflow" / "airflow.db"
 
 
@@ -174,14 +184,14 @@ def _share(path: Path) -> None:
 
 
 def down(settings: Settings) -> int:
-    """Nothing of this stack runs afterwards, even when its manager was killed; how many processes were orphans."""
+    """Stop everything of this stack, even when its manager was killed; return how many processes were orphans."""
     swept = processes.stop(settings.home)
     (settings.home / "stack.json").unlink(missing_ok=True)
     return swept
 
 
 def health(settings: Settings) -> dict[str, str]:
-    """For each process `healthy`, or why not."""
+    """Return for each process `healthy`, or why it is not."""
     airflow = _json(f"{settings.airflow_url}/api/v2/monitor/health")
     parts = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
     states = {"api-server": "healthy" if airflow else "does not answer yet"}
@@ -196,7 +206,7 @@ def health(settings: Settings) -> dict[str, str]:
 
 
 def _serving(status: Mapping[str, Any]) -> str:
-    """A model server's health, by what it says of itself."""
+    """Return a model server's health by its `/status`."""
     if not status or status.get("ready"):
         return "healthy" if status else "does not answer yet"
     return f"healthy ({status.get('reason') or 'no version yet'})"
@@ -205,11 +215,11 @@ def _serving(status: Mapping[str, Any]) -> str:
 def wait_healthy(settings: Settings, timeout: float = 180) -> None:
     """Return once every part is healthy. Raises Unavailable naming the parts that are not and where their logs are."""
     deadline = time.monotonic() + timeout
-    while ill := {n: s for n, s in health(settings).items() if not s.startswith("healthy")}:
+    while unhealthy := {n: s for n, s in health(settings).items() if not s.startswith("healthy")}:
         dead = [r.name for r in processes.running(settings.home) if r.state == "FATAL"]
         if dead or time.monotonic() > deadline:
-            faults = ", ".join(f"{name}: {state}" for name, state in ill.items())
-            raise Unavailable(f"the stack is not healthy ({faults}); see {settings.home / 'logs'}/<name>.log")
+            reasons = ", ".join(f"{name}: {state}" for name, state in unhealthy.items())
+            raise Unavailable(f"the stack is not healthy ({reasons}); see {settings.home / 'logs'}/<name>.log")
         time.sleep(0.3)
 
 

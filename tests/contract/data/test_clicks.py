@@ -14,7 +14,7 @@ from include.adapters.tables.json_records import JsonRecords
 from include.domain.windows import Window, parse_utc
 from include.local import clicks
 from include.local.clicks import Clicks, Drift
-from include.local.csv_formats import SHAPES
+from include.local.csv_formats import FORMATS
 from include.spec.data import SourceSpec
 from include.spec.loading import find
 from include.stages.data import landing
@@ -92,9 +92,9 @@ def test_a_drill_plants_the_drift_that_it_is_given_and_names_what_is_wrong_with_
     monkeypatch.setattr("sys.argv", [*asked, '{"at": "2024-01-01", "field": "i33", "strength": 2}'])
     with pytest.raises(SystemExit):
         clicks.main()
-    told = capsys.readouterr().err
-    assert "field: Input should be" in told
-    assert "strength: Unexpected keyword" in told
+    progress = capsys.readouterr().err
+    assert "field: Input should be" in progress
+    assert "strength: Unexpected keyword" in progress
 
 
 @pytest.mark.parametrize("form", ["parquet", "tsv"])
@@ -116,7 +116,7 @@ def test_either_form_lands_with_the_same_digest(tmp_path: Path, form: str) -> No
 def test_a_day_made_in_pieces_is_one_file_in_order_of_time(tmp_path: Path, form: str) -> None:
     pieces = [piece.rows for piece in Clicks().pieces(DAY, 500, most=200)]
     assert [piece.height for piece in pieces] == [200, 200, 100]
-    SHAPES[form].write(tmp_path / "file", pieces)
+    FORMATS[form].write(tmp_path / "file", pieces)
     read = pl.read_parquet if form == "parquet" else partial(pl.read_csv, separator="\t", try_parse_dates=True)
     rows = read(tmp_path / "file")
     assert rows["id"].to_list() == [f"20240101-{n}" for n in range(500)]
@@ -125,6 +125,8 @@ def test_a_day_made_in_pieces_is_one_file_in_order_of_time(tmp_path: Path, form:
 
 
 def test_it_says_how_far_it_is(tmp_path: Path) -> None:
-    told: list[tuple[date, int]] = []
-    clicks.deliver(tmp_path, DAY, date(2024, 1, 3), 50, form="tsv", tell=lambda day, done: told.append((day, done)))
-    assert told == [(DAY, 50), (date(2024, 1, 2), 50)]
+    progress: list[tuple[date, int]] = []
+    clicks.deliver(
+        tmp_path, DAY, date(2024, 1, 3), 50, form="tsv", on_progress=lambda day, done: progress.append((day, done))
+    )
+    assert progress == [(DAY, 50), (date(2024, 1, 2), 50)]

@@ -29,7 +29,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     processes.stop(home)
 
 
-def await_state(home: Path, state: str) -> list[processes.Running]:
+def await_state(home: Path, state: str) -> list[processes.ProcessStatus]:
     while True:
         rows = processes.running(home)
         if rows and all(r.state == state for r in rows):
