@@ -57,8 +57,8 @@ http {{
 
 
 def perennial(settings: Settings, _folder: Path, _packages: Path) -> list[str]:
-    command = haproxy.lay_out(settings)
-    haproxy.for_settings(settings).file(settings.model).write_text("canary 10\nmirror 0\n")
+    command = haproxy.write_configuration(settings)
+    haproxy.router_of(settings).map_file(settings.model).write_text("canary 10\nmirror 0\n")
     return command
 
 

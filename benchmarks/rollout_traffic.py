@@ -38,7 +38,7 @@ def load(settings: Settings, bodies: Path, rate: float, planned: Sequence[Routes
 
 def split(settings: Settings) -> Routes:
     """What the gateway serves now."""
-    return replace(haproxy.for_settings(settings), patience=0.0).served(settings.model)
+    return replace(haproxy.router_of(settings), patience=0.0).active(settings.model)
 
 
 @contextmanager

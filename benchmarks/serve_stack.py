@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 import httpx
 import psutil
 
-from include.adapters.routers.haproxy import for_settings, lay_out
+from include.adapters.routers.haproxy import router_of, write_configuration
 from include.local.cpu_affinity import pinned
 from include.ports.traffic import Routes
 from include.settings import ROOT, SLOTS, Settings, sockets_of
@@ -63,8 +63,10 @@ def servers(settings: Settings, slots: Sequence[str], command: Command) -> Itera
 def stack(settings: Settings, command: Command) -> Iterator[dict[str, list[psutil.Process]]]:
     """Both slots ready and the gateway splitting 90/10."""
     with servers(settings, SLOTS, command) as started, ExitStack() as running:
-        started["gateway"] = [running.enter_context(program(*pinned(settings, "gateway"), *lay_out(settings)))]
-        for_settings(settings).apply("flights", Routes(canary=10))
+        started["gateway"] = [
+            running.enter_context(program(*pinned(settings, "gateway"), *write_configuration(settings)))
+        ]
+        router_of(settings).apply("flights", Routes(canary=10))
         ready(f"{settings.gateway_url}/v2/health/ready")
         yield started
 

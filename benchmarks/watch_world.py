@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from include.adapters.serving.segments import PREDICTIONS, SCHEMAS, Segments
+from include.adapters.serving.segments import PREDICTIONS, SCHEMAS, LogSegments
 from include.adapters.serving.signals import ProductionSignals
 from include.adapters.tables.delta import DeltaTables
 from include.adapters.tables.ledger import FileLedger
@@ -54,7 +54,7 @@ class World:
     def __init__(self, folder: Path, seed: int, *schedule: Drift, rows: int = 2000) -> None:
         self.folder, self.seed, self.schedule, self.rows = folder, seed, schedule, rows
         self.tables, self.ledger = DeltaTables(folder / "tables"), FileLedger(folder / "ledger")
-        self.signals = ProductionSignals("", Segments(folder / "log"), lambda _: self.tables)
+        self.signals = ProductionSignals("", LogSegments(folder / "log"), lambda _: self.tables)
         days = [self.day(day) for day in range(ENDS)]
         self._land(dict(enumerate(days)))
         self._train(pl.concat(days[:TRAIN]))

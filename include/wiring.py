@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from include.adapters.cluster_check import ClusterReport
     from include.adapters.engines.spark_application import SparkApplication
     from include.adapters.kubernetes import Cluster
-    from include.adapters.serving.segments import Segments
+    from include.adapters.serving.segments import LogSegments
     from include.online_store.store import OnlineStore
     from include.ports.ledger import Ledger
     from include.ports.registry import Registry
@@ -115,16 +115,16 @@ class Parts:
     def router(self) -> Router:
         """Return what splits live traffic between the slots."""
         if self.settings.router == "gateway":
-            from include.adapters.routers.gateway_api import Gateway
+            from include.adapters.routers.gateway_api import GatewayApiRouter
 
-            return Gateway(self.cluster())
+            return GatewayApiRouter(self.cluster())
         if self.settings.router == "replicas":
-            from include.adapters.routers.replicas import Replicas
+            from include.adapters.routers.replicas import ReplicasRouter
 
-            return Replicas(self.cluster())
+            return ReplicasRouter(self.cluster())
         from include.adapters.routers import haproxy
 
-        return haproxy.for_settings(self.settings)
+        return haproxy.router_of(self.settings)
 
     def cluster(self) -> Cluster:
         """Return the Kubernetes cluster that the settings name."""
@@ -142,13 +142,13 @@ class Parts:
         """Write the files of the embedded gateway; return the command that starts it."""
         from include.adapters.routers import haproxy
 
-        return haproxy.lay_out(self.settings)
+        return haproxy.write_configuration(self.settings)
 
     def gateway_program(self) -> str:
         """Return the path of the embedded gateway's program."""
         from include.adapters.routers import haproxy
 
-        return haproxy.binary()
+        return haproxy.haproxy_path()
 
     def slots(self) -> Slots:
         """Return the model servers behind the gateway."""
@@ -161,21 +161,21 @@ class Parts:
 
     def signals(self) -> Signals:
         """Return what live traffic shows: counts of requests, predictions and their labels."""
-        from include.adapters.serving.request_counters import Served
+        from include.adapters.serving.request_counters import RequestCounters
         from include.adapters.serving.signals import ProductionSignals
 
         gateway = self.settings.gateway_admin_url if self.settings.router == "haproxy" else None
-        served = Served(self._slot_urls(), self.settings.home / "counters", gateway)
-        return ProductionSignals(served, self._segments(), self._tables)
+        counters = RequestCounters(self._slot_urls(), self.settings.home / "counters", gateway)
+        return ProductionSignals(counters, self._segments(), self._tables)
 
     def prediction_log(self) -> PredictionLog:
         """Return the segments in which the model servers log."""
         return self._segments()
 
-    def _segments(self) -> Segments:
-        from include.adapters.serving.segments import Segments
+    def _segments(self) -> LogSegments:
+        from include.adapters.serving.segments import LogSegments
 
-        return Segments(self.settings.predictions)
+        return LogSegments(self.settings.predictions)
 
     def ledger(self) -> Ledger:
         """Return the record of decisions."""

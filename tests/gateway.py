@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 
 from include.adapters.routers import haproxy
-from include.adapters.serving.request_counters import Served
-from include.adapters.serving.segments import Segments
+from include.adapters.serving.request_counters import RequestCounters
+from include.adapters.serving.segments import LogSegments
 from include.adapters.serving.signals import ProductionSignals
 from include.local.stack import choose_ports
 from include.settings import SLOTS, Settings, sockets_of
@@ -63,17 +63,17 @@ class Gateway:
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
-    def router(self) -> haproxy.HAProxy:
-        return haproxy.for_settings(self.settings)
+    def router(self) -> haproxy.HAProxyRouter:
+        return haproxy.router_of(self.settings)
 
     @property
     def signals(self) -> ProductionSignals:
         urls = {slot: self.settings.slot_urls(slot) for slot in SLOTS}
-        served = Served(urls, self.settings.home / "counters", self.settings.gateway_admin_url)
-        return ProductionSignals(served, Segments(self.settings.predictions), lambda _: MemoryTables())
+        served = RequestCounters(urls, self.settings.home / "counters", self.settings.gateway_admin_url)
+        return ProductionSignals(served, LogSegments(self.settings.predictions), lambda _: MemoryTables())
 
     def start(self) -> None:
-        self._start("gateway", haproxy.lay_out(self.settings))
+        self._start("gateway", haproxy.write_configuration(self.settings))
         until(lambda: answers(f"{self.settings.gateway_admin_url}/ping"))
 
     def serve(self, slot: str, name: str | None = None) -> None:

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 import pytest
 
 from include.adapters.kubernetes import Absent, Cluster
-from include.adapters.routers.gateway_api import MIRRORING, Gateway
-from include.adapters.routers.replicas import Replicas
+from include.adapters.routers.gateway_api import MIRRORING, GatewayApiRouter
+from include.adapters.routers.replicas import ReplicasRouter
 from include.domain.errors import Unavailable
 from include.ports.traffic import Router
 from tests.gateway import local_gateway, until
@@ -80,7 +80,7 @@ class InCluster:
                 self.cluster.merge(f"{DEPLOYMENT.format(slot)}/status", {"status": status})
 
     def ask(self, requests: int, **headers: str) -> Counter[str]:
-        if isinstance(self.router, Replicas):
+        if isinstance(self.router, ReplicasRouter):
             backends = self.pods()
         else:
             rules = sorted(self.cluster.get(ROUTE)["spec"]["rules"], key=_precedence)
@@ -135,7 +135,7 @@ def on_gateway(home: Path, api: str) -> Iterator[InCluster]:
         ("gateways", GATEWAY_API, "Gateway", "perennial", {"listeners": [listener]}),
         ("httproutes", GATEWAY_API, "HTTPRoute", "flights", route),
     ]
-    with _in_cluster(home, api, lambda cluster: Gateway(cluster, patience=1.0), things) as world:
+    with _in_cluster(home, api, lambda cluster: GatewayApiRouter(cluster, patience=1.0), things) as world:
         world.can(MIRRORING)
         yield world
 
@@ -149,7 +149,7 @@ def on_replicas(home: Path, api: str) -> Iterator[InCluster]:
         pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "server", "image": "server"}]}}
         spec = {"replicas": count, "selector": {"matchLabels": labels}, "template": pod}
         things.append(("deployments", "apps/v1", "Deployment", f"flights-{slot}", spec))
-    with _in_cluster(home, api, lambda cluster: Replicas(cluster, patience=1.0), things) as world:
+    with _in_cluster(home, api, lambda cluster: ReplicasRouter(cluster, patience=1.0), things) as world:
         yield world
 
 
@@ -165,7 +165,10 @@ def _in_cluster(home: Path, api: str, router: Callable[[Cluster], Router], thing
             _create(cluster, fake, plural, thing)
         stack.enter_context(_controller(world))
         until(
-            lambda: "status" in cluster.get(ROUTE if isinstance(world.router, Gateway) else DEPLOYMENT.format("canary"))
+            lambda: (
+                "status"
+                in cluster.get(ROUTE if isinstance(world.router, GatewayApiRouter) else DEPLOYMENT.format("canary"))
+            )
         )
         yield world
 

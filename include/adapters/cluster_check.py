@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from include.adapters.kubernetes import Absent, Cluster
-from include.adapters.routers.gateway_api import MIRRORING, features
+from include.adapters.routers.gateway_api import MIRRORING, supported_features
 
 GPU = "nvidia.com/gpu"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
@@ -75,7 +75,7 @@ def _gateway(cluster: Cluster) -> Iterator[ClusterPart]:
     api = _api(cluster, "Gateway API", group, "PERENNIAL_ROUTER=replicas: weights are numbers of pods")
     yield api
     classes = _items(cluster, f"apis/{group}/gatewayclasses") if api.there else []
-    accepted = {c["metadata"]["name"]: features(c) for c in classes if _accepted(c)}
+    accepted = {c["metadata"]["name"]: supported_features(c) for c in classes if _accepted(c)}
     without = "no controller takes a route; install one, or PERENNIAL_ROUTER=replicas"
     yield ClusterPart("Gateway class", bool(accepted), ", ".join(accepted) or "none is accepted", without)
     mirroring = [name for name, supported in accepted.items() if MIRRORING in supported]

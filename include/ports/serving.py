@@ -1,4 +1,4 @@
-"""What scores with an exported model, and the model servers."""
+"""Ports of serving: what scores rows with an exported model, and the model servers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from include.domain.features.online_features import LandedSums
 
 
 class Scorer(Protocol):
-    """Runs an exported model."""
+    """Scores rows with an exported model, in this process."""
 
     def score(self, artifact: Reference, columns: Mapping[str, Sequence[Any]]) -> NDArray[np.float64]:
-        """Raw columns of n rows → probabilities `[n]`. Raises Corrupt when a digest differs."""
+        """Return probabilities `[n]` for the raw columns of n rows. Raises Corrupt when a digest differs."""
 
 
 @dataclass(frozen=True)
-class Served:
-    """What a model server answered: scores `[n]`, the 99th percentile of a row's time and its memory at the end."""
+class ProbeResult:
+    """What a model server answered: scores `[n]`, the 99th percentile of a row's time, and its memory at the end."""
 
     scores: NDArray[np.float64]
     p99_ms: float
@@ -30,17 +30,17 @@ class Served:
 class Probe(Protocol):
     """Starts the real model server on an artifact, for a moment and for nobody else."""
 
-    def serve(
-        self, model: str, artifact: Reference, rows: Sequence[Mapping[str, Any]], past: Sequence[LandedSums] = ()
-    ) -> Served:
-        """Its answers to these rows, one request a row, from an online store that holds `past`.
+    def score(
+        self, model: str, artifact: Reference, rows: Sequence[Mapping[str, Any]], landed_sums: Sequence[LandedSums] = ()
+    ) -> ProbeResult:
+        """Send these rows, one a request, to a server whose online store holds `landed_sums`.
 
         Raises Unavailable with the server's own words.
         """
 
 
 class Slots(Protocol):
-    """The model servers."""
+    """The model servers, which stand in slots: `stable` serves the champion, `canary` the challenger."""
 
     def await_version(self, slot: str, model: str, number: str, timeout: float) -> None:
-        """Return once the slot is ready with that version. Raises Unavailable with what the slot says instead."""
+        """Return once the slot is ready with that version. Raises Unavailable, after `timeout` seconds, with what it says."""

@@ -15,9 +15,9 @@ from kubernetes import client
 
 from include.adapters.cluster_check import check_cluster
 from include.adapters.kubernetes import USER, Cluster
-from include.adapters.routers.gateway_api import Gateway
+from include.adapters.routers.gateway_api import GatewayApiRouter
 from include.adapters.routers.haproxy import BUCKET_HEADER
-from include.adapters.routers.replicas import Replicas
+from include.adapters.routers.replicas import ReplicasRouter
 from include.adapters.training import pods
 from include.ports.traffic import Routes
 from include.settings import ROOT
@@ -174,7 +174,7 @@ def settles(place: Place, host: str, least: float, most: float) -> None:
 
 
 def test_a_rollout_goes_from_a_tenth_to_all_and_back_by_numbers_of_pods(served: Place) -> None:
-    router, shares = Replicas(served.cluster, patience=600), {}
+    router, shares = ReplicasRouter(served.cluster, patience=600), {}
     for weight in (10, 50, 100, 0):
         router.apply("flights", Routes(weight))
         assert router.current("flights") == Routes(weight)
@@ -187,7 +187,7 @@ def test_a_rollout_goes_from_a_tenth_to_all_and_back_by_numbers_of_pods(served: 
 
 
 def test_a_rollout_goes_from_a_tenth_to_all_and_back_by_the_gateway(served: Place) -> None:
-    host, router = gateway_of(served), Gateway(served.cluster, patience=60)
+    host, router = gateway_of(served), GatewayApiRouter(served.cluster, patience=60)
     for slot in ("stable", "canary"):
         until(lambda: served.cluster.get(f"{DEPLOYMENT.format(slot)}")["status"].get("readyReplicas"))  # noqa: B023
     for weight, least, most in ((10, 3, 20), (100, 100, 100), (0, 0, 0)):

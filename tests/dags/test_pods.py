@@ -12,8 +12,8 @@ from airflow.sdk.exceptions import TaskDeferred
 from kubernetes import client as kube
 
 from include.adapters.kubernetes import Cluster
-from include.adapters.routers.gateway_api import Gateway
-from include.adapters.routers.replicas import Replicas
+from include.adapters.routers.gateway_api import GatewayApiRouter
+from include.adapters.routers.replicas import ReplicasRouter
 from include.adapters.training import pods as training_pods
 from include.adapters.training.pods import TRAINING
 from include.domain.errors import Unavailable, UserMistake
@@ -252,10 +252,10 @@ def _split_traffic(fake: FakeKubernetes) -> None:
         fake.put("deployments", {"metadata": {"name": f"toy-{slot}"}, "spec": {"replicas": count}})
     cluster = Cluster("perennial", from_env().kubeconfig)
     with pytest.raises(Unavailable, match="no Gateway took it"):
-        Gateway(cluster, patience=0).apply("toy", Routes(10))
+        GatewayApiRouter(cluster, patience=0).apply("toy", Routes(10))
     with pytest.raises(UserMistake, match="does not say that it copies requests"):
-        Gateway(cluster).apply("toy", Routes(mirror=True))
+        GatewayApiRouter(cluster).apply("toy", Routes(mirror=True))
     with pytest.raises(Unavailable, match="pods are ready"):
-        Replicas(cluster, patience=0).apply("toy", Routes(50))
-    Replicas(cluster).apply("toy", Routes(0))
-    Replicas(cluster).current("toy")
+        ReplicasRouter(cluster, patience=0).apply("toy", Routes(50))
+    ReplicasRouter(cluster).apply("toy", Routes(0))
+    ReplicasRouter(cluster).current("toy")

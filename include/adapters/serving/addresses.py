@@ -6,14 +6,14 @@ from urllib.parse import urlsplit
 from include.domain.errors import Unavailable
 
 
-def each(url: str, model: str) -> list[str]:
-    """The URL with each address that its host stands for; `{model}` in it is the model's name as Kubernetes takes it.
+def resolve(url: str, model: str) -> list[str]:
+    """Return the URL once for each address of its host; `{model}` in it is replaced by the model's name in Kubernetes.
 
-    Raises Unavailable where the name is not known, as a Service's without pods is not.
+    Raises Unavailable where nothing has that name, as when a Service has no pods.
     """
     parts = urlsplit(url.replace("{model}", model.replace("_", "-")))
     try:
-        found = socket.getaddrinfo(parts.hostname, parts.port, socket.AF_INET, socket.SOCK_STREAM)
-    except socket.gaierror as fault:
-        raise Unavailable(f"{parts.hostname}: no server has this name ({fault.strerror})") from None
-    return sorted({f"{parts.scheme}://{address[0]}:{parts.port}" for *_, address in found})
+        infos = socket.getaddrinfo(parts.hostname, parts.port, socket.AF_INET, socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise Unavailable(f"{parts.hostname}: no server has this name ({error.strerror})") from None
+    return sorted({f"{parts.scheme}://{address[0]}:{parts.port}" for *_, address in infos})

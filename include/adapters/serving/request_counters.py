@@ -41,7 +41,7 @@ Counted = dict[str, list[int]]
 
 
 @dataclass(frozen=True)
-class Served:
+class RequestCounters:
     """`urls` are each slot's names, behind each any number of servers; `folder` holds the sums.
 
     `gateway` is the page of an HAProxy whose servers are named after their slots (`canary`, `canary-2`); none on a cluster.
@@ -129,7 +129,7 @@ def samples(page: str) -> Iterator[Sample]:
 def _pages(name: str, model: str) -> Iterator[tuple[str, str]]:
     """The pages of the servers that answer; one that does not is not counted until it does."""
     try:
-        urls = addresses.each(name, model)
+        urls = addresses.resolve(name, model)
     except Unavailable:
         return
     for url in urls:

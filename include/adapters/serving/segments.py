@@ -30,7 +30,7 @@ SCHEMAS = {
 FINISHED_AFTER = timedelta(minutes=15)
 
 
-class Line(msgspec.Struct):
+class LoggedPrediction(msgspec.Struct):
     """One prediction as a server logs it."""
 
     id: str
@@ -45,7 +45,7 @@ class Line(msgspec.Struct):
     features: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-class Label(msgspec.Struct):
+class LoggedLabel(msgspec.Struct):
     """One label as a server was told it."""
 
     label: int
@@ -56,12 +56,12 @@ class Label(msgspec.Struct):
 
 T = TypeVar("T")
 DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
-    PREDICTIONS: msgspec.json.Decoder(Line, strict=False),
-    FEEDBACK: msgspec.json.Decoder(Label, strict=False),
+    PREDICTIONS: msgspec.json.Decoder(LoggedPrediction, strict=False),
+    FEEDBACK: msgspec.json.Decoder(LoggedLabel, strict=False),
 }
 
 
-class Segments:
+class LogSegments:
     """`folder` holds `<model>/<slot>/<start epoch ms>-<pid>.jsonl`; labels lie in `<model>/feedback/`."""
 
     def __init__(self, folder: Path) -> None:

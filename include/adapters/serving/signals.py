@@ -6,8 +6,8 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include.adapters.serving.request_counters import Served
-from include.adapters.serving.segments import FEEDBACK, PREDICTIONS, SCHEMAS, Segments
+from include.adapters.serving.request_counters import RequestCounters
+from include.adapters.serving.segments import FEEDBACK, PREDICTIONS, SCHEMAS, LogSegments
 from include.domain.windows import Grain, parse_utc, window_of
 from include.ports.tables import Tables
 from include.ports.traffic import ArmCounts
@@ -19,7 +19,7 @@ LONGEST = Grain.DAY
 class ProductionSignals:
     """`segments` are what the servers write, `tables` opens a model's tables, in which finished segments end."""
 
-    def __init__(self, served: Served, segments: Segments, tables: Callable[[str], Tables]) -> None:
+    def __init__(self, served: RequestCounters, segments: LogSegments, tables: Callable[[str], Tables]) -> None:
         self._served, self._segments, self._tables = served, segments, tables
 
     def counts(self, model: str, slow_ms: float) -> Mapping[str, ArmCounts]:

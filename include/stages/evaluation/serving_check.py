@@ -34,7 +34,7 @@ def rehearse(
     names = [known["time"], *known["keys"], *known["categorical"], *known["numeric"]]
     asked = asked.select(list(dict.fromkeys(names)))
     sent = [name for name in asked.column_names if name not in spec.features.aggregates.features]
-    served = probe.serve(spec.name, challenger, as_rows(asked.select(sent)), _past(spec, data, asked, tables))
+    served = probe.score(spec.name, challenger, as_rows(asked.select(sent)), _past(spec, data, asked, tables))
     gap = np.abs(served.scores - scorer.score(challenger, raw_columns(asked, asked.column_names)))
     worst = float(gap.max()) if len(gap) else float("nan")
     return {"p99_ms": served.p99_ms, "memory_mb": served.memory_mb, "score_gap": worst}

@@ -15,7 +15,7 @@ from include.ports.tables import Tables
 from include.ports.traffic import Signals
 from include.spec.model_spec import ModelSpec
 from include.stages.serving import live_predictions
-from include.stages.serving.live_predictions import Served
+from include.stages.serving.live_predictions import VersionPredictions
 
 CONFIDENCE = 0.95
 #: A value with the ends of its interval.
@@ -63,9 +63,11 @@ def _comparison(spec: ModelSpec, versions: tuple[str, str], a: Scored, b: Scored
     return Comparison(*versions, span(a.windows), (len(a), len(b)), metrics)
 
 
-def _without(arm: Served, keys: pa.Array) -> Served:
+def _without(arm: VersionPredictions, keys: pa.Array) -> VersionPredictions:
     own = np.flatnonzero(~pc.is_in(arm.keys, value_set=keys).to_numpy(zero_copy_only=False))
-    return Served(arm.keys.take(pa.array(own)), arm.scores[own], arm.times[own], arm.features.take(pa.array(own)))
+    return VersionPredictions(
+        arm.keys.take(pa.array(own)), arm.scores[own], arm.times[own], arm.features.take(pa.array(own))
+    )
 
 
 def _shared(a: Scored, b: Scored) -> tuple[Scored, Scored]:

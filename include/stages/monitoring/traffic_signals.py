@@ -22,7 +22,7 @@ from include.spec.model_spec import ModelSpec
 from include.stages.monitoring import data_signals, sketching
 from include.stages.release.champion import Champion
 from include.stages.serving import live_predictions
-from include.stages.serving.live_predictions import Served
+from include.stages.serving.live_predictions import VersionPredictions
 
 #: Rows that skew is measured on at most, and how far two float32 may lie apart.
 SKEW_ROWS = 5000
@@ -31,7 +31,13 @@ KNOTS = np.linspace(0, 1, 65)
 
 
 def signals(
-    spec: ModelSpec, tables: Tables, champion: Champion, seen: Served, *, landed: Sequence[str], as_of: datetime
+    spec: ModelSpec,
+    tables: Tables,
+    champion: Champion,
+    seen: VersionPredictions,
+    *,
+    landed: Sequence[str],
+    as_of: datetime,
 ) -> list[Signal]:
     rules = spec.watch
     joined = live_predictions.labelled(spec, tables, seen, landed, as_of, last=rules.performance.windows)
@@ -47,7 +53,7 @@ def signals(
     ]
 
 
-def _newest(spec: ModelSpec, seen: Served) -> tuple[NDArray[np.float64], NDArray[np.intp], tuple[str, ...]]:
+def _newest(spec: ModelSpec, seen: VersionPredictions) -> tuple[NDArray[np.float64], NDArray[np.intp], tuple[str, ...]]:
     """The scores of the last windows with predictions, each one's window, the windows' names."""
     by_window = seen.windows(spec.window)
     names = tuple(by_window)[-spec.watch.performance.windows :]
@@ -55,14 +61,14 @@ def _newest(spec: ModelSpec, seen: Served) -> tuple[NDArray[np.float64], NDArray
     return seen.scores[rows], np.repeat(np.arange(len(names)), [len(by_window[w]) for w in names]), names
 
 
-def _mean_score(spec: ModelSpec, champion: Champion, seen: Served) -> Signal:
+def _mean_score(spec: ModelSpec, champion: Champion, seen: VersionPredictions) -> Signal:
     scores, _, names = _newest(spec, seen)
     if champion.test is None or not len(scores):
         return unknown("mean_score", "no scores to compare", names)
     return naive_checks.mean_score(spec.watch.simple, float(scores.mean()), float(champion.test.scores.mean()), names)
 
 
-def _estimated(spec: ModelSpec, champion: Champion, seen: Served) -> Signal:
+def _estimated(spec: ModelSpec, champion: Champion, seen: VersionPredictions) -> Signal:
     """The AUC that the newest predictions promise, before any label is due."""
     if champion.test is None or not champion.test.both_classes:
         return unknown("estimated_auc", "the scores of the champion's test windows are not kept")
@@ -71,7 +77,7 @@ def _estimated(spec: ModelSpec, champion: Champion, seen: Served) -> Signal:
     return performance.estimated(spec.watch.performance, calibrated, window, names, champion.measured["auc"])
 
 
-def _prediction_drift(spec: ModelSpec, champion: Champion, seen: Served) -> Signal:
+def _prediction_drift(spec: ModelSpec, champion: Champion, seen: VersionPredictions) -> Signal:
     """The live scores against those on the champion's test windows."""
     rules, test = spec.watch.drift, champion.test
     if test is None:
@@ -94,7 +100,9 @@ def _label_rate(spec: ModelSpec, champion: Champion, joined: Scored) -> Signal:
     return quality.label_rate(spec.watch.quality, live, then, joined.windows)
 
 
-def _skew(spec: ModelSpec, tables: Tables, champion: Champion, seen: Served, landed: Sequence[str]) -> Signal:
+def _skew(
+    spec: ModelSpec, tables: Tables, champion: Champion, seen: VersionPredictions, landed: Sequence[str]
+) -> Signal:
     """What the servers were given for the newest landed window, against what the table holds for the same keys."""
     by_window = seen.windows(spec.window)
     both = [w for w in by_window if w in set(landed)]

@@ -19,7 +19,7 @@ from include.stages.release.champion import scored
 
 
 @dataclass(frozen=True)
-class Served:
+class VersionPredictions:
     """One version's predictions, each key once, by event time: keys, scores, epoch seconds, raw features (JSON)."""
 
     keys: pa.Array
@@ -34,7 +34,7 @@ class Served:
         return {label: np.arange(*ends) for label, ends in zip(labels, pairwise(bounds), strict=True)}
 
 
-def served(signals: Signals, model: str, version: str, before: datetime) -> Served:
+def served(signals: Signals, model: str, version: str, before: datetime) -> VersionPredictions:
     return of_version(logged(signals, model, before), version)
 
 
@@ -45,20 +45,20 @@ def logged(signals: Signals, model: str, before: datetime) -> pa.Table:
     return rows.filter(pc.and_(pc.fill_null(past, False), pc.is_valid(rows["key"])))
 
 
-def of_version(rows: pa.Table, version: str) -> Served:
+def of_version(rows: pa.Table, version: str) -> VersionPredictions:
     """A key that was asked twice counts once, with its first answer."""
     rows = rows.filter(pc.equal(rows["version"], version))
     times = pc.divide(rows["time"].cast(pa.int64()), 1_000_000).to_numpy()
     _, first = np.unique(rows["key"].to_numpy(), return_index=True) if len(rows) else (None, np.zeros(0, np.int64))
     order = first[np.argsort(times[first], kind="stable")]
     kept = rows.take(pa.array(order))
-    return Served(
+    return VersionPredictions(
         kept["key"].combine_chunks(), kept["score"].to_numpy(), times[order], kept["features"].combine_chunks()
     )
 
 
 def labelled(
-    spec: ModelSpec, tables: Tables, served: Served, landed: Sequence[str], as_of: datetime, *, last: int
+    spec: ModelSpec, tables: Tables, served: VersionPredictions, landed: Sequence[str], as_of: datetime, *, last: int
 ) -> Scored:
     """The served rows of the `last` landed windows whose label is due by `as_of` and has landed."""
     by_window, due = served.windows(spec.window), as_of - spec.label_delay

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from include.adapters.routers.haproxy import BUFFER
+from include.adapters.routers.haproxy import BUFFER_BYTES
 from include.domain.errors import Unavailable
 from include.ports.traffic import Routes
 from tests.gateway import Gateway, local_gateway, until
@@ -57,7 +57,7 @@ def test_a_dead_stable_slot_is_stood_in_for_during_a_rollout(gateway: Gateway, w
 def test_a_request_longer_than_the_gateway_holds_is_answered_but_neither_sent_again_nor_copied(
     gateway: Gateway,
 ) -> None:
-    long = b"x" * (BUFFER + 1)
+    long = b"x" * (BUFFER_BYTES + 1)
     gateway.router.apply("flights", Routes(mirror=True))
     assert gateway.ask(5, long) == {"stable": 5}
     assert gateway.ask(3) == {"stable": 3}
@@ -86,7 +86,7 @@ def test_what_is_no_prediction_does_not_reach_a_slot(gateway: Gateway) -> None:
 def test_the_split_that_the_running_gateway_tells_is_the_one_that_was_set(gateway: Gateway) -> None:
     for routes in (Routes(mirror=True), Routes(35), Routes()):
         gateway.router.apply("flights", routes)
-        assert gateway.router.served("flights") == routes
+        assert gateway.router.active("flights") == routes
     with pytest.raises(Unavailable, match="refuses"):
         gateway.router.apply("clicks", Routes(10))
 

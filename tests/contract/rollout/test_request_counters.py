@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from include.adapters.serving.request_counters import Served, counted
+from include.adapters.serving.request_counters import RequestCounters, counted
 from include.adapters.serving.slots import HttpSlots
 from include.domain.errors import Unavailable, UserMistake
 from include.ports.traffic import ArmCounts
@@ -74,8 +74,8 @@ class HAProxy(Server):
         )
 
 
-def signals(folder: Path, stable: str, canary: str, gateway: str | None = None) -> Served:
-    return Served({"stable": [stable], "canary": [canary]}, folder, gateway)
+def signals(folder: Path, stable: str, canary: str, gateway: str | None = None) -> RequestCounters:
+    return RequestCounters({"stable": [stable], "canary": [canary]}, folder, gateway)
 
 
 def test_requests_errors_and_slow_answers_are_counted_by_slot(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from include.adapters.serving.request_counters import Served
-from include.adapters.serving.segments import Segments
+from include.adapters.serving.request_counters import RequestCounters
+from include.adapters.serving.segments import LogSegments
 from include.adapters.serving.signals import ProductionSignals
 from include.adapters.tables.delta import DeltaTables
 from include.stages.data.compaction import compact
@@ -18,7 +18,9 @@ from tests.watching import SPEC
 
 
 def production(folder: Path) -> ProductionSignals:
-    return ProductionSignals(Served({}, folder), Segments(folder), lambda model: DeltaTables(folder / "tables" / model))
+    return ProductionSignals(
+        RequestCounters({}, folder), LogSegments(folder), lambda model: DeltaTables(folder / "tables" / model)
+    )
 
 
 def line(number: int, **other: Any) -> str:
@@ -93,7 +95,7 @@ def flights(tmp_path: Path) -> Any:
 
 
 def run(spec: Any, folder: Path) -> dict[str, int]:
-    return compact(spec, Segments(folder), DeltaTables(folder / "tables" / "flights"), "run", NOW)
+    return compact(spec, LogSegments(folder), DeltaTables(folder / "tables" / "flights"), "run", NOW)
 
 
 def test_compaction_moves_finished_segments_into_tables_and_readers_see_no_difference(

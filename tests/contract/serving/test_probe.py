@@ -17,7 +17,7 @@ def artifact(folder: Path) -> Reference:
 
 def test_the_real_server_answers_every_row(tmp_path: Path) -> None:
     asked = rows(50)
-    served = ServerProbe().serve("flights", artifact(tmp_path / "model"), asked)
+    served = ServerProbe().score("flights", artifact(tmp_path / "model"), asked)
     assert served.scores == pytest.approx([expected(row) for row in asked], abs=1e-5)
     assert served.p99_ms > 0
     assert served.memory_mb > 10
@@ -27,9 +27,9 @@ def test_a_damaged_artifact_is_reported_in_the_servers_words(tmp_path: Path) -> 
     damaged = artifact(tmp_path / "model")
     (tmp_path / "model" / "model.onnx").write_bytes(b"cut")
     with pytest.raises(Unavailable, match=r"model\.onnx"):
-        ServerProbe(patience=3).serve("flights", damaged, rows(1))
+        ServerProbe(patience=3).score("flights", damaged, rows(1))
 
 
 def test_a_row_that_the_server_refuses_is_named(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="400"):
-        ServerProbe().serve("flights", artifact(tmp_path / "model"), [{"nonsense": 1}])
+        ServerProbe().score("flights", artifact(tmp_path / "model"), [{"nonsense": 1}])

@@ -88,7 +88,9 @@ def test_every_service_and_budget_finds_its_pods_and_their_port(installed) -> No
 
 def test_the_code_finds_what_it_names(installed) -> None:
     services, deployments = of(installed, "Service"), of(installed, "Deployment")
-    for rule in gateway_api.rules("flights", Routes(50)) + gateway_api.rules("flights", Routes(mirror=True)):
+    for rule in gateway_api.route_rules("flights", Routes(50)) + gateway_api.route_rules(
+        "flights", Routes(mirror=True)
+    ):
         for ref in [*rule["backendRefs"], *(f["requestMirror"]["backendRef"] for f in rule.get("filters", []))]:
             assert {p["port"] for p in services[ref["name"]]["spec"]["ports"]} == {ref["port"]}
     assert services["flights"]["spec"]["selector"][replicas.SLOT] == "stable"
@@ -102,7 +104,7 @@ def test_the_code_finds_what_it_names(installed) -> None:
 def test_without_a_gateway_a_tenth_is_one_pod() -> None:
     deployments = of(render(OVERLAYS / "plain"), "Deployment")
     together = sum(deployments[f"flights-{slot}"]["spec"]["replicas"] for slot in ("stable", "canary"))
-    assert replicas.shares(together, 10) == {"stable": together - 1, "canary": 1}
+    assert replicas.pod_counts(together, 10) == {"stable": together - 1, "canary": 1}
 
 
 def test_applying_the_manifests_again_does_not_reset_the_split() -> None:

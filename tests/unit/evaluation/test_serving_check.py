@@ -11,7 +11,7 @@ import pytest
 
 from include.artifacts.store import Reference
 from include.domain.features.online_features import LandedSums
-from include.ports.serving import Served
+from include.ports.serving import ProbeResult
 from include.stages.evaluation import evaluation, serving_check
 from tests.unit.evaluation.test_evaluation import SPEC, World, sharp, world
 
@@ -23,12 +23,12 @@ class FakeProbe:
     off: float = 0.0
     asked: list[Mapping[str, Any]] = field(default_factory=list)
 
-    def serve(
-        self, model: str, artifact: Reference, rows: Sequence[Mapping[str, Any]], past: Sequence[LandedSums] = ()
-    ) -> Served:
+    def score(
+        self, model: str, artifact: Reference, rows: Sequence[Mapping[str, Any]], landed_sums: Sequence[LandedSums] = ()
+    ) -> ProbeResult:
         self.asked = list(rows)
         x = [np.nan if row["x"] is None else row["x"] for row in rows]
-        return Served(sharp({"x": x}) + self.off, 3.5, 80.0)
+        return ProbeResult(sharp({"x": x}) + self.off, 3.5, 80.0)
 
 
 def rehearse(world: World, probe: FakeProbe) -> dict[str, float]:
