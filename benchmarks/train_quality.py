@@ -118,7 +118,7 @@ def periods(spec: ModelSpec, seeds: range, keep: Path) -> dict[str, Any]:
                     name,
                     seed,
                     model,
-                    metrics.summary(labels[name]["test"], scores["test"]),
+                    metrics.all_metrics(labels[name]["test"], scores["test"]),
                     file=sys.stderr,
                     flush=True,
                 )
@@ -131,7 +131,7 @@ def periods(spec: ModelSpec, seeds: range, keep: Path) -> dict[str, Any]:
                 for key, each in found.items()}  # fmt: skip
 
     days = {name: _array(reference, "test", "times") // DAY for name, reference in data.items()}
-    return summary(mean(metrics.losses, "test"), days, mean(metrics.logloss, "validate"), mean(metrics.auc, "test"))
+    return summary(mean(metrics.row_losses, "test"), days, mean(metrics.logloss, "validate"), mean(metrics.auc, "test"))
 
 
 def summary(losses: Any, days: Any, validated: Any, aucs: Any) -> dict[str, Any]:

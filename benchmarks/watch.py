@@ -21,7 +21,7 @@ from scipy.stats import ks_2samp
 
 from benchmarks.flights_year import Year, weekly_scores, year
 from include.domain.features.encoding import Encoding
-from include.domain.metrics import losses
+from include.domain.metrics import row_losses
 from include.domain.monitoring import drift, performance, retraining
 from include.domain.monitoring.drift import Drift, History
 from include.domain.monitoring.performance import Performance, Scored
@@ -144,7 +144,7 @@ class Replay:
                 model = day
                 trained.append(day)
             live = self.between(day, min(day + WEEK, 365), model)
-            lost.append(losses(live.labels, live.scores))
+            lost.append(row_losses(live.labels, live.scores))
         return float(np.concatenate(lost).mean()), trained
 
     def test(self, model: int) -> Scored:

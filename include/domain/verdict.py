@@ -7,19 +7,25 @@ from typing import Any
 
 
 class Outcome(StrEnum):
+    """How a check or a verdict ends: `inconclusive` is too little evidence, `error` a check that could not be carried out."""
+
     PASS = "pass"
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
     ERROR = "error"
 
 
-#: The worst check decides; an error hides nothing else, so it comes first.
+#: Outcomes from the worst to the best. The worst check decides; an error comes first, because it may hide a failure.
 SEVERITY = (Outcome.ERROR, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One judged metric. `sentence` carries the numbers for a person; `interval` is (low, high)."""
+    """One judged metric.
+
+    `value` is what was measured, `bound` what it was compared with, and `interval` the lower and upper end of the value's
+    confidence interval; each is None where there is none. `sentence` states the numbers for a person.
+    """
 
     name: str
     outcome: Outcome
@@ -31,35 +37,38 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The checks on one subject. No checks means no evidence, and that is never a pass."""
+    """The checks on one subject."""
 
     subject: str
     checks: tuple[Check, ...]
 
     @property
     def outcome(self) -> Outcome:
+        """Return the worst outcome of the checks, or inconclusive without any check, because no evidence is never a pass."""
         outcomes = {check.outcome for check in self.checks}
         return next((o for o in SEVERITY if o in outcomes), Outcome.INCONCLUSIVE)
 
     @property
     def reasons(self) -> list[str]:
-        """The sentences of the checks that did not pass."""
+        """Return the sentences of the checks that did not pass."""
         return [c.sentence for c in self.checks if c.outcome is not Outcome.PASS]
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the verdict as it is stored in JSON: `subject`, `outcome` and `checks`."""
         return {"subject": self.subject, "outcome": self.outcome, "checks": [asdict(c) for c in self.checks]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Verdict":
+        """Return the verdict that `to_dict` stored; the outcome follows from the checks again."""
         return cls(data["subject"], tuple(_check(c) for c in data["checks"]))
 
 
 def merge(subject: str, verdicts: Sequence[Verdict]) -> Verdict:
-    """One verdict with the checks of all."""
+    """Return one verdict on the subject with the checks of all."""
     return Verdict(subject, tuple(check for verdict in verdicts for check in verdict.checks))
 
 
 def _check(data: Mapping[str, Any]) -> Check:
     interval = data.get("interval")
-    low_high = None if interval is None else (float(interval[0]), float(interval[1]))
-    return Check(**{**data, "outcome": Outcome(data["outcome"]), "interval": low_high})
+    ends = None if interval is None else (float(interval[0]), float(interval[1]))
+    return Check(**{**data, "outcome": Outcome(data["outcome"]), "interval": ends})

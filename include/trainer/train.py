@@ -88,7 +88,7 @@ def trained(job: Job, data: Dataset, world: World, tracker: Tracker, stop: Stop)
         if step % per_epoch == 0:
             with progress.measuring(), optimizer.averaged():
                 scores = score_together(shared, table, data.validate, world, crew)
-            progress.measured(metrics.summary(data.validate.labels, scores))
+            progress.measured(metrics.all_metrics(data.validate.labels, scores))
 
     progress.ended()
     torch.set_num_threads(crew.threads)

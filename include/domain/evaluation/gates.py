@@ -20,8 +20,8 @@ from include.domain.bounds import (
 from include.domain.evaluation import slices
 from include.domain.evaluation.behaviour import Behaviour
 from include.domain.evaluation.slices import SliceEffect, Slices
-from include.domain.metrics import losses
-from include.domain.statistics import METRICS, measured
+from include.domain.metrics import row_losses
+from include.domain.statistics import METRICS, estimate_with_interval
 from include.domain.verdict import Check, Outcome, Verdict
 
 CHALLENGER = "challenger"
@@ -189,7 +189,7 @@ def slice_effects(gates: Gates, evidence: Evidence) -> list[SliceEffect]:
     """The effects that `judge` judged, for a forest plot; none without a champion."""
     if CHAMPION not in evidence.scores:
         return []
-    ours, theirs = (losses(evidence.labels, evidence.scores[name]) for name in (CHALLENGER, CHAMPION))
+    ours, theirs = (row_losses(evidence.labels, evidence.scores[name]) for name in (CHALLENGER, CHAMPION))
     confidence = gates.champion.confidence
     return slices.effects(gates.slices, ours - theirs, evidence.slices, confidence, evidence.groups)
 
@@ -242,7 +242,7 @@ def _absolute(gates: Gates, evidence: Evidence) -> Iterator[Check]:
             yield Check(name, Outcome.INCONCLUSIVE, f"{name}: {few}")
             continue
         scores, confidence = evidence.scores[CHALLENGER], gates.champion.confidence
-        yield bound.check(name, *measured(name, evidence.labels, scores, confidence, evidence.groups))
+        yield bound.check(name, *estimate_with_interval(name, evidence.labels, scores, confidence, evidence.groups))
     for name, asked in gates.metrics.items():
         yield asked.bound.check(name, *evidence.own.get(name, (None,)))
 
@@ -268,7 +268,7 @@ def _compare(gates: Gates, evidence: Evidence, seed: int, rival: str, margin: fl
         low, high = worse.interval(confidence, evidence.groups)
     else:
         worse = ours - theirs
-        low, high = worse.bootstrap(confidence, seed, evidence.groups)
+        low, high = worse.bootstrap_t_interval(confidence, seed, evidence.groups)
     relation = relate((low, high), margin)
     sentence = (
         f"{relation}: {metric} {ours.value:.4f}, the {rival}'s {theirs.value:.4f} on the same rows; worse by "

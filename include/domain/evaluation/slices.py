@@ -71,9 +71,9 @@ def effects(
             inside = cut.index == level
             part = statistics.mean(worse[inside])
             own = None if groups is None else np.asarray(groups)[inside]
-            p, interval = statistics.p_above(part, rules.margin, own), part.interval(confidence, own)
+            p, interval = statistics.p_value_above(part, rules.margin, own), part.interval(confidence, own)
             found.append(SliceEffect(column, str(cut.names[level]), int(cut.rows[level]), part.value, interval, p))
-    adjusted = statistics.holm([effect.p for effect in found])
+    adjusted = statistics.holm_adjusted([effect.p for effect in found])
     found = [replace(effect, p=float(p)) for effect, p in zip(found, adjusted, strict=True)]
     return sorted(found, key=lambda effect: (effect.p, -effect.worse_by))
 

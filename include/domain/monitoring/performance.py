@@ -94,8 +94,8 @@ def label_rate(scored: Scored) -> Measured:
 
 def measured(estimate: statistics.Estimate, window: NDArray[np.intp]) -> Measured:
     """With the larger of two errors: the rows' own, and the windows' where there are `MIN_CLUSTERS` of them."""
-    rows = estimate.error()
-    windows = estimate.error(window) if len(np.unique(window)) >= MIN_CLUSTERS else rows
+    rows = estimate.standard_error()
+    windows = estimate.standard_error(window) if len(np.unique(window)) >= MIN_CLUSTERS else rows
     return Measured(estimate.value, *max(rows, windows))
 
 

@@ -148,10 +148,10 @@ def measure(
     found = {}
     confidence = spec.gates.champion.confidence
     for name in statistics.METRICS:
-        value, (low, high) = statistics.measured(name, labels, scores, confidence, groups)
+        value, (low, high) = statistics.estimate_with_interval(name, labels, scores, confidence, groups)
         found[name] = {"value": value, "low": low, "high": high}
     for name, asked in spec.gates.metrics.items():
-        value, (low, high) = statistics.resampled(
+        value, (low, high) = statistics.percentile_bootstrap(
             own_metric(name, asked.of), labels, scores, groups, confidence=confidence, seed=spec.training.seed
         )
         found[name] = {"value": value, "low": low, "high": high}

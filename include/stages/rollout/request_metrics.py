@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from include.domain.metrics import losses
+from include.domain.metrics import row_losses
 from include.domain.rollout.variants import CUT_POINTS, Moments
 from include.domain.windows import group_by_window
 from include.ports.tables import Tables
@@ -36,7 +36,7 @@ class Values:
         """`labels` `[n]` are NaN where they are not known."""
         known = ~np.isnan(labels)
         truth, said = labels[known], scores[known]
-        loss, label, score, bias = map(Moments.of, (losses(truth, said), truth, scores, said - truth))
+        loss, label, score, bias = map(Moments.of, (row_losses(truth, said), truth, scores, said - truth))
         return cls(loss, label, score, bias, tuple(int((scores > cut).sum()) for cut in CUT_POINTS))
 
     @classmethod

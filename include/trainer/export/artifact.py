@@ -73,7 +73,7 @@ def publish(job: Job, data: Dataset, fitted: Fitted, tracker: Tracker) -> dict[s
         "int8": int8,
         "onnx_difference": difference,
         "signature": signature(len(data.fields.categorical), len(data.fields.numeric)),
-        "metrics": {name: metrics.summary(split.labels, scores[name]) for name, split in splits.items()},
+        "metrics": {name: metrics.all_metrics(split.labels, scores[name]) for name, split in splits.items()},
         "curves": tracker.curves,
         "seconds": round(fitted.seconds, 3),
         "samples_per_second": round(fitted.samples_per_second),

@@ -84,7 +84,7 @@ def test_a_spec_that_asks_for_int8_is_served_and_measured_in_int8(data_file, tmp
     run(given, Never())
     manifest, labels = manifest_of(given), loaded(given).test.labels
     assert manifest["graph"] == "model.int8.onnx"
-    assert manifest["metrics"]["test"] == metrics.summary(labels, scores(given, "model.int8.onnx"))
+    assert manifest["metrics"]["test"] == metrics.all_metrics(labels, scores(given, "model.int8.onnx"))
 
 
 def test_int8_that_loses_too_much_is_not_offered_nor_served(data_file, tmp_path):
