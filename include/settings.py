@@ -1,4 +1,4 @@
-"""Where this installation keeps things and listens: the only reader of the environment."""
+"""The settings of an installation: its folders, ports and images. Nothing else reads the environment."""
 
 import hashlib
 import os
@@ -6,11 +6,13 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 ROOT = Path(__file__).resolve().parent.parent
-#: The embedded slots, and how far apart the ports of a slot's servers are.
-SLOTS, STRIDE = ("stable", "canary"), 10
+#: The embedded slots.
+SLOTS = ("stable", "canary")
+#: How far apart the ports of a slot's servers are.
+PORT_STRIDE = 10
 
 
 @dataclass(frozen=True)
@@ -44,31 +46,35 @@ class Settings:
 
     @property
     def airflow_url(self) -> str:
+        """Airflow's pages and REST API."""
         return f"http://{self.host}:{self.airflow_port}"
 
     @property
     def mlflow_url(self) -> str:
+        """MLflow's pages and REST API."""
         return self.mlflow or f"http://{self.host}:{self.mlflow_port}"
 
     @property
     def gateway_url(self) -> str:
+        """The gateway, to which clients send their requests."""
         return f"http://{self.host}:{self.gateway_port}"
 
     @property
     def gateway_admin_url(self) -> str:
+        """The gateway's counters."""
         return f"http://{self.host}:{self.gateway_admin_port}"
 
     def slot_servers(self, slot: str) -> dict[str, int]:
-        """Name and port of each of an embedded slot's servers: `stable`, `stable-2` …"""
+        """Return name and port of each of an embedded slot's servers: `stable`, `stable-2` …"""
         first: int = getattr(self, f"{slot}_port")
-        return {slot if n == 0 else f"{slot}-{n + 1}": first + STRIDE * n for n in range(self.servers)}
+        return {slot if n == 0 else f"{slot}-{n + 1}": first + PORT_STRIDE * n for n in range(self.servers)}
 
     def slot_sockets(self, slot: str) -> dict[str, Path]:
-        """Name and socket of each of an embedded slot's servers, by which the gateway asks them: a sixth cheaper than a port."""
+        """Return name and socket of each of an embedded slot's servers. The gateway uses sockets: they cost a sixth less."""
         return {name: socket_of(self.home, name) for name in self.slot_servers(slot)}
 
     def slot_urls(self, slot: str) -> list[str]:
-        """The slot's servers, or the one name that all of them have."""
+        """Return the URLs of the slot's servers, or the one URL behind which all of them are."""
         if self.slots:
             return [self.slots.replace("{slot}", slot)]
         return [f"http://{self.host}:{port}" for port in self.slot_servers(slot).values()]
@@ -79,12 +85,12 @@ class Settings:
         return self.home / "tables"
 
     def tables_of(self, model: str) -> Path | str:
-        """A model's Delta tables: a folder, or a URI where storage is a bucket."""
+        """Return where a model's Delta tables are: a folder, or a URI where storage is a bucket."""
         return f"{self.storage}/tables/{model}" if self.storage else self.tables / model
 
     @property
     def records(self) -> Path:
-        """What was done to each window: `<model>/landed/<window>.json`, `<model>/validated/<window>.json`."""
+        """The records of what was done to each window: `<model>/landed/<window>.json`, `<model>/validated/<window>.json`."""
         return self.home / "records"
 
     @property
@@ -109,7 +115,7 @@ class Settings:
 
     @property
     def online_store(self) -> str:
-        """Where the servers look up what is known of the past: `<folder>/<model>.db`, or Redis."""
+        """The online store, in which servers look up aggregates of past rows: a folder with `<model>.db`, or Redis' URL."""
         return self.online or str(self.home / "online")
 
     @property
@@ -119,36 +125,45 @@ class Settings:
 
     @property
     def gateway_socket(self) -> Path:
-        """Where HAProxy is told of changes."""
+        """The socket on which HAProxy takes changes."""
         return socket_of(self.home, "gateway")
 
 
 def socket_of(home: Path, name: str) -> Path:
-    """A socket of the stack of this home; not in the home, which may lie deeper than the 107 bytes a socket's path can hold."""
+    """Return the path of a socket of this home's stack.
+
+    It is not in the home, which may lie deeper than the 107 bytes that a socket's path can hold.
+    """
     digest = hashlib.sha256(str(home).encode()).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"perennial-{os.getuid()}-{digest}-{name}.sock"
 
 
 def sockets_of(home: Path) -> list[Path]:
-    """Those that there are of this home's stack."""
+    """Return the sockets of this home's stack that exist."""
     return [*Path(tempfile.gettempdir()).glob(socket_of(home, "*").name)]
 
 
 def inherited() -> dict[str, str]:
-    """The environment as it is, for a child process to inherit and for asking what a user set by hand."""
+    """Return the environment as it is, for a child process to inherit and to see what a user set by hand."""
     return dict(os.environ)
 
 
 def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Raises ValueError naming what is no number above 0, and a choice that there is not."""
-    given: dict[str, Path | str | int] = {}
+    """Return the settings that the environment names, with the defaults of the others.
+
+    Raises ValueError naming a variable that should be a number above 0 and is not, or a choice that does not exist.
+    """
+    values: dict[str, Any] = {}
     for name, kind in get_type_hints(Settings).items():
         variable = f"PERENNIAL_{name.upper()}"
-        if not (value := environ.get(variable)):
-            continue
-        if kind is int and not (value.isdigit() and int(value)):
-            raise ValueError(f"{variable}={value}: it is a number above 0")
-        if (choices := get_args(kind)) and value not in choices:
-            raise ValueError(f"{variable}={value}: there are {', '.join(choices)}")
-        given[name] = value if choices else kind(value)
-    return Settings(**given)  # type: ignore[arg-type]
+        if value := environ.get(variable):
+            values[name] = _parsed(variable, value, kind)
+    return Settings(**values)
+
+
+def _parsed(variable: str, value: str, kind: Any) -> Any:
+    if kind is int and not (value.isdigit() and int(value)):
+        raise ValueError(f"{variable}={value}: it is a number above 0")
+    if (choices := get_args(kind)) and value not in choices:
+        raise ValueError(f"{variable}={value}: there are {', '.join(choices)}")
+    return value if choices else kind(value)

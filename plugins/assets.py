@@ -4,16 +4,19 @@ from airflow.sdk import Asset
 
 
 def features(model: str) -> Asset:
-    """Features of a window were built."""
+    """Return the asset that is updated when features of a window were built."""
     return Asset(f"{model}.features", uri=f"perennial://{model}/features", group="perennial")
 
 
 def retraining(model: str) -> Asset:
-    """The watch asks for a training; the event's extra holds `request`, `cause`, `sentence`, `as_of` (train on the windows
-    labelled by then), `evidence` (the record of what was seen) and `page`."""
+    """Return the asset that is updated when the watch asks for a training.
+
+    The event's extra holds `request`, `cause`, `sentence`, `as_of` (train on the windows labelled by then), `evidence`
+    (the record of what the watch saw) and `page`.
+    """
     return Asset(f"{model}.retraining", uri=f"perennial://{model}/retraining", group="perennial")
 
 
 def challenger(model: str) -> Asset:
-    """A version was approved; the event's extra holds `version`."""
+    """Return the asset that is updated when a version was approved; the event's extra holds `version`."""
     return Asset(f"{model}.challenger", uri=f"perennial://{model}/challenger", group="perennial")

@@ -1,4 +1,4 @@
-"""What every DAG of a model has in common, and when it runs; read from the spec."""
+"""The arguments that all DAGs of a model share, and their schedules, read from the spec."""
 
 from datetime import timedelta
 from typing import Any
@@ -15,12 +15,12 @@ UTC = "UTC"
 
 
 def specs() -> list[ModelSpec]:
-    """The valid specs; `dags/model_specs.py` shows the faults of the others."""
+    """Return the valid specs; `dags/model_specs.py` shows the errors of the others."""
     return load_all(from_env().models)[0]
 
 
 def common(spec: ModelSpec, doc: str | None, **own: Any) -> dict[str, Any]:
-    """DAG arguments: name the family's own ones in `own`."""
+    """Return a DAG's arguments; `own` adds to those that all DAGs share, or overrides them."""
     return {
         "start_date": spec.schedule.start,
         "catchup": False,
@@ -41,17 +41,18 @@ def common(spec: ModelSpec, doc: str | None, **own: Any) -> dict[str, Any]:
 
 
 def every_window(spec: ModelSpec) -> CronDataIntervalTimetable:
-    """One run a data interval, so that backfills and the grid speak of windows."""
+    """Return the schedule of one run a data interval, so that backfills and the grid speak of windows."""
     return CronDataIntervalTimetable(spec.schedule.data, timezone=UTC)
 
 
 def weekly_or_on_request(spec: ModelSpec) -> Any:
-    """By time, where the spec names one, and whenever the watch asks."""
-    asked = assets.retraining(spec.name)
+    """Return the schedule of a run whenever the watch asks for one, and by time where the spec names a time."""
+    request = assets.retraining(spec.name)
     if spec.schedule.train is None:
-        return [asked]
-    return AssetOrTimeSchedule(timetable=CronTriggerTimetable(spec.schedule.train, timezone=UTC), assets=[asked])
+        return [request]
+    return AssetOrTimeSchedule(timetable=CronTriggerTimetable(spec.schedule.train, timezone=UTC), assets=[request])
 
 
 def every_few_minutes(spec: ModelSpec) -> CronTriggerTimetable | None:
+    """Return the schedule of the watch; None where the spec leaves it to requests."""
     return CronTriggerTimetable(spec.schedule.watch, timezone=UTC) if spec.schedule.watch else None

@@ -28,7 +28,7 @@ from include.settings import from_env
 from include.spec.model_spec import Family, ModelSpec
 from include.stages.training import training
 from plugins.pod_logs import PodLogs
-from plugins.run import kept_folder, open_model, run_name, start_of
+from plugins.run import open_model, run_name, synced_run_folder, warm_start_artifact
 
 #: Seconds between looks at a Job, its pods and their logs.
 LOOK = 3.0
@@ -88,10 +88,10 @@ class _Trains(KubernetesPodOperator):
         """The job files that wait for a trainer, in storage; nothing of an earlier try is left running."""
         spec, parts = open_model(self.model)
         cause = context["ti"].xcom_pull(task_ids="validate")["cause"]
-        with kept_folder(spec, parts) as folder:
+        with synced_run_folder(spec, parts) as folder:
             begun = [
                 training.prepare(spec, Reference(**self.dataset), folder, family,
-                                 start=None if self.baselines else start_of(spec, parts),
+                                 start=None if self.baselines else warm_start_artifact(spec, parts),
                                  tracking_url=parts.settings.mlflow_url, tags={"cause": cause})
                 for family in self.families(spec)
             ]  # fmt: skip
@@ -102,7 +102,7 @@ class _Trains(KubernetesPodOperator):
     def keep(self, context: Any) -> None:
         """Push the result's reference, or one a family for the baselines; note the challenger's hours."""
         spec, parts = open_model(self.model)
-        with kept_folder(spec, parts) as folder:
+        with synced_run_folder(spec, parts) as folder:
             found = {f: training.result(spec, Reference(**self.dataset), folder / f) for f in self.families(spec)}
         if self.baselines:
             return context["ti"].xcom_push("return_value", {f: asdict(result) for f, result in found.items()})

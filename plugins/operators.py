@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.spec.model_spec import ModelSpec
 from plugins import notifications
-from plugins.run import PAGES, Ref, open_model, run_name
+from plugins.run import PAGES, XComReference, open_model, run_name
 from plugins.triggers import Looks, News
 
 #: Seconds after which the watch looks again although nothing is new: a pause may be over, a training have ended.
@@ -103,12 +103,12 @@ class Sense(BaseSensorOperator):
         spec, parts = open_model(self.model)
         return monitoring.news(spec, **parts.production(spec), ledger=parts.ledger())
 
-    def execute(self, context: Any) -> Ref:
+    def execute(self, context: Any) -> XComReference:
         if not self.poke(context):
             self.defer(trigger=News(self.model, time.time() + PATIENCE), method_name="look")
         return self.look(context)
 
-    def look(self, context: Any, event: Any = None) -> Ref:
+    def look(self, context: Any, event: Any = None) -> XComReference:
         from include.stages.monitoring import monitoring, snapshot
 
         spec, parts = open_model(self.model)

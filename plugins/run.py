@@ -1,10 +1,10 @@
-"""What a task asks of the run it belongs to."""
+"""The run that a task belongs to: its name, its folder, its windows, and what started it."""
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk import get_current_context
 
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 
 #: Where the pages of plugins/pages.py are.
 PAGES = "/perennial"
-#: A stored thing as XCom carries it: `uri` and `digest`.
-Ref = dict[str, str]
+#: A reference to a stored artifact as XCom carries it: `uri` and `digest`.
+XComReference = dict[str, str]
+Value = TypeVar("Value")
+#: What another task returned: an XComArg while Airflow reads the DAG file, its value when the task runs.
+TaskOutput = Value | Any
 
 
 def open_model(model: str) -> tuple[ModelSpec, "Parts"]:
+    """Return the model's spec and the parts that the environment names. Raises UserMistake without a valid spec."""
     from include import wiring
 
     parts = wiring.parts()
@@ -31,18 +35,18 @@ def open_model(model: str) -> tuple[ModelSpec, "Parts"]:
 
 
 def folder_name(run_id: str) -> str:
-    """A run's id as a folder's name."""
+    """Return a run's id as the name of a folder."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", run_id)
 
 
 def run_name() -> str:
-    """This run's."""
+    """Return the name of this run's folder."""
     return folder_name(str(get_current_context()["run_id"]))
 
 
 @contextmanager
-def kept_folder(spec: ModelSpec, parts: "Parts") -> Iterator[Path]:
-    """The run's folder, as storage has it; what the task leaves in it is kept there, also when the task fails."""
+def synced_run_folder(spec: ModelSpec, parts: "Parts") -> Iterator[Path]:
+    """Bring the run's folder from storage, and store what the task has put into it, also when the task fails."""
     folder, storage = parts.run_folder(spec, run_name()), parts.storage()
     storage.pull(folder)
     try:
@@ -51,8 +55,8 @@ def kept_folder(spec: ModelSpec, parts: "Parts") -> Iterator[Path]:
         storage.push(folder)
 
 
-def start_of(spec: ModelSpec, parts: "Parts") -> "Reference | None":
-    """What the challenger goes on from: the champion where the spec wants that and there is one."""
+def warm_start_artifact(spec: ModelSpec, parts: "Parts") -> "Reference | None":
+    """Return the champion's artifact, on this disk, where the spec wants a warm start and there is a champion."""
     champion = parts.registry().alias(spec.name, "champion") if spec.training.warm_start else None
     if champion:
         parts.storage().pull(Path(champion.artifact.uri).parent)
@@ -65,24 +69,24 @@ def checked() -> dict[str, str]:
 
 
 def windows_of_run(spec: ModelSpec) -> list[Window]:
-    """The windows of this run: the range asked for, or the run's own data interval."""
+    """Return the windows of this run: those of the range in its parameters, or else of its own data interval.
+
+    Raises UserMistake for half a range, and for a run that has neither.
+    """
     context = get_current_context()
     start, end = (context["params"].get(name) for name in ("start", "end"))
     if bool(start) != bool(end):
         raise UserMistake("give both start and end, or neither")
     if start and end:
-        span = Window(parse_utc(start), parse_utc(end))
-    elif context.get("data_interval_start") and context["data_interval_start"] < context["data_interval_end"]:
-        span = Window(
-            parse_utc(context["data_interval_start"].isoformat()), parse_utc(context["data_interval_end"].isoformat())
-        )
-    else:
+        return list(Window(parse_utc(start), parse_utc(end)).split(spec.window))
+    since, until = context.get("data_interval_start"), context.get("data_interval_end")
+    if since is None or until is None or since >= until:
         raise UserMistake("this run has no window of its own: trigger it with start and end, or backfill the range")
-    return list(span.split(spec.window))
+    return list(Window(parse_utc(since.isoformat()), parse_utc(until.isoformat())).split(spec.window))
 
 
 def event_extra() -> dict[str, Any]:
-    """The extra of the newest asset event that started this run; empty when none did."""
+    """Return the extra of the newest asset event that started this run; empty when none did."""
     events = get_current_context()["triggering_asset_events"]
     newest = [event for name in events for event in events[name]]
     return dict(newest[-1].extra) if newest else {}

@@ -8,7 +8,7 @@ from airflow.sdk import task
 
 from include.domain.errors import UserMistake
 from include.spec.model_spec import ModelSpec
-from plugins.run import Ref, checked, kept_folder, open_model, run_name, start_of
+from plugins.run import XComReference, checked, open_model, run_name, synced_run_folder, warm_start_artifact
 
 #: A training that is done, as XCom carries it: `settings`, `logloss`, `result`.
 Told = Mapping[str, Any]
@@ -40,22 +40,22 @@ def suggest(model: str, told: list[Sequence[Told]]) -> list[dict[str, float]]:
 
 
 @task(pool="training")
-def attempt(model: str, dataset: Ref, settings: dict[str, float]) -> dict[str, Any]:
+def attempt(model: str, dataset: XComReference, settings: dict[str, float]) -> dict[str, Any]:
     """Train with these settings; a retry resumes from the last checkpoint."""
     from include.artifacts.store import Reference
     from include.stages.training import search
 
     spec, parts = open_model(model)
     tags = {"cause": checked()["cause"], "search": "yes"}
-    with kept_folder(spec, parts) as folder:
+    with synced_run_folder(spec, parts) as folder:
         return asdict(
-            search.attempt(spec, settings, Reference(**dataset), folder, parts.launcher(), start=start_of(spec, parts),
+            search.attempt(spec, settings, Reference(**dataset), folder, parts.launcher(), start=warm_start_artifact(spec, parts),
                            tracking_url=parts.settings.mlflow_url, tags=tags)
         )  # fmt: skip
 
 
 @task(task_id="train", pool="training")
-def choose(model: str, told: list[Sequence[Told]]) -> Ref:
+def choose(model: str, told: list[Sequence[Told]]) -> XComReference:
     """The training that did best on the validate windows."""
     from include.stages.training import search, training
 

@@ -16,7 +16,15 @@ from include.settings import from_env
 from include.spec.model_spec import ModelSpec
 from plugins import assets
 from plugins.outcome import settle
-from plugins.run import Ref, checked, event_extra, kept_folder, open_model, run_name, start_of
+from plugins.run import (
+    XComReference,
+    checked,
+    event_extra,
+    open_model,
+    run_name,
+    synced_run_folder,
+    warm_start_artifact,
+)
 from plugins.tasks import search
 
 if TYPE_CHECKING:
@@ -51,12 +59,12 @@ def check_windows(model: str) -> dict[str, str]:
 
 
 @task(task_id="features", pool="data")
-def assemble(model: str, asked: dict[str, str]) -> Ref:
+def assemble(model: str, asked: dict[str, str]) -> XComReference:
     """Fit the encoding on the training windows alone and write the dataset."""
     from include.stages.training import dataset as assembly
 
     spec, parts = open_model(model)
-    with kept_folder(spec, parts) as folder:
+    with synced_run_folder(spec, parts) as folder:
         return asdict(
             assembly.assemble(spec, parse_utc(asked["as_of"]), parts.tables(spec), run_name(), folder / "dataset")
         )
@@ -70,12 +78,12 @@ def train(spec: ModelSpec, dataset: Any) -> Any:
         return _on_cluster(spec, dataset)
 
     @task(task_id="train", pool="training", execution_timeout=spec.training.timeout)
-    def train_challenger(model: str, dataset: Ref) -> Ref:
+    def train_challenger(model: str, dataset: XComReference) -> XComReference:
         """Train the spec's model under torchrun; a retry resumes from the last checkpoint."""
         from include.stages.training import training
 
         spec, parts = open_model(model)
-        result = _train(spec, parts, dataset, spec.model.family, start=start_of(spec, parts))
+        result = _train(spec, parts, dataset, spec.model.family, start=warm_start_artifact(spec, parts))
         training.account(spec, [result], checked()["as_of"], run_name(), parts.ledger())
         return asdict(result)
 
@@ -88,7 +96,7 @@ def train_baselines(spec: ModelSpec, dataset: Any) -> Any:
         return _on_cluster(spec, dataset, baselines=True)
 
     @task(task_id="baselines", pool="training", execution_timeout=spec.training.timeout)
-    def train_each(model: str, dataset: Ref) -> dict[str, Ref]:
+    def train_each(model: str, dataset: XComReference) -> dict[str, XComReference]:
         """Train the baselines of the gates on the same rows."""
         spec, parts = open_model(model)
         return {family: asdict(_train(spec, parts, dataset, family)) for family in spec.gates.baselines}
@@ -103,7 +111,9 @@ def _on_cluster(spec: ModelSpec, dataset: Any, *, baselines: bool = False) -> An
 
 
 @task(pool="data")
-def evaluate(model: str, dataset: Ref, challenger: Ref, baselines: dict[str, Ref]) -> Ref:
+def evaluate(
+    model: str, dataset: XComReference, challenger: XComReference, baselines: dict[str, XComReference]
+) -> XComReference:
     """Score the same test rows with challenger, champion and baselines."""
     from include.artifacts.store import Reference
     from include.stages.evaluation import evaluation
@@ -111,7 +121,7 @@ def evaluate(model: str, dataset: Ref, challenger: Ref, baselines: dict[str, Ref
     spec, parts = open_model(model)
     models = {"challenger": Reference(**challenger), **{f: Reference(**r) for f, r in baselines.items()}}
     champion = parts.registry().alias(model, "champion")
-    with kept_folder(spec, parts) as folder:
+    with synced_run_folder(spec, parts) as folder:
         if champion:
             parts.storage().pull(Path(champion.artifact.uri).parent)
         return asdict(
@@ -128,7 +138,7 @@ def evaluate(model: str, dataset: Ref, challenger: Ref, baselines: dict[str, Ref
 
 
 @task(pool="data")
-def gate(model: str, evidence: Ref) -> Ref:
+def gate(model: str, evidence: XComReference) -> XComReference:
     """Serve the challenger to a thousand test rows and judge it; one that fails ends here, its reasons on record."""
     from include.artifacts.store import Reference
     from include.reports import model_card
@@ -136,7 +146,7 @@ def gate(model: str, evidence: Ref) -> Ref:
     from include.stages.release import promotion
 
     spec, parts = open_model(model)
-    with kept_folder(spec, parts):
+    with synced_run_folder(spec, parts):
         known = Reference(**evidence)
         measured = serving_check.rehearse(
             spec, known, tables=parts.tables(spec), scorer=parts.scorer(), probe=parts.probe()
@@ -158,7 +168,7 @@ def gate(model: str, evidence: Ref) -> Ref:
 
 
 @task(pool="serving")
-def register(model: str, evidence: Ref, verdict: Ref) -> dict[str, str | None]:
+def register(model: str, evidence: XComReference, verdict: XComReference) -> dict[str, str | None]:
     """Register the version with its evidence; registering twice gives one version."""
     from include.artifacts.store import Reference
     from include.reports import model_card
@@ -219,7 +229,7 @@ def _single(parts: "Parts", model: str, request: str) -> None:
 
 
 def _train(
-    spec: ModelSpec, parts: "Parts", dataset: Ref, family: Any, start: "Reference | None" = None
+    spec: ModelSpec, parts: "Parts", dataset: XComReference, family: Any, start: "Reference | None" = None
 ) -> "Reference":  # fmt: skip
     from include.artifacts.store import Reference
     from include.stages.training import training

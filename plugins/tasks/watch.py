@@ -9,11 +9,11 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from include.spec.model_spec import ModelSpec
 from plugins import assets
-from plugins.run import Ref, open_model, run_name
+from plugins.run import XComReference, open_model, run_name
 
 
 @task(pool="serving")
-def decide(model: str, seen: Ref) -> dict[str, Any]:
+def decide(model: str, seen: XComReference) -> dict[str, Any]:
     """Retrain or not, and why; a row in the ledger either way."""
     from include.artifacts.store import Reference
     from include.stages.monitoring import monitoring, snapshot

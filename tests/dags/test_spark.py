@@ -77,6 +77,7 @@ def test_the_program_refuses_windows_that_did_not_pass(tmp_path: Path, monkeypat
 
 
 def test_a_task_without_pyspark_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "pyspark", None)
+    for name in {"pyspark", *(name for name in sys.modules if name.startswith("pyspark."))}:
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserMistake, match=r"requirements-spark\.txt"):
         Spark("local[1]").collect(DeltaTables(tmp_path), "landed", [], lambda rows: rows)

@@ -7,7 +7,7 @@ import pytest
 from include.settings import from_env
 
 
-def test_what_is_given_overrides_and_the_rest_keeps_its_default() -> None:
+def test_what_is_set_overrides_and_the_rest_keeps_its_default() -> None:
     settings = from_env({"PERENNIAL_HOME": "/data/perennial", "PERENNIAL_MLFLOW_PORT": "5555", "OTHER": "x"})
     assert settings.tables == Path("/data/perennial/tables")
     assert settings.mlflow_url == "http://127.0.0.1:5555"
