@@ -19,7 +19,7 @@ import httpx
 
 from benchmarks.serve_data import prepare
 from benchmarks.serve_stack import ROOT, SETTINGS, program, ready
-from tests.serving import Registry
+from tests.serving import FakeRegistry
 
 RATE, SWAPS, WARM = 2000, 20, 2
 BOUNDS = {"growth": 0.05, "errors": 0, "swaps": SWAPS}
@@ -29,7 +29,7 @@ def run(home: Path, seconds: float) -> tuple[dict[str, Any], dict[str, Any], dic
     """The figures, the bounds and which of them hold."""
     prepare(home)
     manifest = home / "artifact" / "manifest.json"
-    registry = Registry()
+    registry = FakeRegistry()
     registry.versions = {str(n): _version(manifest, n) for n in range(SWAPS + 1)}
     registry.aliases["champion"] = "0"
     url = SETTINGS.slot_urls("stable")[0]
@@ -66,7 +66,7 @@ def _version(manifest: Path, number: int) -> dict[str, str]:
     return {"artifact_uri": str(path), "artifact_digest": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def _watched(server: Any, registry: Registry, caller: subprocess.Popen[str], seconds: float) -> list[int]:
+def _watched(server: Any, registry: FakeRegistry, caller: subprocess.Popen[str], seconds: float) -> list[int]:
     """Swap at even distances; the server's memory ten times between two swaps."""
     begun, memory = time.monotonic(), []
     while caller.poll() is None:

@@ -12,32 +12,40 @@ from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from include.domain.features.encoding import Encoding
 
+T = TypeVar("T")
+
 ROOT = Path(__file__).resolve().parent.parent
 ENCODING = Encoding(
-    time="at", zone="America/New_York", time_parts=("hour", "month"),
-    categorical=("carrier", "origin", "hour", "month"), numeric=("distance", "wind"),
+    time="at",
+    zone="America/New_York",
+    time_parts=("hour", "month"),
+    categorical=("carrier", "origin", "hour", "month"),
+    numeric=("distance", "wind"),
     vocabulary={
-        "carrier": {"UA": 2, "DL": 3, "B6": 4}, "origin": {"JFK": 2, "EWR": 3},
-        "hour": {str(h): h + 2 for h in range(24)}, "month": {str(m): m + 1 for m in range(1, 13)},
+        "carrier": {"UA": 2, "DL": 3, "B6": 4},
+        "origin": {"JFK": 2, "EWR": 3},
+        "hour": {str(h): h + 2 for h in range(24)},
+        "month": {str(m): m + 1 for m in range(1, 13)},
     },
     knots={"distance": (0.0, 1000.0), "wind": (0.0, 30.0)},
-)  # fmt: skip
+)
 KEYS = ("carrier", "flight")
 ROW = {"at": "2013-03-01T12:00:00Z", "carrier": "UA", "origin": "JFK", "distance": 1400, "wind": 8.5, "flight": "1545"}
 
 
 def rows(n: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Rows as callers send them, missing and unknown values among them."""
+    """Return n rows as callers send them, with missing and unknown values among them."""
     rng = np.random.default_rng(seed)
     return [
         {
@@ -53,47 +61,59 @@ def rows(n: int, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def expected(row: Mapping[str, Any], bias: float = 0.0) -> float:
-    """What the tiny model scores, reckoned without ONNX."""
+    """Return the tiny model's score of a row, computed without ONNX."""
     ids, numbers = ENCODING.encode({k: [v] for k, v in row.items()})
-    offsets, table = _table()
-    logit = table[ids[0] + offsets].sum() + np.nan_to_num(numbers[0]) @ np.array([1e-4, 1e-2]) + bias
+    offsets, weights = _category_weights()
+    logit = weights[ids[0] + offsets].sum() + np.nan_to_num(numbers[0]) @ np.array([1e-4, 1e-2]) + bias
     return float(1 / (1 + np.exp(-logit)))
 
 
-def _table() -> tuple[np.ndarray, np.ndarray]:
+def _category_weights() -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return where each field's weights begin, and one weight for each category of all fields."""
     sizes = ENCODING.sizes
     offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
     return offsets, np.random.default_rng(7).normal(0, 0.5, sum(sizes)).astype(np.float32)
 
 
 def tiny_onnx(bias: float = 0.0) -> bytes:
-    """sigmoid(sum of one weight a category + two weighted numbers + bias)."""
-    offsets, table = _table()
+    """Return the graph of sigmoid(sum of one weight a category + two weighted numbers + bias)."""
+    offsets, weights = _category_weights()
     constants = {
-        "offsets": offsets, "table": table, "axis": np.array([1]), "zero": np.array(0, np.float32),
-        "weights": np.array([1e-4, 1e-2], np.float32), "bias": np.array(bias, np.float32),
-    }  # fmt: skip
+        "offsets": offsets,
+        "table": weights,
+        "axis": np.array([1]),
+        "zero": np.array(0, np.float32),
+        "weights": np.array([1e-4, 1e-2], np.float32),
+        "bias": np.array(bias, np.float32),
+    }
     steps = [
-        ("Add", ["ids", "offsets"], "places"), ("Gather", ["table", "places"], "looked"),
-        ("ReduceSum", ["looked", "axis"], "wide"), ("IsNaN", ["numbers"], "nan"),
-        ("Where", ["nan", "zero", "numbers"], "clean"), ("MatMul", ["clean", "weights"], "deep"),
-        ("Add", ["wide", "deep"], "sum"), ("Add", ["sum", "bias"], "logit"), ("Sigmoid", ["logit"], "score"),
-    ]  # fmt: skip
+        ("Add", ["ids", "offsets"], "places"),
+        ("Gather", ["table", "places"], "gathered"),
+        ("ReduceSum", ["gathered", "axis"], "wide"),
+        ("IsNaN", ["numbers"], "nan"),
+        ("Where", ["nan", "zero", "numbers"], "clean"),
+        ("MatMul", ["clean", "weights"], "deep"),
+        ("Add", ["wide", "deep"], "sum"),
+        ("Add", ["sum", "bias"], "logit"),
+        ("Sigmoid", ["logit"], "score"),
+    ]
     graph = helper.make_graph(
         [helper.make_node(op, i, [o], **({"keepdims": 0} if op == "ReduceSum" else {})) for op, i, o in steps],
         "tiny",
-        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", 4]),
-         helper.make_tensor_value_info("numbers", TensorProto.FLOAT, ["batch", 2])],
+        [
+            helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", 4]),
+            helper.make_tensor_value_info("numbers", TensorProto.FLOAT, ["batch", 2]),
+        ],
         [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["batch"])],
         [numpy_helper.from_array(v, k) for k, v in constants.items()],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 
 
-def write_artifact(folder: Path, bias: float = 0.0, **more: Any) -> dict[str, str]:
-    """An artifact as the trainer leaves it, with `more` in its manifest; the tags that a registry keeps of it."""
+def write_artifact(folder: Path, bias: float = 0.0, **manifest_fields: Any) -> dict[str, str]:
+    """Write an artifact as the trainer does, and return the tags that a registry keeps of it."""
     folder.mkdir(parents=True)
     files = {
         "model.onnx": tiny_onnx(bias),
@@ -102,25 +122,34 @@ def write_artifact(folder: Path, bias: float = 0.0, **more: Any) -> dict[str, st
     }
     for name, data in files.items():
         (folder / name).write_bytes(data)
+    inputs = [
+        {"name": "ids", "datatype": "INT64", "shape": [-1, 4]},
+        {"name": "numbers", "datatype": "FP32", "shape": [-1, 2]},
+    ]
     manifest = {
-        "format": 1, "model": "flights", "family": "dcn", "run": folder.name, "mlflow_run_id": None,
+        "format": 1,
+        "model": "flights",
+        "family": "dcn",
+        "run": folder.name,
+        "mlflow_run_id": None,
         "files": {n: {"bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for n, d in files.items()},
-        "signature": {
-            "inputs": [{"name": "ids", "datatype": "INT64", "shape": [-1, 4]},
-                       {"name": "numbers", "datatype": "FP32", "shape": [-1, 2]}],
-            "outputs": [{"name": "score", "datatype": "FP32", "shape": [-1]}],
+        "signature": {"inputs": inputs, "outputs": [{"name": "score", "datatype": "FP32", "shape": [-1]}]},
+        "columns": {
+            "time": "at",
+            "label": "late",
+            "keys": list(KEYS),
+            "categorical": ["carrier", "origin"],
+            "numeric": ["distance", "wind"],
         },
-        "columns": {"time": "at", "label": "late", "keys": list(KEYS), "categorical": ["carrier", "origin"],
-                    "numeric": ["distance", "wind"]},
-        **more,
-    }  # fmt: skip
+        **manifest_fields,
+    }
     data = json.dumps(manifest).encode()
     (folder / "manifest.json").write_bytes(data)
     return {"artifact_uri": str(folder / "manifest.json"), "artifact_digest": hashlib.sha256(data).hexdigest()}
 
 
-class Registry:
-    """Answers the alias route with the statuses and bodies that MLflow 3.17 was seen to answer."""
+class FakeRegistry:
+    """Answers the alias route with the statuses and bodies of MLflow 3.17. `versions` holds each version's tags."""
 
     def __init__(self) -> None:
         self.versions: dict[str, Mapping[str, str]] = {}
@@ -146,21 +175,21 @@ class Registry:
 
     def answer(self, path: str) -> tuple[int, dict[str, Any]]:
         parts = urlsplit(path)
-        asked = {k: v[0] for k, v in parse_qs(parts.query).items()}
-        number = self.aliases.get(asked.get("alias", ""))
+        query = {k: v[0] for k, v in parse_qs(parts.query).items()}
+        number = self.aliases.get(query.get("alias", ""))
         if parts.path != "/api/2.0/mlflow/registered-models/alias":
             return 404, {"error_code": "ENDPOINT_NOT_FOUND", "message": path}
         if number is None:
             return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": "Registered model alias not found."}
         tags = [{"key": k, "value": v} for k, v in self.versions[number].items()]
-        return 200, {"model_version": {"name": asked["name"], "version": number, "tags": tags}}
+        return 200, {"model_version": {"name": query["name"], "version": number, "tags": tags}}
 
     def close(self) -> None:
         self._http.shutdown()
         self._http.server_close()
 
 
-class Server:
+class ServerProcess:
     """`python -m include.server` on a free port, started by the command `under`; stderr goes to `<folder>/server.err`."""
 
     def __init__(self, folder: Path, *flags: str, wait: bool = True, under: Sequence[str] = ()) -> None:
@@ -168,35 +197,35 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._errors = (folder / "server.err").open("ab")
-        command = [*under, sys.executable, "-m", "include.server", "--model", "flights", "--port", str(self.port),
-                   "--log", str(self.log), "--drain", "0.3", *flags]  # fmt: skip
+        program = [*under, sys.executable, "-m", "include.server", "--model", "flights", "--port", str(self.port)]
+        command = [*program, "--log", str(self.log), "--drain", "0.3", *flags]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=self._errors, stderr=self._errors, env={**os.environ, "PYTHONPATH": str(ROOT)}
         )
         self.http = httpx.Client(base_url=self.url, timeout=20, trust_env=False)
-        await_(lambda: self._answers("/v2/health/live"), "the server to answer")
+        wait_for(lambda: self._answers("/v2/health/live"), "the server to answer")
         if wait:
-            await_(lambda: self._answers("/v2/health/ready"), "the server to be ready")
+            wait_for(lambda: self._answers("/v2/health/ready"), "the server to be ready")
 
-    def predict(self, *given: Mapping[str, Any], **headers: str) -> dict[str, Any]:
-        answer = self.http.post("/predict", json={"rows": list(given)}, headers=headers)
+    def predict(self, *sent_rows: Mapping[str, Any], **headers: str) -> dict[str, Any]:
+        answer = self.http.post("/predict", json={"rows": list(sent_rows)}, headers=headers)
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
     def status(self) -> dict[str, Any]:
         return dict(self.http.get("/status").json())
 
-    def metric(self, line: str) -> float:
-        """The value of the metric whose line starts so; 0 where there is none."""
-        found = [x for x in self.http.get("/metrics").text.splitlines() if x.startswith(line)]
-        return sum(float(x.rsplit(" ", 1)[1]) for x in found)
+    def metric(self, prefix: str) -> float:
+        """Return the sum of the samples whose line starts so; 0 if there is none."""
+        lines = self.http.get("/metrics").text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(prefix))
 
     def logged(self, slot: str = "stable") -> list[dict[str, Any]]:
         files = sorted((self.log / "flights" / slot).glob("*.jsonl"))
         return [json.loads(line) for f in files for line in f.read_text().splitlines()]
 
-    def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(sign)
+    def stop(self, signal_number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(signal_number)
         code = self.process.wait(timeout=30)
         self.close()
         return code
@@ -216,8 +245,8 @@ class Server:
             return False
 
 
-def await_(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
-    """The condition's first true value."""
+def wait_for(condition: Callable[[], T], what: str, seconds: float = 20.0) -> T:
+    """Return the condition's first true value; fail after that many seconds, naming what was waited for."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
@@ -226,6 +255,7 @@ def await_(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> An
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port at which nothing listens now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

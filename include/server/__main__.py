@@ -7,55 +7,58 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import uvloop
 
 from include.online_store.opening import open_store
 from include.server.app import App
-from include.server.batching import Queue
-from include.server.feedback import Feedback
-from include.server.http import Server
-from include.server.log import PredictionLog
-from include.server.metrics import Metrics
-from include.server.model import Limits, Named
-from include.server.service import Bounds, Service
+from include.server.batching import QueueLimits
+from include.server.feedback import FeedbackLog
+from include.server.http import HttpServer
+from include.server.loaded_model import LoadOptions, VersionReference
+from include.server.prediction_log import PredictionWriter
+from include.server.prometheus import Metrics
+from include.server.service import RequestLimits, ScoringService
 from include.server.slot import Slot
-from include.server.source import Alias, Fixed
+from include.server.version_source import FixedVersion, RegistryAlias, VersionSource
 
-#: What a slot follows unless it is told; every other one follows the champion.
+if TYPE_CHECKING:
+    import grpc
+
+#: The alias that a slot follows if none is named; every other slot follows the champion.
 ALIASES = {"canary": "challenger", "shadow": "shadow"}
 
 
-def arguments(given: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the command line's options; without `argv`, those of this process."""
     parser = argparse.ArgumentParser(prog="python -m include.server", description=__doc__)
-    parser.add_argument("--slot", required=True, help="this process's name: stable, canary, shadow")
-    parser.add_argument("--model", required=True, help="the registered model's name")
-    parser.add_argument(
-        "--alias", help="the registry alias to follow: champion, of canary challenger, of shadow shadow"
-    )
-    parser.add_argument("--registry", help="the MLflow server's URL")
-    parser.add_argument("--artifact", help="serve this manifest.json instead of an alias")
-    parser.add_argument("--digest", help="the SHA-256 of --artifact; without it the manifest itself is not checked")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--socket", type=Path, help="listen at this Unix socket too, for callers on this machine")
-    parser.add_argument("--grpc-port", type=int, help="speak the inference protocol over gRPC too, here (needs grpcio)")
-    parser.add_argument("--log", type=Path, required=True, help="folder of the prediction log: <log>/<model>/<slot>/")
-    parser.add_argument("--store", help="the online store of aggregates: a folder or redis://host:port/number")
-    parser.add_argument("--threads", type=int, default=1, help="threads of one inference")
-    parser.add_argument("--max-requests", type=int, default=Bounds.requests, help="under way at once; more get 503")
-    parser.add_argument("--max-queue", type=int, default=Queue.rows, help="rows that wait; with more come 503s")
-    parser.add_argument("--deadline", type=float, default=Queue.seconds, help="seconds a row may wait; then 503")
-    parser.add_argument("--cache", type=int, default=0, help="rows whose scores are kept for those who ask again")
-    parser.add_argument("--max-rows", type=int, default=Bounds.rows, help="rows of one request")
-    parser.add_argument("--max-body", type=int, default=Bounds.body, help="bytes of one request")
-    parser.add_argument("--body-seconds", type=float, default=Bounds.seconds, help="time to send a body")
-    parser.add_argument("--drain", type=float, default=1.0,
-                        help="seconds to serve on, not ready, after SIGTERM, so that the gateway sees it")  # fmt: skip
-    parser.add_argument("--token-file", type=Path, help="file with the token that POST requests must bear")
-    parser.add_argument("--lenient", action="store_true", help="drop unknown columns instead of refusing the row")
-    options = parser.parse_args(given)
+    add = parser.add_argument
+    add("--slot", required=True, help="this process's name: stable, canary, shadow")
+    add("--model", required=True, help="the registered model's name")
+    add("--alias", help="the registry alias to follow; by default champion, for canary challenger, for shadow shadow")
+    add("--registry", help="the MLflow server's URL")
+    add("--artifact", help="serve this manifest.json instead of an alias")
+    add("--digest", help="the SHA-256 of --artifact; without it the manifest itself is not checked")
+    add("--host", default="127.0.0.1")
+    add("--port", type=int, required=True)
+    add("--socket", type=Path, help="listen at this Unix socket too, for callers on this machine")
+    add("--grpc-port", type=int, help="serve the inference protocol over gRPC too, at this port (needs grpcio)")
+    add("--log", type=Path, required=True, help="folder of the prediction log: <log>/<model>/<slot>/")
+    add("--store", help="the online store of aggregates: a folder or redis://host:port/number")
+    add("--threads", type=int, default=1, help="threads of one inference")
+    add("--max-requests", type=int, default=RequestLimits.max_in_flight, help="requests in flight; with more come 503s")
+    add("--max-queue", type=int, default=QueueLimits.max_rows, help="rows that wait; with more come 503s")
+    add("--deadline", type=float, default=QueueLimits.max_seconds, help="seconds a row may wait; then 503")
+    add("--cache", type=int, default=0, help="rows whose scores are kept for callers who send them again")
+    add("--max-rows", type=int, default=RequestLimits.max_rows, help="rows of one request")
+    add("--max-body", type=int, default=RequestLimits.max_body_bytes, help="bytes of one request")
+    add("--body-seconds", type=float, default=RequestLimits.body_timeout, help="time to send a body")
+    drain = "seconds to serve on, not ready, after SIGTERM, so that the gateway sees it"
+    add("--drain", type=float, default=1.0, help=drain)
+    add("--token-file", type=Path, help="file with the token that POST requests must bear")
+    add("--lenient", action="store_true", help="drop unknown columns instead of refusing the row")
+    options = parser.parse_args(argv)
     if (options.registry is None) == (options.artifact is None):
         parser.error("give either --registry or --artifact")
     return options
@@ -64,68 +67,76 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 async def serve(options: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT; then drain, and write what is logged."""
     service = _service(options)
-    app = App(service, Feedback(options.log / options.model / "feedback"))
-    server = Server(app, service.bounds.body, service.bounds.seconds)
-    rpc = await _rpc(service, options)
-    stopped = asyncio.create_task(_told_to_stop())
-    watching = asyncio.create_task(service.slot.watch())
+    app = App(service, FeedbackLog(options.log / options.model / "feedback"))
+    server = HttpServer(app, service.limits.max_body_bytes, service.limits.body_timeout)
+    grpc_server = await _start_grpc(service, options)
+    stop_signal = asyncio.create_task(_stop_signal())
+    following = asyncio.create_task(service.slot.follow())
     serving = asyncio.create_task(server.serve(options.host, options.port, options.socket))
-    done, _ = await asyncio.wait((watching, serving, stopped), return_when=asyncio.FIRST_COMPLETED)
+    ended, _ = await asyncio.wait((following, serving, stop_signal), return_when=asyncio.FIRST_COMPLETED)
     service.slot.draining = True
-    watching.cancel()
-    if stopped in done:
+    following.cancel()
+    if stop_signal in ended:
         await asyncio.sleep(options.drain)
     serving.cancel()
     await asyncio.wait({serving})
-    if rpc is not None:
-        await rpc.stop(options.body_seconds)
+    if grpc_server is not None:
+        await grpc_server.stop(options.body_seconds)
     await asyncio.to_thread(service.log.close)
-    for task in done:
+    for task in ended:
         task.result()
 
 
-def _service(options: argparse.Namespace) -> Service:
-    """The slot, its log and its bounds, put together."""
+def _service(options: argparse.Namespace) -> ScoringService:
     metrics = Metrics(options.slot, options.model)
     folder = options.log / options.model / options.slot
-    limits = Limits(options.max_rows, options.threads, options.lenient)
-    token = options.token_file and options.token_file.read_text(encoding="utf-8").strip()
-    bounds = Bounds(options.max_body, options.max_requests, options.body_seconds, options.max_rows, token)
-    queue = Queue(options.max_queue, options.deadline)
-    slot = Slot(options.slot, options.model, _source(options), limits=limits, queue=queue, cached=options.cache,
-                metrics=metrics, memory=folder / "serving.json",
-                open_store=options.store and partial(open_store, options.store, options.model))  # fmt: skip
-    return Service(slot, PredictionLog(folder, options.slot, metrics), metrics, bounds)
+    token = options.token_file.read_text(encoding="utf-8").strip() if options.token_file else None
+    slot = Slot(
+        options.slot,
+        options.model,
+        _version_source(options),
+        options=LoadOptions(options.max_rows, options.threads, options.lenient),
+        queue=QueueLimits(options.max_queue, options.deadline),
+        cache_rows=options.cache,
+        metrics=metrics,
+        state_file=folder / "serving.json",
+        open_store=partial(open_store, options.store, options.model) if options.store else None,
+    )
+    limits = RequestLimits(options.max_body, options.max_requests, options.body_seconds, options.max_rows, token)
+    return ScoringService(slot, PredictionWriter(folder, options.slot, metrics), metrics, limits)
 
 
-async def _told_to_stop() -> None:
-    stopped = asyncio.Event()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(sign, stopped.set)
-    await stopped.wait()
+async def _stop_signal() -> None:
+    """Return after SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+    await stop.wait()
 
 
-async def _rpc(service: Service, options: argparse.Namespace) -> Any:
-    """The gRPC server, where one is asked for; else its packages need not be there."""
+async def _start_grpc(service: ScoringService, options: argparse.Namespace) -> "grpc.aio.Server | None":
+    """Start the gRPC server if a port is named; its packages are needed only then."""
     if options.grpc_port is None:
         return None
-    from include.server import rpc
+    from include.server import grpc_service
 
-    return await rpc.start(service, f"{options.host}:{options.grpc_port}")
+    return await grpc_service.start(service, f"{options.host}:{options.grpc_port}")
 
 
-def _source(options: argparse.Namespace) -> Alias | Fixed:
+def _version_source(options: argparse.Namespace) -> VersionSource:
     if options.artifact is None:
-        return Alias(options.registry, options.model, options.alias or ALIASES.get(options.slot, "champion"))
-    return Fixed(Named("0", str(Path(options.artifact).resolve()), options.digest))
+        alias = options.alias or ALIASES.get(options.slot, "champion")
+        return RegistryAlias(options.registry, options.model, alias)
+    return FixedVersion(VersionReference("0", str(Path(options.artifact).resolve()), options.digest))
 
 
 def main() -> int:
+    """Run the server with the process's arguments; an address in use or a log that cannot be made is told in one line."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     try:
-        uvloop.run(serve(arguments()))
-    except OSError as fault:  # the address is in use, or the folder of the log cannot be made
-        sys.exit(f"the server cannot run: {fault}")
+        uvloop.run(serve(parse_arguments()))
+    except OSError as error:
+        sys.exit(f"the server cannot run: {error}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""HTTP in, HTTP out: the routes, the limits on what comes in, and one answer for every request."""
+"""The HTTP routes of a model server: each request gets one response from here, be it a score, a page or an error."""
 
 import asyncio
 import logging
@@ -10,22 +10,21 @@ from typing import Any
 import msgspec
 
 from include.server import infer, openapi
-from include.server.answers import JSON, TEXT, Answer, Refused, json_answer
-from include.server.batching import Done
-from include.server.feedback import Feedback
-from include.server.requests import Request
-from include.server.service import Service
-from include.server.tensors import read_request
+from include.server.batching import OnScores
+from include.server.feedback import FeedbackLog
+from include.server.requests import Handler, Request
+from include.server.responses import JSON, PROMETHEUS_TEXT, RequestError, Response, json_response
+from include.server.service import ScoringService
+from include.server.tensors import decode_infer
 
 logger = logging.getLogger("perennial.server")
 
-FAILED = Answer(500, b'{"error":"the server failed; its log says how"}', JSON)
-
-#: None where the answer is given later.
-Handler = Callable[[Request], Answer | None]
+SERVER_ERROR = Response(500, b'{"error":"the server failed; its log says how"}', JSON)
 
 
 class Prediction(msgspec.Struct):
+    """The body of a response of `/predict`; the scores are in the order of the request's rows."""
+
     request_id: str
     model: str
     version: str
@@ -34,149 +33,152 @@ class Prediction(msgspec.Struct):
 
 
 class App:
-    """What `http.Server` asks for answers."""
+    """The application behind `HttpServer`; see `requests.Application`."""
 
-    def __init__(self, service: Service, labels: Feedback) -> None:
-        self._service, self._slot, self._labels = service, service.slot, labels
-        self._bounds = service.bounds
+    def __init__(self, service: ScoringService, feedback: FeedbackLog) -> None:
+        self._service, self._slot, self._feedback = service, service.slot, feedback
+        self._limits = service.limits
         self._model_path = f"/v2/models/{self._slot.model}"
         self._encode = msgspec.json.Encoder().encode
-        self._taking: set[asyncio.Task[None]] = set()
+        self._feedback_tasks: set[asyncio.Task[None]] = set()
         self._routes: dict[str, tuple[str, Handler]] = {
             "/predict": ("POST", self._predict),
-            "/feedback": ("POST", self._feedback),
+            "/feedback": ("POST", self._append_feedback),
             "/openapi.json": ("GET", self._openapi),
             "/docs": ("GET", self._docs),
             "/status": ("GET", self._status),
-            "/metrics": ("GET", self._render),
-            "/v2": ("GET", self._server),
+            "/metrics": ("GET", self._metrics),
+            "/v2": ("GET", self._server_metadata),
             "/v2/health/live": ("GET", self._live),
             "/v2/health/ready": ("GET", self._ready),
-            self._model_path: ("GET", self._metadata),
+            self._model_path: ("GET", self._model_metadata),
             f"{self._model_path}/ready": ("GET", self._ready),
             f"{self._model_path}/infer": ("POST", self._infer),
         }
 
     def begin(self, request: Request) -> None:
-        self._service.under_way += 1
+        """Route a request and check its head; what is wrong with it is kept in `request.error`."""
+        self._service.in_flight += 1
         try:
-            request.route, method, request.handle = self._route(request.head.path)
+            request.route, method, request.handler = self._find_route(request.head.path)
             if request.head.method != method:
-                raise Refused(405, f"{request.route} takes {method}")
+                raise RequestError(405, f"{request.route} takes {method}")
             if method == "POST":
                 self._service.admit(request.header(b"authorization"))
             if request.header(b"content-encoding") not in (None, "identity"):
-                raise Refused(415, "content-encoding: send the body as it is")
-        except Refused as refused:
-            request.refused = refused
+                raise RequestError(415, "content-encoding: send the body as it is")
+        except RequestError as error:
+            request.error = error
 
-    def leave(self) -> None:
-        self._service.under_way -= 1
+    def release(self, count: int) -> None:
+        """Give up that many requests whose client has gone."""
+        self._service.in_flight -= count
 
-    def answer(self, request: Request) -> None:
+    def handle(self, request: Request) -> None:
+        """Respond to a whole request, at once or when its rows are scored."""
         try:
-            if request.refused is not None:
-                raise request.refused
-            answer = request.handle(request)
-        except Exception as fault:
-            answer = _failed(request, fault)
-        if answer is not None:
-            self._say(request, answer)
+            if request.error is not None:
+                raise request.error
+            response = request.handler(request)
+        except Exception as error:
+            response = _error_response(request, error)
+        if response is not None:
+            self._respond(request, response)
 
-    def _say(self, request: Request, answer: Answer) -> None:
-        self._service.under_way -= 1
-        self._service.count(request.route, str(answer.status), request.begun)
-        request.say(request, answer)
+    def _respond(self, request: Request, response: Response) -> None:
+        self._service.in_flight -= 1
+        self._service.count_response(request.route, str(response.status), request.started_at)
+        request.respond(request, response)
 
-    def _route(self, path: str) -> tuple[str, str, Handler]:
-        found = self._routes.get(path)
-        if found is not None:
-            return path, *found
-        return self._versioned(path)
+    def _find_route(self, path: str) -> tuple[str, str, Handler]:
+        route = self._routes.get(path)
+        if route is not None:
+            return path, *route
+        return self._find_versioned_route(path)
 
-    def _versioned(self, path: str) -> tuple[str, str, Handler]:
-        """The route without `/versions/<number>`, where that is the version served. Raises Refused (404)."""
-        head, mark, rest = path.partition("/versions/")
+    def _find_versioned_route(self, path: str) -> tuple[str, str, Handler]:
+        """Return the route without `/versions/<number>`. Raises RequestError (404) if that version is not served."""
+        head, separator, rest = path.partition("/versions/")
         version, slash, tail = rest.partition("/")
         route = head + slash + tail
-        if not (mark and head == self._model_path and route in self._routes):
-            raise Refused(404, f"there is no {path[:100]} here")
-        if version != self._service.serving().model.version:
-            raise Refused(404, f"version {version[:20]} is not served here; /status says which one is")
+        if not (separator and head == self._model_path and route in self._routes):
+            raise RequestError(404, f"there is no {path[:100]} here")
+        if version != self._service.current_batcher().model.version:
+            raise RequestError(404, f"version {version[:20]} is not served here; /status says which one is")
         return route, *self._routes[route]
 
     def _predict(self, request: Request) -> None:
-        begun, service = time.perf_counter(), self._service
-        serving = service.serving()
-        rows = serving.model.rows.read(request.body)
+        started_at, service = time.perf_counter(), self._service
+        batcher = service.current_batcher()
+        rows = batcher.model.rows.read(request.body)
         request_id = service.request_id(request.header(b"x-request-id"))
 
-        def write(scores: list[float]) -> Answer:
-            said = Prediction(request_id, self._slot.model, serving.model.version, self._slot.name, scores)
-            return Answer(200, self._encode(said), JSON)
+        def encode(scores: list[float]) -> Response:
+            prediction = Prediction(request_id, self._slot.model, batcher.model.version, self._slot.name, scores)
+            return Response(200, self._encode(prediction), JSON)
 
-        service.score(serving, rows, request_id, begun, self._saying(request, write))
+        service.score(batcher, rows, request_id, started_at, self._respond_with_scores(request, encode))
 
     def _infer(self, request: Request) -> None:
-        begun, service = time.perf_counter(), self._service
-        serving = service.serving()
-        asked, blobs = read_request(request.body, request.header(infer.LENGTH.encode()))
-        rows = infer.read(serving.model, asked, blobs, self._bounds.rows)
-        request_id = service.request_id(asked.id or request.header(b"x-request-id"))
-        write = partial(infer.write, serving.model, self._slot.model, asked, request_id)
-        service.score(serving, rows, request_id, begun, self._saying(request, write))
+        started_at, service = time.perf_counter(), self._service
+        batcher = service.current_batcher()
+        body, blobs = decode_infer(request.body, request.header(infer.JSON_LENGTH.encode()))
+        rows = infer.encode_rows(batcher.model, body, blobs, self._limits.max_rows)
+        request_id = service.request_id(body.id or request.header(b"x-request-id"))
+        encode = partial(infer.response, batcher.model, self._slot.model, body, request_id)
+        service.score(batcher, rows, request_id, started_at, self._respond_with_scores(request, encode))
 
-    def _saying(self, request: Request, write: Callable[[list[float]], Answer]) -> Done:
-        def done(scores: list[float] | Exception) -> None:
-            self._say(request, write(scores) if isinstance(scores, list) else _failed(request, scores))
+    def _respond_with_scores(self, request: Request, encode: Callable[[list[float]], Response]) -> OnScores:
+        def on_scores(scores: list[float] | Exception) -> None:
+            self._respond(request, encode(scores) if isinstance(scores, list) else _error_response(request, scores))
 
-        return done
+        return on_scores
 
-    def _feedback(self, request: Request) -> None:
-        task = asyncio.create_task(self._take(request))
-        self._taking.add(task)
-        task.add_done_callback(self._taking.discard)
+    def _append_feedback(self, request: Request) -> None:
+        task = asyncio.create_task(self._append_feedback_and_respond(request))
+        self._feedback_tasks.add(task)
+        task.add_done_callback(self._feedback_tasks.discard)
 
-    async def _take(self, request: Request) -> None:
+    async def _append_feedback_and_respond(self, request: Request) -> None:
         try:
-            answer = json_answer({"taken": await self._labels.take(request.body)})
-        except Refused as refused:
-            answer = refused.answer()
-        self._say(request, answer)
+            response = json_response({"taken": await self._feedback.append(request.body)})
+        except RequestError as error:
+            response = error.response()
+        self._respond(request, response)
 
-    def _openapi(self, _: Request) -> Answer:
-        return json_answer(self._described())
+    def _openapi(self, _: Request) -> Response:
+        return json_response(self._openapi_document())
 
-    def _docs(self, _: Request) -> Answer:
-        return openapi.page(self._described())
+    def _docs(self, _: Request) -> Response:
+        return openapi.html_page(self._openapi_document())
 
-    def _described(self) -> dict[str, Any]:
-        serving = self._slot.serving
-        return openapi.describe(serving.model if serving else None, self._slot.model)
+    def _openapi_document(self) -> dict[str, Any]:
+        batcher = self._slot.batcher
+        return openapi.document(batcher.model if batcher else None, self._slot.model)
 
-    def _status(self, _: Request) -> Answer:
-        return json_answer({**self._slot.status(), "under_way": self._service.under_way})
+    def _status(self, _: Request) -> Response:
+        return json_response(self._slot.status(self._service.in_flight))
 
-    def _render(self, _: Request) -> Answer:
-        return Answer(200, self._service.metrics.render(), TEXT)
+    def _metrics(self, _: Request) -> Response:
+        return Response(200, self._service.metrics.render(), PROMETHEUS_TEXT)
 
-    def _server(self, _: Request) -> Answer:
-        return json_answer(infer.SERVER)
+    def _server_metadata(self, _: Request) -> Response:
+        return json_response(infer.SERVER_METADATA)
 
-    def _live(self, _: Request) -> Answer:
-        return json_answer({"live": True})
+    def _live(self, _: Request) -> Response:
+        return json_response({"live": True})
 
-    def _ready(self, _: Request) -> Answer:
+    def _ready(self, _: Request) -> Response:
         slot = self._slot
-        said = {"name": slot.model, "ready": slot.ready, "reason": slot.reason}
-        return json_answer(said, 200 if slot.ready else 503)
+        body = {"name": slot.model, "ready": slot.ready, "reason": slot.reason}
+        return json_response(body, 200 if slot.ready else 503)
 
-    def _metadata(self, _: Request) -> Answer:
-        return json_answer(infer.metadata(self._service.serving().model, self._slot.model))
+    def _model_metadata(self, _: Request) -> Response:
+        return json_response(infer.model_metadata(self._service.current_batcher().model, self._slot.model))
 
 
-def _failed(request: Request, fault: Exception) -> Answer:
-    if isinstance(fault, Refused):
-        return fault.answer()
-    logger.error("%s failed", request.route, exc_info=fault)
-    return FAILED
+def _error_response(request: Request, error: Exception) -> Response:
+    if isinstance(error, RequestError):
+        return error.response()
+    logger.error("%s failed", request.route, exc_info=error)
+    return SERVER_ERROR

@@ -1,4 +1,4 @@
-"""Rows of requests that arrived in the same turn of the event loop are scored together; nobody waits for company."""
+"""Rows of requests that arrived in the same turn of the event loop are scored together; no request waits for others to come."""
 
 import asyncio
 import logging
@@ -7,83 +7,92 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from include.server.answers import Refused
-from include.server.cache import Cache
-from include.server.model import Model
-from include.server.rows import Encoded
+from include.server.loaded_model import LoadedModel
+from include.server.responses import RequestError
+from include.server.rows import EncodedRow
+from include.server.score_cache import ScoreCache
 
-#: Rows of one inference, unless one request brings more; the rest waits for the next turn. More take longer in proportion, and
-#: memory.
+#: Rows of one inference, unless one request brings more; the rest waits for the next turn. More rows take more time and memory
+#: in proportion.
 MAX_BATCH = 64
 
 logger = logging.getLogger("perennial.server")
 
-Done = Callable[[list[float] | Exception], None]
+#: Called with the scores of a request's rows, in their order, or with the reason why there are none.
+OnScores = Callable[[list[float] | Exception], None]
 
 
 @dataclass(frozen=True)
-class Queue:
-    """Rows that may wait to be scored, and seconds that a request may wait; more and longer get 503."""
+class QueueLimits:
+    """Rows that may wait to be scored, and seconds that a request may wait; beyond either it gets 503."""
 
-    rows: int = 8192
-    seconds: float = 1.0
+    max_rows: int = 8192
+    max_seconds: float = 1.0
 
 
 class Batcher:
-    """Belongs to one model, so rows are always scored by the model that encoded them, also across a swap."""
+    """The queue before one model: rows are always scored by the model that encoded them, also while versions are swapped.
 
-    def __init__(self, model: Model, bounds: Queue, observe: Callable[[int], None], cache: Cache | None = None) -> None:
+    `observe` is called with the number of rows of each inference; `depth` is the number of rows that wait.
+    """
+
+    def __init__(
+        self, model: LoadedModel, limits: QueueLimits, observe: Callable[[int], None], cache: ScoreCache | None = None
+    ) -> None:
         self.model = model
         self.depth = 0
-        self._bounds, self._observe, self._cache = bounds, observe, cache
+        self._limits, self._observe, self._cache = limits, observe, cache
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[list[Encoded], float, Done]] = deque()
+        self._queue: deque[tuple[list[EncodedRow], float, OnScores]] = deque()
 
-    def submit(self, rows: list[Encoded], since: float, done: Done) -> None:
-        """`done` is told the rows' scores, in order, at the next turn of the loop, or why there are none: Refused (503) where
-        they have waited too long `since` then (time.perf_counter). Raises Refused (503) when too many rows wait.
+    def submit(self, rows: list[EncodedRow], started_at: float, on_scores: OnScores) -> None:
+        """Have the rows scored at the next turn of the event loop, or at once if the cache holds all of them.
+
+        `on_scores` gets RequestError (503) if they have then waited too long since `started_at` (time.perf_counter). Raises
+        RequestError (503) if too many rows wait already.
         """
-        if self._cache is not None and (known := self._cache.find(rows)) is not None:
-            done(known)
+        if self._cache is not None and (cached := self._cache.get(rows)) is not None:
+            on_scores(cached)
             return
-        if self.depth >= self._bounds.rows:
-            raise Refused(503, f"{self.depth} rows wait to be scored; come back in a second")
-        if not self._waiting:
-            self._loop.call_soon(self._turn)
-        self._waiting.append((rows, since, done))
+        if self.depth >= self._limits.max_rows:
+            raise RequestError(503, f"{self.depth} rows wait to be scored; come back in a second")
+        if not self._queue:
+            self._loop.call_soon(self._score_next_batch)
+        self._queue.append((rows, started_at, on_scores))
         self.depth += len(rows)
 
-    def _turn(self) -> None:
-        taken: list[tuple[list[Encoded], Done]] = []
-        size, late = 0, time.perf_counter() - self._bounds.seconds
-        while self._waiting and size < MAX_BATCH:
-            rows, since, done = self._waiting.popleft()
+    def _score_next_batch(self) -> None:
+        batch: list[tuple[list[EncodedRow], OnScores]] = []
+        size, earliest_start = 0, time.perf_counter() - self._limits.max_seconds
+        while self._queue and size < MAX_BATCH:
+            rows, started_at, on_scores = self._queue.popleft()
             self.depth -= len(rows)
-            if since < late:
-                done(Refused(503, f"not scored within {self._bounds.seconds:g} s; come back in a second"))
+            if started_at < earliest_start:
+                limit = self._limits.max_seconds
+                on_scores(RequestError(503, f"not scored within {limit:g} s; come back in a second"))
                 continue
-            taken.append((rows, done))
+            batch.append((rows, on_scores))
             size += len(rows)
-        if self._waiting:
-            self._loop.call_soon(self._turn)
-        if taken:
+        if self._queue:
+            self._loop.call_soon(self._score_next_batch)
+        if batch:
             self._observe(size)
-            self._score(taken)
+            self._score(batch)
 
-    def _score(self, taken: list[tuple[list[Encoded], Done]]) -> None:
-        encoded = [row for rows, _ in taken for row in rows]
+    def _score(self, batch: list[tuple[list[EncodedRow], OnScores]]) -> None:
+        all_rows = [row for rows, _ in batch for row in rows]
         try:
-            found = self.model.score(encoded)
-        except (RuntimeError, ValueError) as fault:
-            for _, done in taken:
-                done(fault)
+            scores = self.model.score(all_rows)
+        except (RuntimeError, ValueError) as error:
+            for _, on_scores in batch:
+                on_scores(error)
             return
         if self._cache is not None:
-            self._cache.keep(encoded, found)
+            self._cache.add(all_rows, scores)
         start = 0
-        for rows, done in taken:
+        for rows, on_scores in batch:
             try:
-                done(found[start : start + len(rows)])
-            except Exception:  # the others of the batch must have theirs
-                logger.exception("an answer could not be given")
+                on_scores(scores[start : start + len(rows)])
+            except Exception:  # the other requests of the batch must get theirs
+                logger.exception("a response could not be written")
             start += len(rows)

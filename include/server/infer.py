@@ -1,4 +1,4 @@
-"""The Open Inference Protocol V2 for one model: metadata, and infer over the tensors `ids` and `numbers`."""
+"""The Open Inference Protocol V2 for one model: its metadata, and infer over the tensors `ids` and `numbers`."""
 
 from array import array
 from collections.abc import Mapping
@@ -7,63 +7,69 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from include.server.answers import JSON, Answer, Refused
-from include.server.model import Model
-from include.server.rows import Encoded
-from include.server.tensors import Infer, rows_of
+from include.server.loaded_model import LoadedModel
+from include.server.responses import JSON, RequestError, Response
+from include.server.rows import EncodedRow
+from include.server.tensors import Infer, ModelDtype, read_tensor
 
-SERVER = {"name": "perennial", "version": "0.1.0", "extensions": ["binary_tensor_data"]}
-LENGTH = "inference-header-content-length"
+SERVER_METADATA = {"name": "perennial", "version": "0.1.0", "extensions": ["binary_tensor_data"]}
+#: The header that says how many bytes of a body are JSON; binary tensors follow.
+JSON_LENGTH = "inference-header-content-length"
 
 
-def metadata(model: Model, name: str) -> dict[str, Any]:
+def model_metadata(model: LoadedModel, name: str) -> dict[str, Any]:
+    """Return the protocol's metadata of the model registered as `name`."""
     signature = model.manifest["signature"]
     return {"name": name, "versions": [model.version], "platform": "onnx_onnxv1", **signature}
 
 
-def read(model: Model, request: Infer, blobs: Mapping[str, bytes], max_rows: int) -> list[Encoded]:
-    """The request's encoded rows; `blobs` are its binary tensors. Raises Refused (400) naming the tensor at fault."""
+def encode_rows(model: LoadedModel, request: Infer, blobs: Mapping[str, bytes], max_rows: int) -> list[EncodedRow]:
+    """Return the request's rows; `blobs` are its binary tensors. Raises RequestError (400, 413) that names the tensor."""
     inputs = {t.name: t for t in request.inputs}
-    wanted = {"ids": (len(model.encoding.categorical), np.int64), "numbers": (len(model.encoding.numeric), np.float32)}
+    expected: dict[str, tuple[int, ModelDtype]] = {
+        "ids": (len(model.encoding.categorical), np.int64),
+        "numbers": (len(model.encoding.numeric), np.float32),
+    }
     for name in (*inputs, *(o.name for o in request.outputs)):
-        if name not in wanted and name != "score":
-            raise Refused(400, f"{name[:60]}: the model has no such tensor", name[:60])
+        if name not in expected and name != "score":
+            raise RequestError(400, f"{name[:60]}: the model has no such tensor", name[:60])
     tensors = {}
-    for name, (width, kind) in wanted.items():
+    for name, (width, dtype) in expected.items():
         if name not in inputs:
-            raise Refused(400, f"{name}: this input is missing", name)
-        tensors[name] = rows_of(inputs[name], blobs.get(name), width, kind)
+            raise RequestError(400, f"{name}: this input is missing", name)
+        tensors[name] = read_tensor(inputs[name], blobs.get(name), width, dtype)
     ids, numbers = tensors["ids"], tensors["numbers"]
     if len(ids) != len(numbers):
-        raise Refused(400, f"numbers: {len(numbers)} rows where ids has {len(ids)}", "numbers")
+        raise RequestError(400, f"numbers: {len(numbers)} rows where ids has {len(ids)}", "numbers")
     if len(ids) > max_rows:
-        raise Refused(413, f"ids: {len(ids)} rows, at most {max_rows} go into one request", "ids")
-    if (bad := ids.view(np.uint64) >= model.sizes).any():  # a negative one is a large one there
-        row, column = (int(i) for i in np.argwhere(bad)[0])
-        field, size = model.encoding.categorical[column], model.sizes[column]
-        raise Refused(400, f"ids: row {row}, {field}: {ids[row, column]} is not below {size}", "ids")
+        raise RequestError(413, f"ids: {len(ids)} rows, at most {max_rows} go into one request", "ids")
+    if (out_of_range := ids.view(np.uint64) >= model.vocabulary_sizes).any():  # as uint64, a negative id is a large one
+        row, column = (int(i) for i in np.argwhere(out_of_range)[0])
+        field, size = model.encoding.categorical[column], model.vocabulary_sizes[column]
+        raise RequestError(400, f"ids: row {row}, {field}: {ids[row, column]} is not below {size}", "ids")
     if len(ids) == 1:
-        return [Encoded(ids.tobytes(), numbers.tobytes())]
-    return [Encoded(own.tobytes(), values.tobytes()) for own, values in zip(ids, numbers, strict=True)]
+        return [EncodedRow(ids.tobytes(), numbers.tobytes())]
+    return [EncodedRow(row.tobytes(), values.tobytes()) for row, values in zip(ids, numbers, strict=True)]
 
 
-def write(model: Model, name: str, request: Infer, request_id: str, scores: list[float]) -> Answer:
-    """The answer: JSON, or the scores as binary tensor where the request asks so."""
-    asked = next((o.parameters.binary_data for o in request.outputs if o.name == "score"), None)
-    binary = bool(request.parameters.binary_data_output) if asked is None else asked
+def response(model: LoadedModel, name: str, request: Infer, request_id: str, scores: list[float]) -> Response:
+    """Return the scores as JSON, or as a binary tensor if the request asks for one."""
+    binary = next((o.parameters.binary_data for o in request.outputs if o.name == "score"), None)
+    if binary is None:
+        binary = bool(request.parameters.binary_data_output)
     blob = np.array(scores, dtype="<f4").tobytes() if binary else b""
-    score: dict[str, Any] = {"name": "score", "datatype": "FP32", "shape": [len(scores)]}
-    score |= {"parameters": {"binary_data_size": len(blob)}} if binary else {"data": scores}
-    head = msgspec.json.encode(
-        {"model_name": name, "model_version": model.version, "id": request.id or request_id, "outputs": [score]}
+    output: dict[str, Any] = {"name": "score", "datatype": "FP32", "shape": [len(scores)]}
+    output |= {"parameters": {"binary_data_size": len(blob)}} if binary else {"data": scores}
+    body = msgspec.json.encode(
+        {"model_name": name, "model_version": model.version, "id": request.id or request_id, "outputs": [output]}
     )
     if not binary:
-        return Answer(200, head, JSON)
-    headers = (("content-type", "application/octet-stream"), (LENGTH, str(len(head))))
-    return Answer(200, head + blob, headers)
+        return Response(200, body, JSON)
+    headers = (("content-type", "application/octet-stream"), (JSON_LENGTH, str(len(body))))
+    return Response(200, body + blob, headers)
 
 
-def features(model: Model, encoded: Encoded) -> msgspec.Struct:
-    """What the ids and numbers stand for, for the prediction log; an unknown category reads `?`, a missing number NaN."""
-    texts = [spelt[i] for spelt, i in zip(model.spelt, array("q", encoded.ids), strict=True)]
-    return model.type(*texts, *array("f", encoded.numbers))
+def decode_features(model: LoadedModel, row: EncodedRow) -> msgspec.Struct:
+    """Return the features that ids and numbers stand for; an unknown category reads `?`, a missing number NaN."""
+    texts = [texts[i] for texts, i in zip(model.texts_by_id, array("q", row.ids), strict=True)]
+    return model.feature_type(*texts, *array("f", row.numbers))

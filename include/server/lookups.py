@@ -1,4 +1,4 @@
-"""The past of a row's entities, from the online store: looked up in memory, which follows what is written there."""
+"""Aggregates of a row's past: looked up in memory, which follows what is written to the online store."""
 
 import asyncio
 import logging
@@ -18,117 +18,134 @@ from include.online_store.store import OnlineStore, StoreChanges
 logger = logging.getLogger("perennial.server")
 
 
-class Found(msgspec.Struct, gc=False):
-    """A group's features of one row: packed as the model takes them, and as the JSON that the log keeps, without braces."""
+class AggregateValues(msgspec.Struct, gc=False):
+    """One group's aggregates for one row: packed float32 for the model, and the fields of a JSON object for the log."""
 
     packed: bytes
-    text: bytes
+    json_fields: bytes
+
+
+class StoreStatus(msgspec.Struct):
+    """What `/status` says of the online store.
+
+    `age_seconds` is the time since its last write, `known_until` the newest outcome's time (epoch seconds), `misses` counts
+    by group the rows whose entity it does not know, `fault` says why it cannot be read.
+    """
+
+    age_seconds: float | None
+    known_until: int | None
+    misses: dict[str, int]
+    fault: str | None
 
 
 class Lookups:
-    """One model's. Without a store, or before it answers, nothing is known: every aggregate is missing, and counted so."""
+    """The aggregates of one model. Without a store, or until it can be read, all of them are missing (NaN)."""
 
     def __init__(self, store: OnlineStore | None, aggregates: Aggregates, fields: Sequence[str]) -> None:
-        """Reads the store whole; `fields` are the names of a row's values in their order."""
+        """Read the whole store; `fields` are the names of a row's values in their order."""
         self._store, self._aggregates, self._fields = store, aggregates, fields
-        self._mark: tuple[int, int] | None = None
-        self._landing = self._looked = False
-        self.fault: str | None = None if store else "no online store was named: --store"
-        self.written: float | None = None
-        self.known = Known(aggregates, [], fields, _found)
-        if store is not None and (news := self._news(None)) is not None and (known := self._built(news)) is not None:
-            self._take(known, news)
+        self._cursor: tuple[int, int] | None = None
+        self._landing = self._refreshed = False
+        self.error: str | None = None if store else "no online store was named: --store"
+        self.written_at: float | None = None
+        self._features = Known(aggregates, [], fields, _pack_values)
+        if store is not None and (content := self._read(store, None)) is not None:
+            features = self._build(content)
+            if features is not None:
+                self._replace(features, content)
 
-    def tells(self, aggregates: Aggregates, fields: Sequence[str]) -> bool:
-        """Whether it tells what a model with these wants to know."""
+    def matches(self, aggregates: Aggregates, fields: Sequence[str]) -> bool:
+        """Return whether a model with these aggregates and fields would look up the same."""
         return self._store is not None and (self._aggregates, self._fields) == (aggregates, fields)
 
-    def find(self, values: Sequence[Any], before: int) -> list[Found]:
-        """Every group's aggregates of a row as of that hour since 1970; NaN where nothing was known."""
-        return self.known.find(values, before)
+    def find(self, values: Sequence[Any], before: int) -> list[AggregateValues]:
+        """Return each group's aggregates for a row as of hour `before` since 1970; NaN where nothing is known."""
+        return self._features.find(values, before)
 
-    def look(self) -> None:
-        """Take up what was written, so that a request sees all that was written before it came: once for all requests of
-        a turn of the event loop, because a look costs as much as a row's aggregates."""
+    def refresh(self) -> None:
+        """Apply what was written, so that a request sees everything that was written before it came.
+
+        The requests of one turn of the event loop share one look at the store, which costs as much as a row's aggregates.
+        """
         store = self._store
-        if store is None or self._looked:
+        if store is None or self._refreshed:
             return
-        self._looked = True
-        asyncio.get_running_loop().call_soon(self._forget)
-        if not self._landing and self._changed(store) and (news := self._news(self._mark)):
-            self._apply(news)
+        self._refreshed = True
+        asyncio.get_running_loop().call_soon(self._end_turn)
+        if not self._landing and self._has_changed(store) and (changes := self._read(store, self._cursor)):
+            self._apply(changes)
 
-    def _forget(self) -> None:
-        self._looked = False
+    def _end_turn(self) -> None:
+        self._refreshed = False
 
-    async def follow(self) -> None:
-        """Read what was written since; windows that landed are put together beside the requests, not before them."""
-        if self._store is None:
+    async def poll(self) -> None:
+        """Read what was written since the last time; landed windows are put together in a thread, while requests go on."""
+        store, cursor = self._store, self._cursor
+        if store is None:
             return
-        mark = self._mark
-        news = await asyncio.to_thread(self._news, mark)
-        if news is None or mark != self._mark:
+        changes = await asyncio.to_thread(self._read, store, cursor)
+        if changes is None or cursor != self._cursor:
             return
-        self._apply(news)
-        if news.landed is not None and (known := await asyncio.to_thread(self._built, news)) is not None:
-            self._take(known, news)
+        self._apply(changes)
+        if changes.landed is not None and (features := await asyncio.to_thread(self._build, changes)) is not None:
+            self._replace(features, changes)
 
     @property
     def misses(self) -> dict[str, int]:
-        """By group, since the last landing."""
-        return self.known.misses
+        """By group, the rows since the last landing whose entity the store does not know."""
+        return self._features.misses
 
-    def status(self) -> dict[str, Any]:
-        """`age_seconds` since the store was last written, `known_until` the newest outcome's time (epoch seconds)."""
-        age = None if self.written is None else round(time.time() - self.written, 1)
-        return {"age_seconds": age, "known_until": self.known.newest, "misses": self.misses, "fault": self.fault}
+    def status(self) -> StoreStatus:
+        """Return what `/status` says of the store."""
+        age = None if self.written_at is None else round(time.time() - self.written_at, 1)
+        return StoreStatus(age, self._features.newest, self.misses, self.error)
 
-    def _changed(self, store: OnlineStore) -> bool:
+    def _has_changed(self, store: OnlineStore) -> bool:
         try:
             return store.has_changed()
-        except Unavailable as fault:
-            self._note(fault)
+        except Unavailable as error:
+            self._set_error(error)
             return False
 
-    def _news(self, since: tuple[int, int] | None) -> StoreChanges | None:
-        assert self._store is not None
+    def _read(self, store: OnlineStore, cursor: tuple[int, int] | None) -> StoreChanges | None:
         try:
-            news, self.fault = self._store.read(since), None
-            return news
-        except Unavailable as fault:
-            self._note(fault)
+            changes, self.error = store.read(cursor), None
+            return changes
+        except Unavailable as error:
+            self._set_error(error)
             return None
 
-    def _built(self, news: StoreChanges) -> Known[Found] | None:
+    def _build(self, content: StoreChanges) -> Known[AggregateValues] | None:
+        """Put landed windows and outcomes together, or return None if a window is corrupt."""
         try:
-            known = Known(self._aggregates, news.landed or (), self._fields, _found)
-        except Corrupt as fault:
-            self._note(fault)
+            features = Known(self._aggregates, content.landed or (), self._fields, _pack_values)
+        except Corrupt as error:
+            self._set_error(error)
             return None
-        for outcome in news.outcomes:
-            known.add(outcome)
-        return known
+        for outcome in content.outcomes:
+            features.add(outcome)
+        return features
 
-    def _apply(self, news: StoreChanges) -> None:
-        """What became known. After a landing it waits until `follow` has put the windows together."""
-        self._landing = news.landed is not None
-        if news.landed is None:
-            for outcome in news.outcomes:
-                self.known.add(outcome)
-            self._mark, self.written = news.cursor, news.written_at
+    def _apply(self, changes: StoreChanges) -> None:
+        """Add outcomes; after a landing, wait until `poll` has put the windows together."""
+        self._landing = changes.landed is not None
+        if changes.landed is None:
+            for outcome in changes.outcomes:
+                self._features.add(outcome)
+            self._cursor, self.written_at = changes.cursor, changes.written_at
 
-    def _take(self, known: Known[Found], news: StoreChanges) -> None:
-        self._landing, self._mark, self.written = False, news.cursor, news.written_at
-        self.known = known
+    def _replace(self, features: Known[AggregateValues], content: StoreChanges) -> None:
+        self._landing, self._cursor, self.written_at = False, content.cursor, content.written_at
+        self._features = features
 
-    def _note(self, fault: Unavailable | Corrupt) -> None:
-        if self.fault != str(fault):
-            logger.warning("%s", fault)
-        self.fault = str(fault)
+    def _set_error(self, error: Unavailable | Corrupt) -> None:
+        if self.error != str(error):
+            logger.warning("%s", error)
+        self.error = str(error)
 
 
-def _found(group: Group, values: tuple[float, ...]) -> Found:
+def _pack_values(group: Group, values: tuple[float, ...]) -> AggregateValues:
     numbers = packed(values)
     # The log need not keep digits that the model never sees.
-    said = map(float, map(str, np.frombuffer(numbers, np.float32)))
-    return Found(numbers, msgspec.json.encode(dict(zip(group.features, said, strict=True)))[1:-1])
+    shortest = map(float, map(str, np.frombuffer(numbers, np.float32)))
+    return AggregateValues(numbers, msgspec.json.encode(dict(zip(group.features, shortest, strict=True)))[1:-1])

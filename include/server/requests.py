@@ -1,20 +1,23 @@
-"""A request as the app gets it, and heads that are known again."""
+"""A request as the app gets it, and a cache of parsed heads."""
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
-from include.server.answers import Answer, Refused
+from include.server.responses import RequestError, Response
 
-#: Heads that are kept, of at most so many bytes.
-KEPT, SHORT = 1024, 1024
-END = b"\r\n\r\n"
+#: Heads that the cache holds, and bytes of the longest one that it takes.
+MAX_HEADS, MAX_HEAD_BYTES = 1024, 1024
+HEAD_END = b"\r\n\r\n"
 
-Say = Callable[["Request", Answer], None]
+#: Writes the response to a request.
+Respond = Callable[["Request", Response], None]
+#: Answers a request at once, or returns None and responds later.
+Handler = Callable[["Request"], Response | None]
 
 
-class Head(NamedTuple):
-    """The headers by their names in lower case."""
+class RequestHead(NamedTuple):
+    """Request line and headers; the header names are in lower case."""
 
     method: str
     path: str
@@ -22,53 +25,60 @@ class Head(NamedTuple):
 
 
 class Request:
-    """One request; `body` is whole once the app is asked to answer. `refused` says why it will not be served.
+    """One request. `started_at` is when its head was read (time.perf_counter); `body` is whole once it is handled.
 
-    `begun` is when its head was there (time.perf_counter); `last`: nothing is read after it. `say` takes the answer.
+    `close` says that the connection ends after its response, `error` why it is refused. `route` and `handler` are set by the app.
     """
 
-    __slots__ = ("begun", "body", "handle", "head", "last", "refused", "route", "say")
+    __slots__ = ("body", "close", "error", "handler", "head", "respond", "route", "started_at")
+    handler: Handler
 
-    def __init__(self, head: Head, last: bool, say: Say) -> None:
-        self.head, self.last, self.say = head, last, say
-        self.body, self.begun = b"", time.perf_counter()
-        self.refused: Refused | None = None
-        self.route, self.handle = "none", cast(Any, None)
+    def __init__(self, head: RequestHead, close: bool, respond: Respond) -> None:
+        self.head, self.close, self.respond = head, close, respond
+        self.body, self.started_at = b"", time.perf_counter()
+        self.error: RequestError | None = None
+        self.route = "none"
 
     def header(self, name: bytes) -> str | None:
-        """By its name in lower case."""
+        """Return the header of that lower-case name, or None."""
         value = self.head.headers.get(name)
         return None if value is None else value.decode("latin-1")
 
 
 class Application(Protocol):
-    """`begin` when a request's head is there; then `answer` once its body is, or `leave` if its caller has gone. An answer is
-    said now or later, once."""
+    """What a connection hands its requests to: `begin` at each head, then either `handle` or `release`."""
 
-    def begin(self, request: Request) -> None: ...
-    def leave(self) -> None: ...
-    def answer(self, request: Request) -> None: ...
+    def begin(self, request: Request) -> None:
+        """Take a request whose head was read; an error is kept in it and sent later, by `handle`."""
+
+    def handle(self, request: Request) -> None:
+        """Respond to a request whose body is whole by calling its `respond` once, now or later."""
+
+    def release(self, count: int) -> None:
+        """Give up that many requests that were begun and whose client has gone before they were handled."""
 
 
-class Heads:
-    """Callers and gateways send few different heads, each many times: one that came before need not be parsed again."""
+class HeadCache:
+    """Parsed heads by their bytes: clients and gateways send few different ones, each many times."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, tuple[Head, int]] = {}  #: by their bytes, each with the length of its body
+        self._heads: dict[bytes, tuple[RequestHead, int]] = {}  #: each with the length of its body
 
-    def find(self, data: bytes) -> tuple[Head, bytes] | None:
-        """Head and body, if the data are one request, whole, with a head that is known."""
-        start = data.find(END) + len(END)
-        known = self._known.get(data[:start])
-        if known is None or len(data) != start + known[1]:
+    def split(self, data: bytes) -> tuple[RequestHead, bytes] | None:
+        """Return head and body if the data are exactly one request with a head from the cache, otherwise None."""
+        body_start = data.find(HEAD_END) + len(HEAD_END)
+        cached = self._heads.get(data[:body_start])
+        if cached is None or len(data) != body_start + cached[1]:
             return None
-        return known[0], data[start:]
+        return cached[0], data[body_start:]
 
-    def keep(self, data: bytes, request: Request) -> None:
-        """The head of a request that was parsed and may come like this again, if the data are all of it and nothing else."""
-        head, body = data[: data.find(END) + len(END)], request.body
-        if len(head) > SHORT or len(head) + len(body) != len(data) or request.last or b"expect" in request.head.headers:
+    def add(self, data: bytes, request: Request) -> None:
+        """Keep the head of a parsed request, if the data are all of the request and the head alone tells where it ends."""
+        head, body = data[: data.find(HEAD_END) + len(HEAD_END)], request.body
+        if len(head) > MAX_HEAD_BYTES or len(head) + len(body) != len(data):
             return
-        if len(self._known) >= KEPT:
-            self._known.clear()
-        self._known[head] = request.head, len(body)
+        if request.close or b"expect" in request.head.headers:
+            return
+        if len(self._heads) >= MAX_HEADS:
+            self._heads.clear()
+        self._heads[head] = request.head, len(body)

@@ -1,4 +1,4 @@
-"""Raw rows as callers send them: JSON objects by column name, read into one type made for the model's columns."""
+"""Raw rows as callers send them: JSON objects by column name, decoded into one type made for the model's columns."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,150 +12,156 @@ from include.domain.categories import as_text
 from include.domain.features.aggregates import Aggregates
 from include.domain.features.encoding import REMEMBERED, Encoding, RowEncoder, as_time
 from include.online_store.store import OnlineStore
-from include.server.answers import Refused, unreadable
-from include.server.lookups import Found, Lookups
+from include.server.lookups import AggregateValues, Lookups
+from include.server.responses import DECODE_ERRORS, RequestError, decode_error
 
-#: Characters of one text value; a category longer than this is a mistake, and every value is logged.
+#: Characters of one text value; a longer category is a mistake, and every value is logged.
 MAX_TEXT = 1024
 
-Value = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)] | int | float | bool | None
-Time = Annotated[str, msgspec.Meta(max_length=64)] | int | float | None
+JsonValue = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)] | int | float | bool | None
+JsonTime = Annotated[str, msgspec.Meta(max_length=64)] | int | float | None
 
-#: A model may use no aggregate of the past.
-NONE = Aggregates()
+NO_AGGREGATES = Aggregates()
 
 _ENVELOPE = re.compile(rb'\s*\{\s*"rows"')
 
-#: What msgspec raises for what it cannot read.
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
+class EncodedRow(msgspec.Struct, gc=False):
+    """A row as the model takes it: `ids` as packed int64 and `numbers` as packed float32.
 
-class Encoded(msgspec.Struct, gc=False):
-    """A row as the model takes it: `ids` int64 and `numbers` float32. For the log its `values` in the order of the type's
-    fields, and as JSON `said`; one that came as tensors has none."""
+    For the log it also holds its raw `values` in the order of the row type's fields, the `json` that was sent, and the
+    aggregates that were looked up; a row that came as tensors has none of these.
+    """
 
     ids: bytes
     numbers: bytes
-    values: tuple[Any, ...] = ()
-    said: bytes = b""
-    found: Sequence[Found] = ()
+    values: tuple[object, ...] = ()
+    json: bytes = b""
+    aggregates: Sequence[AggregateValues] = ()
 
 
-def tensors(rows: Sequence[Encoded]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Their ids `[n, categorical]` and numbers `[n, numeric]`."""
+def stack_rows(rows: Sequence[EncodedRow]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the rows' ids `[n, categorical]` and numbers `[n, numeric]`."""
     ids = np.frombuffer(b"".join([row.ids for row in rows]), np.int64)
     numbers = np.frombuffer(b"".join([row.numbers for row in rows]), np.float32)
     return ids.reshape(len(rows), -1), numbers.reshape(len(rows), -1)
 
 
-class Rows:
-    """Reads and encodes the rows of one model.
+class RowReader:
+    """Decodes and encodes the rows of one model.
 
-    Every feature must be there, null where its value is not known; so must the time where the model uses its parts. The
-    keys may be there. Anything else is refused, unless `lenient`, which drops it: that is for adding a feature, which
-    callers must send before the model that knows it takes over. Aggregates of the past are looked up, never sent.
+    Every feature must be sent, null where its value is missing; so must the time if the model uses its parts. The keys may be
+    sent. Anything else is refused, unless `lenient`, which drops it: that is for adding a feature, which callers must send
+    before the model that uses it takes over. Aggregates of the past are looked up, never sent.
     """
 
     def __init__(
-        self, encoding: Encoding, keys: Sequence[str], max_rows: int, lenient: bool = False, *,
-        aggregates: Aggregates = NONE, store: OnlineStore | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        encoding: Encoding,
+        keys: Sequence[str],
+        max_rows: int,
+        lenient: bool = False,
+        *,
+        aggregates: Aggregates = NO_AGGREGATES,
+        store: OnlineStore | None = None,
+    ) -> None:
         self._encode, self._lenient = RowEncoder(encoding, aggregates.features), lenient
         self.lookups = Lookups(store, aggregates, self._encode.fields) if aggregates.groups else None
-        self._hour = _Hours(aggregates, encoding.time)
+        self._cutoff_hour = _CutoffHours(aggregates, encoding.time)
         columns = list(dict.fromkeys((*self._encode.fields, *keys)))
-        needed = set(self._encode.fields) - (set() if encoding.time_parts or aggregates.groups else {encoding.time})
-        self._keys = [columns.index(k) for k in keys]
+        required = set(self._encode.fields) - (set() if encoding.time_parts or aggregates.groups else {encoding.time})
+        self._key_indices = [columns.index(k) for k in keys]
         fields = [
-            (f"c{i}", Time if c == encoding.time else Value, _named(c, c in needed)) for i, c in enumerate(columns)
+            (f"c{i}", JsonTime if column == encoding.time else JsonValue, _field(column, column in required))
+            for i, column in enumerate(columns)
         ]
-        self.type: type[msgspec.Struct] = msgspec.defstruct(
+        self.row_type: type[msgspec.Struct] = msgspec.defstruct(
             "Row", fields, kw_only=True, forbid_unknown_fields=not lenient, gc=False
         )
-        many = Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=max_rows)]
-        envelope = msgspec.defstruct("Envelope", [("rows", many)], forbid_unknown_fields=True)
-        self._one: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.type)
-        self._many: msgspec.json.Decoder[Any] = msgspec.json.Decoder(envelope)
+        raw_rows = Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=max_rows)]
+        envelope = msgspec.defstruct("Envelope", [("rows", raw_rows)], forbid_unknown_fields=True)
+        self._row_decoder = msgspec.json.Decoder(self.row_type)
+        self._envelope_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(envelope)
 
-    def read(self, body: bytes) -> list[Encoded]:
-        """The rows of `{"rows": [...]}` or of one bare row. Raises Refused (400) naming the field."""
+    def read(self, body: bytes) -> list[EncodedRow]:
+        """Return the rows of `{"rows": [...]}` or of one bare row. Raises RequestError (400) that names the field."""
         if not _ENVELOPE.match(body):
-            return [self._read(body)]
+            return [self._read_row(body)]
         try:
-            rows: list[msgspec.Raw] = self._many.decode(body).rows
-        except UNREADABLE as fault:
-            raise unreadable(fault) from None
-        return [self._read(bytes(row), f"rows[{n}]") for n, row in enumerate(rows)]
+            rows: list[msgspec.Raw] = self._envelope_decoder.decode(body).rows
+        except DECODE_ERRORS as error:
+            raise decode_error(error) from None
+        return [self._read_row(bytes(row), f"rows[{n}]") for n, row in enumerate(rows)]
 
-    def example(self, row: Mapping[str, Any]) -> Encoded:
-        """A stored example. Raises msgspec.ValidationError or Refused."""
-        known = msgspec.convert(row, self.type)
-        return self._encoded(known, msgspec.json.encode(known))
+    def encode_example(self, row: Mapping[str, Any]) -> EncodedRow:
+        """Return one of the model's stored examples, encoded. Raises msgspec.ValidationError or RequestError."""
+        converted = msgspec.convert(row, self.row_type)
+        return self._encode_row(converted, msgspec.json.encode(converted))
 
-    def _read(self, said: bytes, place: str = "") -> Encoded:
+    def _read_row(self, data: bytes, path: str = "") -> EncodedRow:
         try:
-            row = self._one.decode(said)
-        except UNREADABLE as fault:
-            raise unreadable(fault, place) from None
-        return self._encoded(row, msgspec.json.encode(row) if self._lenient else said, place)
+            row = self._row_decoder.decode(data)
+        except DECODE_ERRORS as error:
+            raise decode_error(error, path) from None
+        return self._encode_row(row, msgspec.json.encode(row) if self._lenient else data, path)
 
-    def _encoded(self, row: Any, said: bytes, place: str = "") -> Encoded:
-        """A number or a time may still be none."""
+    def _encode_row(self, row: msgspec.Struct, data: bytes, path: str = "") -> EncodedRow:
+        """Raises RequestError (400) for a text that is no number or no time, which the row's type lets pass."""
         values = msgspec.structs.astuple(row)
         try:
             ids, numbers = self._encode(values)
             if self.lookups is None:
-                return Encoded(ids, numbers, values, said)
-            found = self.lookups.find(values, self._hour(values[0]))
-            return Encoded(ids, b"".join([numbers, *[f.packed for f in found]]), values, said, found)
-        except ValueError as fault:
-            field, _, reason = str(fault).partition(":")
-            field = f"{place}.{field}" if place else field
-            raise Refused(400, f"{field}:{reason}", field) from None
+                return EncodedRow(ids, numbers, values, data)
+            aggregates = self.lookups.find(values, self._cutoff_hour(values[0]))
+            return EncodedRow(ids, b"".join([numbers, *[a.packed for a in aggregates]]), values, data, aggregates)
+        except ValueError as error:
+            field, _, reason = str(error).partition(":")
+            field = f"{path}.{field}" if path else field
+            raise RequestError(400, f"{field}:{reason}", field) from None
 
-    def logged(self, row: Encoded) -> msgspec.Raw:
-        """What the log keeps of a row, as JSON of one line: all that was sent, and the aggregates that were found."""
-        said = row.said.strip()
-        if b"\n" in said or b"\r" in said:  # which stand between values alone
-            said = said.translate(None, b"\r\n")
-        return msgspec.Raw(b",".join([said[:-1], *[f.text for f in row.found]]) + b"}")
+    def log_json(self, row: EncodedRow) -> msgspec.Raw:
+        """Return a row for the log, as JSON on one line: all that was sent, and the aggregates that were looked up."""
+        data = row.json.strip()
+        if b"\n" in data or b"\r" in data:  # valid JSON has them between values only
+            data = data.translate(None, b"\r\n")
+        return msgspec.Raw(b",".join([data[:-1], *[a.json_fields for a in row.aggregates]]) + b"}")
 
-    def key(self, row: Encoded) -> str | None:
-        """The key columns joined by `|`, or None when none was sent."""
-        texts = [as_text(row.values[place]) for place in self._keys]
+    def key(self, row: EncodedRow) -> str | None:
+        """Return the key columns joined by `|`, or None if none was sent."""
+        texts = [as_text(row.values[index]) for index in self._key_indices]
         return "|".join([text or "" for text in texts]) if any(texts) else None
 
-    def time(self, row: Encoded) -> str | None:
-        """The row's time as sent, epoch seconds as ISO; None where there is none."""
-        at = row.values[0]
-        if at is None or isinstance(at, str):
-            return at
+    def time(self, row: EncodedRow) -> str | None:
+        """Return the row's time as it was sent, epoch seconds as ISO text; None if there is none."""
+        value = row.values[0]
+        if value is None or isinstance(value, str):
+            return value
         try:
-            return as_time(at).isoformat()
+            return as_time(value).isoformat()
         except ValueError:
             return None
 
 
-class _Hours:
-    """The hour before which a row's past is seen; of a row without a time nothing is. Live rows share their times."""
+class _CutoffHours:
+    """The hour before which a row sees the past, by its time; live rows share their times, so the last ones are remembered."""
 
     def __init__(self, aggregates: Aggregates, time: str) -> None:
         self._aggregates, self._time = aggregates, time
-        self._remembered: dict[Any, int] = {}
+        self._hours: dict[Any, int] = {}
 
     def __call__(self, value: Any) -> int:
-        """Raises ValueError naming the column."""
-        known = self._remembered.get(value)
-        if known is None:
+        """Return the hour since 1970; -1, before which there is no past, for None. Raises ValueError that names the column."""
+        hour = self._hours.get(value)
+        if hour is None:
             try:
-                known = -1 if value is None else self._aggregates.hour(as_time(value).timestamp())
-            except (ValueError, OverflowError) as fault:
-                raise ValueError(f"{self._time}: {fault}") from None
-            if len(self._remembered) >= REMEMBERED:
-                self._remembered.clear()
-            self._remembered[value] = known
-        return known
+                hour = -1 if value is None else self._aggregates.hour(as_time(value).timestamp())
+            except (ValueError, OverflowError) as error:
+                raise ValueError(f"{self._time}: {error}") from None
+            if len(self._hours) >= REMEMBERED:
+                self._hours.clear()
+            self._hours[value] = hour
+        return hour
 
 
-def _named(column: str, needed: bool) -> Any:
-    return msgspec.field(name=column) if needed else msgspec.field(name=column, default=None)
+def _field(column: str, required: bool) -> Any:
+    return msgspec.field(name=column) if required else msgspec.field(name=column, default=None)

@@ -1,4 +1,4 @@
-"""What every protocol does with rows: admit, score, log, count."""
+"""What HTTP and gRPC share: a request is admitted, its rows are scored and logged, its response is counted."""
 
 import asyncio
 import secrets
@@ -7,98 +7,111 @@ import zlib
 from dataclasses import dataclass
 from itertools import count
 
-from include.server.answers import Refused
-from include.server.batching import Batcher, Done
-from include.server.log import PredictionLog, Scored
-from include.server.metrics import Metrics
-from include.server.model import Model
-from include.server.rows import Encoded
+from include.server.batching import Batcher, OnScores
+from include.server.loaded_model import LoadedModel
+from include.server.prediction_log import PredictionWriter, ScoredRow
+from include.server.prometheus import Metrics
+from include.server.responses import RequestError
+from include.server.rows import EncodedRow
 from include.server.slot import Slot
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """Bytes of a body, requests under way, seconds to send a body, rows of a request; the token that callers must bear."""
+class RequestLimits:
+    """Bytes and rows of a request, seconds to send its body, requests in flight; and the token that POST requests must bear."""
 
-    body: int = 1 << 20
-    requests: int = 1024
-    seconds: float = 5.0
-    rows: int = 1024
+    max_body_bytes: int = 1 << 20
+    max_in_flight: int = 1024
+    body_timeout: float = 5.0
+    max_rows: int = 1024
     token: str | None = None
 
 
-class Service:
-    """`under_way` is kept by the protocols: requests begun and not yet answered."""
+class ScoringService:
+    """Scores rows by the version that the slot serves. `in_flight`, the requests begun and not yet answered, is counted by
+    the protocols.
+    """
 
-    def __init__(self, slot: Slot, log: PredictionLog, metrics: Metrics, bounds: Bounds) -> None:
-        self.slot, self.log, self.metrics, self.bounds = slot, log, metrics, bounds
-        self.under_way = 0
-        self._scored: dict[Model, list[Scored]] = {}
-        self._ids, self._origin = count(1), secrets.token_hex(4)
-        metrics.gauge(
-            "perennial_inflight_requests", "Requests begun and not yet answered.", lambda: {(): self.under_way}
+    def __init__(self, slot: Slot, log: PredictionWriter, metrics: Metrics, limits: RequestLimits) -> None:
+        self.slot, self.log, self.metrics, self.limits = slot, log, metrics, limits
+        self.in_flight = 0
+        self._unlogged: dict[LoadedModel, list[ScoredRow]] = {}
+        self._ids, self._id_prefix = count(1), secrets.token_hex(4)
+        metrics.register_gauge(
+            "perennial_inflight_requests", "Requests begun and not yet answered.", lambda: {(): self.in_flight}
         )
 
-    def serving(self) -> Batcher:
-        """The version served, which knows what was written to the online store by now. Raises Refused (503)."""
-        serving = self.slot.serving
-        if serving is None:
-            raise Refused(503, f"no version to serve: {self.slot.reason}")
-        if serving.model.rows.lookups is not None:
-            serving.model.rows.lookups.look()
-        return serving
+    def current_batcher(self) -> Batcher:
+        """Return the batcher of the version served, which sees what was written to the online store by now.
+
+        Raises RequestError (503) if no version is served.
+        """
+        batcher = self.slot.batcher
+        if batcher is None:
+            raise RequestError(503, f"no version to serve: {self.slot.reason}")
+        if batcher.model.rows.lookups is not None:
+            batcher.model.rows.lookups.refresh()
+        return batcher
 
     def admit(self, authorization: str | None) -> None:
-        """Raises Refused: 401 without the token, 503 when too many requests are under way."""
-        if self.bounds.token is not None:
-            sent, wanted = authorization or "", f"Bearer {self.bounds.token}"
-            if not secrets.compare_digest(sent.encode(), wanted.encode()):
-                raise Refused(401, "authorization: send the header Authorization: Bearer <token>", "authorization")
-        if self.under_way > self.bounds.requests:
-            raise Refused(503, f"{self.bounds.requests} requests are under way; come back in a second")
+        """Raise RequestError: 401 without the token, 503 if too many requests are in flight."""
+        if self.limits.token is not None:
+            sent, expected = authorization or "", f"Bearer {self.limits.token}"
+            if not secrets.compare_digest(sent.encode(), expected.encode()):
+                reason = "authorization: send the header Authorization: Bearer <token>"
+                raise RequestError(401, reason, "authorization")
+        if self.in_flight > self.limits.max_in_flight:
+            reason = f"{self.limits.max_in_flight} requests are under way; come back in a second"
+            raise RequestError(503, reason)
 
-    def count(self, route: str, code: str, begun: float) -> None:
-        """One more answer, to a request that came at `begun` (time.perf_counter)."""
-        serving = self.slot.serving
-        self.metrics.requests.add((route, code, serving.model.version if serving else ""))
-        self.metrics.seconds.observe(time.perf_counter() - begun, (route,))
+    def count_response(self, route: str, code: str, started_at: float) -> None:
+        """Count one response, to a request that came at `started_at` (time.perf_counter)."""
+        batcher = self.slot.batcher
+        self.metrics.requests.inc((route, code, batcher.model.version if batcher else ""))
+        self.metrics.request_seconds.observe(time.perf_counter() - started_at, (route,))
 
-    def request_id(self, sent: str | None) -> str:
-        """The caller's own, so that a mirrored request has one id in both slots, or a new one."""
-        if sent and len(sent) <= 64 and sent.isascii() and sent.isprintable():
-            return sent
-        return f"{self._origin}-{next(self._ids):x}"
+    def request_id(self, client_id: str | None) -> str:
+        """Return the client's own id, so that a mirrored request has the same in both slots, or a new one."""
+        if client_id and len(client_id) <= 64 and client_id.isascii() and client_id.isprintable():
+            return client_id
+        return f"{self._id_prefix}-{next(self._ids):x}"
 
-    def score(self, serving: Batcher, rows: list[Encoded], request_id: str, begun: float, done: Done) -> None:
-        """`done` is told the rows' scores, or why there are none; then they are logged. Raises Refused (503) under too much
-        load."""
+    def score(
+        self, batcher: Batcher, rows: list[EncodedRow], request_id: str, started_at: float, on_scores: OnScores
+    ) -> None:
+        """Have the rows scored, pass the scores or an error to `on_scores`, then log the rows.
 
-        def scored(scores: list[float] | Exception) -> None:
-            done(scores)
+        Raises RequestError (503) under too much load.
+        """
+
+        def respond_and_log(scores: list[float] | Exception) -> None:
+            on_scores(scores)
             if isinstance(scores, list):
-                self._keep(serving.model, rows, request_id, begun, scores)
+                self._log_after_turn(batcher.model, rows, request_id, started_at, scores)
 
-        serving.submit(rows, begun, scored)
+        batcher.submit(rows, started_at, respond_and_log)
 
-    def _keep(self, model: Model, rows: list[Encoded], request_id: str, begun: float, scores: list[float]) -> None:
-        """Log them with all others of this turn of the event loop, after the answers."""
-        if not _sampled(request_id, model.log_share):
-            self.metrics.logged.add(("left_out",), len(scores))
+    def _log_after_turn(
+        self, model: LoadedModel, rows: list[EncodedRow], request_id: str, started_at: float, scores: list[float]
+    ) -> None:
+        """Keep the rows until all responses of this turn of the event loop are written."""
+        if not _is_sampled(request_id, model.log_share):
+            self.metrics.log_rows.inc(("left_out",), len(scores))
             return
-        if not self._scored:
-            asyncio.get_running_loop().call_soon(self._log)
-        kept, ms = self._scored.setdefault(model, []), (time.perf_counter() - begun) * 1000
+        if not self._unlogged:
+            asyncio.get_running_loop().call_soon(self._write_log)
+        unlogged, ms = self._unlogged.setdefault(model, []), (time.perf_counter() - started_at) * 1000
         if len(scores) == 1:
-            kept.append(Scored(request_id, rows[0], scores[0], ms))
+            unlogged.append(ScoredRow(request_id, rows[0], scores[0], ms))
         else:
-            kept += [Scored(f"{request_id}-{i}", row, scores[i], ms) for i, row in enumerate(rows)]
+            unlogged += [ScoredRow(f"{request_id}-{i}", row, scores[i], ms) for i, row in enumerate(rows)]
 
-    def _log(self) -> None:
-        at, scored, self._scored = time.time(), self._scored, {}
-        for model, rows in scored.items():
+    def _write_log(self) -> None:
+        at, unlogged, self._unlogged = time.time(), self._unlogged, {}
+        for model, rows in unlogged.items():
             self.log.add(model, at, rows)
 
 
-def _sampled(request_id: str, share: float) -> bool:
-    """By the id alone, so that a mirrored request is in the logs of both slots or of none."""
+def _is_sampled(request_id: str, share: float) -> bool:
+    """Return whether that share of all ids holds this one; a mirrored request is in the logs of both slots or of none."""
     return share >= 1 or zlib.crc32(request_id.encode()) < share * 2**32

@@ -10,175 +10,236 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
+
+import msgspec
 
 from include.domain.errors import Corrupt, Unavailable
-from include.server.batching import Batcher, Queue
-from include.server.cache import Cache
-from include.server.lookups import Lookups
-from include.server.metrics import Labels, Metrics
-from include.server.model import Limits, Named, Open, load
+from include.server.batching import Batcher, QueueLimits
+from include.server.loaded_model import LoadOptions, StoreFactory, VersionReference, load_model
+from include.server.lookups import Lookups, StoreStatus
+from include.server.prometheus import LabelValues, Metrics
+from include.server.score_cache import ScoreCache
+from include.server.version_source import VersionSource
 
-#: Seconds between looks at the source, and before a version that did not load is tried again.
-EVERY = 0.5
-TRY_AGAIN = 5.0
-#: New objects that wait for the collector to look at them.
-GARBAGE = 50_000
+#: Seconds between two questions to the source, and before a version that did not load is tried again.
+POLL_INTERVAL = 0.5
+RETRY_INTERVAL = 5.0
+#: New objects after which the garbage collector runs.
+GC_THRESHOLD = 50_000
 
-Failure = tuple[Named, str, float]
-Source = Callable[[], Named | None]
 logger = logging.getLogger("perennial.server")
 
 
-class Slot:
-    """Follows its source. Without a version there, or without an answer, it keeps what it has: a rollback is a change
-    of the gateway's weights, so the other version must stay loaded whatever becomes of its alias.
+class LoadFailure(NamedTuple):
+    """A version that did not load; `failed_at` is a time of time.monotonic."""
 
-    What it serves is remembered in `memory`, so that a slot restarted while the registry is away serves it again.
+    version: VersionReference
+    reason: str
+    failed_at: float
+
+
+class ArtifactStatus(msgspec.Struct):
+    """Place and SHA-256 of the manifest that is served."""
+
+    uri: str
+    digest: str | None
+
+
+class SlotStatus(msgspec.Struct, kw_only=True):
+    """The body of `/status`; the fields of the model are None while none is served."""
+
+    slot: str
+    model: str
+    version: str | None = None
+    ready: bool
+    reason: str | None
+    wanted: str | None
+    artifact: ArtifactStatus | None = None
+    run: str | None = None
+    family: str | None = None
+    loaded_at: float | None = None
+    load_seconds: float | None = None
+    store: StoreStatus | None = None
+    under_way: int
+
+
+class Slot:
+    """Follows its source. If the source names no version or does not answer, the slot keeps what it serves: a rollback is a
+    change of the gateway's weights, so the other version must stay loaded whatever becomes of its alias.
+
+    What it serves is written to `state_file`, so that a slot restarted while the registry is away serves it again.
     """
 
     def __init__(
-        self, name: str, model: str, source: Source, *, limits: Limits, queue: Queue, cached: int,
-        metrics: Metrics, memory: Path, open_store: Open = None,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        model: str,
+        source: VersionSource,
+        *,
+        options: LoadOptions,
+        queue: QueueLimits,
+        cache_rows: int,
+        metrics: Metrics,
+        state_file: Path,
+        open_store: StoreFactory | None = None,
+    ) -> None:
         self.name, self.model = name, model
-        self.serving: Batcher | None = None
-        self._source, self._limits, self._metrics, self._memory = source, limits, metrics, memory
-        self._queue, self._cached = queue, cached
-        self._open_store = open_store
-        self._wanted: Named | None = None
-        self._failed: Failure | None = None
-        self._fault: str | None = "starting"
+        self.batcher: Batcher | None = None
         self.draining = False
-        self._replaced = False
-        metrics.gauge("perennial_queue_rows", "Rows that wait to be scored.", lambda: self._gauge(lambda b: b.depth))
-        metrics.gauge("perennial_model_load_seconds", "Time to load, check and warm up the version served.",
-                      lambda: self._gauge(lambda b: b.model.load_seconds))  # fmt: skip
-        metrics.gauge("perennial_model_age_seconds", "Time since the version served was loaded.",
-                      lambda: self._gauge(lambda b: time.time() - b.model.loaded_at))  # fmt: skip
-        metrics.gauge("perennial_store_age_seconds", "Seconds since the online store was written.", self._age)
-        metrics.gauge("perennial_store_misses", "Rows whose entity the online store does not know, since a window "
-                      "landed last.", self._misses, "group")  # fmt: skip
+        self._source, self._options, self._metrics, self._state_file = source, options, metrics, state_file
+        self._queue, self._cache_rows, self._open_store = queue, cache_rows, open_store
+        self._wanted: VersionReference | None = None
+        self._failure: LoadFailure | None = None
+        self._source_error: str | None = "starting"
+        self._memory_to_release = False
+        self._register_gauges(metrics)
 
-    async def watch(self) -> None:
-        """Runs until it is cancelled."""
+    def _register_gauges(self, metrics: Metrics) -> None:
+        def register(name: str, help_text: str, read: Callable[[Batcher], float]) -> None:
+            metrics.register_gauge(name, help_text, lambda: {(): read(self.batcher)} if self.batcher else {})
+
+        register("perennial_queue_rows", "Rows that wait to be scored.", lambda b: b.depth)
+        load_help = "Time to load, check and warm up the version served."
+        register("perennial_model_load_seconds", load_help, lambda b: b.model.load_seconds)
+        age_help = "Time since the version served was loaded."
+        register("perennial_model_age_seconds", age_help, lambda b: time.time() - b.model.loaded_at)
+        store_help = "Seconds since the online store was written."
+        metrics.register_gauge("perennial_store_age_seconds", store_help, self._store_age)
+        misses_help = "Rows whose entity the online store does not know, since a window landed last."
+        metrics.register_gauge("perennial_store_misses", misses_help, self._store_misses, "group")
+
+    async def follow(self) -> None:
+        """Follow the source and the online store until cancelled."""
         while True:
-            await self.look()
+            await self.update()
             if (lookups := self.lookups) is not None:
-                await lookups.follow()
-            await asyncio.sleep(EVERY)
+                await lookups.poll()
+            await asyncio.sleep(POLL_INTERVAL)
 
-    async def look(self) -> None:
+    async def update(self) -> None:
         """Ask the source once and serve what it names."""
-        if self._replaced:
-            self._replaced = False
-            await asyncio.to_thread(_give_back)
+        if self._memory_to_release:
+            self._memory_to_release = False
+            await asyncio.to_thread(_release_memory)
         try:
-            wanted, self._fault = await asyncio.to_thread(self._source), None
+            wanted, self._source_error = await asyncio.to_thread(self._source), None
             self._wanted = wanted
             if wanted is None:
-                self._fault = f"{self._source} names no version"
-        except Unavailable as fault:
-            wanted, self._fault = None, str(fault)
-        if wanted is None and self.serving is None:
-            wanted = self._remembered()
-        if wanted == self._current():
-            self._failed = None
-        elif wanted is not None and not self._failed_lately(wanted):
-            await self._take(wanted)
-            last = self._remembered() if self.serving is None else None
-            if last is not None and last != wanted:
-                await self._take(last, failed=self._failed)
+                self._source_error = f"{self._source} names no version"
+        except Unavailable as error:
+            wanted, self._source_error = None, str(error)
+        if wanted is None and self.batcher is None:
+            wanted = self._saved_version()
+        if wanted == self._served():
+            self._failure = None
+        elif wanted is not None and not self._failed_recently(wanted):
+            await self._load(wanted)
+            saved = self._saved_version() if self.batcher is None else None
+            if saved is not None and saved != wanted:
+                await self._load(saved, instead_of=self._failure)
 
     @property
     def lookups(self) -> Lookups | None:
-        return None if self.serving is None else self.serving.model.rows.lookups
+        """The lookups of the version served, None if it uses no aggregates."""
+        return None if self.batcher is None else self.batcher.model.rows.lookups
 
     @property
     def ready(self) -> bool:
-        return self.serving is not None and not self.draining
+        """Whether the slot serves a version and goes on doing so."""
+        return self.batcher is not None and not self.draining
 
     @property
     def reason(self) -> str | None:
-        """Why the slot does not serve what it should, None when it does."""
+        """Why the slot does not serve what it should, None if it does."""
         if self.draining:
             return "shutting down"
-        if self._failed is not None and self._failed[0] != self._current():
-            return f"version {self._failed[0].version} did not load: {self._failed[1]}"
-        return self._fault
+        if self._failure is not None and self._failure.version != self._served():
+            return f"version {self._failure.version.version} did not load: {self._failure.reason}"
+        return self._source_error
 
-    def status(self) -> dict[str, Any]:
-        model = None if self.serving is None else self.serving.model
-        return {
-            "slot": self.name, "model": self.model, "version": model and model.version, "ready": self.ready,
-            "reason": self.reason, "wanted": self._wanted and self._wanted.version,
-            "artifact": model and {"uri": model.named.uri, "digest": model.named.digest},
-            "run": model and model.manifest.get("run"), "family": model and model.manifest.get("family"),
-            "loaded_at": model and model.loaded_at, "load_seconds": model and model.load_seconds,
-            "store": self.lookups and self.lookups.status(),
-        }  # fmt: skip
+    def status(self, in_flight: int) -> SlotStatus:
+        """Return the body of `/status`, while that many requests are in flight."""
+        status = SlotStatus(
+            slot=self.name,
+            model=self.model,
+            ready=self.ready,
+            reason=self.reason,
+            wanted=self._wanted.version if self._wanted else None,
+            under_way=in_flight,
+        )
+        if self.batcher is not None:
+            model = self.batcher.model
+            status.version, status.artifact = (
+                model.version,
+                ArtifactStatus(model.reference.uri, model.reference.digest),
+            )
+            status.run, status.family = model.manifest.get("run"), model.manifest.get("family")
+            status.loaded_at, status.load_seconds = model.loaded_at, model.load_seconds
+            status.store = self.lookups.status() if self.lookups else None
+        return status
 
-    async def _take(self, named: Named, failed: Failure | None = None) -> None:
-        """Load it and serve it; `failed` is what this one stands in for."""
+    async def _load(self, version: VersionReference, instead_of: LoadFailure | None = None) -> None:
+        """Load a version and serve it; `instead_of` is the failure of the version for which it stands in."""
         try:
-            model = await asyncio.to_thread(load, named, self._limits, self._open_store, self.lookups)
-        except (Corrupt, Unavailable) as fault:
-            self._failed = failed or (named, str(fault), time.monotonic())
-            self._metrics.loads.add(("failed",))
-            logger.warning("version %s did not load: %s", named.version, fault)
+            model = await asyncio.to_thread(load_model, version, self._options, self._open_store, self.lookups)
+        except (Corrupt, Unavailable) as error:
+            self._failure = instead_of or LoadFailure(version, str(error), time.monotonic())
+            self._metrics.loads.inc(("failed",))
+            logger.warning("version %s did not load: %s", version.version, error)
             return
-        if self.serving is None:
-            # What is loaded by now stays, so the collector need not visit it under load; nor each few hundred objects of
-            # requests, which hold no circles: those of a version that goes are collected when it is replaced.
+        if self.batcher is None:
+            # What is loaded by now stays, so the collector need not visit it under load. Nor need it run each few hundred
+            # objects, because requests leave no circles; those of a version that goes are collected when it is replaced.
             gc.collect()
             gc.freeze()
-            gc.set_threshold(GARBAGE)
-        self._replaced = self.serving is not None
-        # From here new requests meet the new version; those under way end on the old one's batcher.
-        cache = Cache(self._cached, self._metrics.cache) if self._cached else None
-        self.serving, self._failed = Batcher(model, self._queue, self._metrics.batch.observe, cache), failed
-        self._metrics.loads.add(("loaded",))
+            gc.set_threshold(GC_THRESHOLD)
+        self._memory_to_release = self.batcher is not None
+        # From here new requests meet the new version; those in flight end on the old one's batcher.
+        cache = ScoreCache(self._cache_rows, self._metrics.cache_requests) if self._cache_rows else None
+        self.batcher = Batcher(model, self._queue, self._metrics.batch_rows.observe, cache)
+        self._failure = instead_of
+        self._metrics.loads.inc(("loaded",))
         logger.info("serving version %s, loaded in %.2f s", model.version, model.load_seconds)
-        self._remember(named)
+        self._save_version(version)
 
-    def _gauge(self, read: Callable[[Batcher], float]) -> dict[tuple[str, ...], float]:
-        return {} if self.serving is None else {(): read(self.serving)}
+    def _served(self) -> VersionReference | None:
+        return None if self.batcher is None else self.batcher.model.reference
 
-    def _current(self) -> Named | None:
-        return None if self.serving is None else self.serving.model.named
+    def _failed_recently(self, version: VersionReference) -> bool:
+        failure = self._failure
+        if failure is None or failure.version != version:
+            return False
+        return time.monotonic() - failure.failed_at < RETRY_INTERVAL
 
-    def _failed_lately(self, named: Named) -> bool:
-        failed = self._failed
-        return failed is not None and failed[0] == named and time.monotonic() - failed[2] < TRY_AGAIN
+    def _store_age(self) -> dict[LabelValues, float]:
+        written_at = self.lookups and self.lookups.written_at
+        return {(): time.time() - written_at} if written_at else {}
 
-    def _age(self) -> dict[Labels, float]:
-        written = self.lookups and self.lookups.written
-        return {(): time.time() - written} if written else {}
-
-    def _misses(self) -> dict[Labels, float]:
+    def _store_misses(self) -> dict[LabelValues, float]:
         return {(group,): count for group, count in self.lookups.misses.items()} if self.lookups else {}
 
-    def _remember(self, named: Named) -> None:
+    def _save_version(self, version: VersionReference) -> None:
         try:
-            self._memory.parent.mkdir(parents=True, exist_ok=True)
-            draft = self._memory.with_suffix(f".{os.getpid()}.draft")  # the slot may have other servers
-            draft.write_text(json.dumps(asdict(named)), encoding="utf-8")
-            draft.replace(self._memory)
-        except OSError as fault:
-            logger.warning("cannot remember the version served: %s", fault)
+            self._state_file.parent.mkdir(parents=True, exist_ok=True)
+            draft = self._state_file.with_suffix(f".{os.getpid()}.draft")  # the slot may have other servers
+            draft.write_text(json.dumps(asdict(version)), encoding="utf-8")
+            draft.replace(self._state_file)
+        except OSError as error:
+            logger.warning("cannot remember the version served: %s", error)
 
-    def _remembered(self) -> Named | None:
+    def _saved_version(self) -> VersionReference | None:
         try:
-            return Named(**json.loads(self._memory.read_text(encoding="utf-8")))
+            return VersionReference(**json.loads(self._state_file.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as fault:
-            logger.warning("%s: cannot be read: %s", self._memory, fault)
+        except (OSError, ValueError, TypeError) as error:
+            logger.warning("%s: cannot be read: %s", self._state_file, error)
             return None
 
 
-def _give_back() -> None:
-    """Hand the memory of the version before to the system: the allocator keeps it otherwise, and more with each swap."""
+def _release_memory() -> None:
+    """Give the memory of a replaced version back to the system: the allocator keeps it otherwise, and more with each swap."""
     gc.collect()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc has it
         trim(0)

@@ -22,7 +22,7 @@ from include.domain.features.online_features import LandedSums, Outcome
 from include.online_store.opening import open_store
 from include.online_store.store import OnlineStore, decode_outcome, encode_outcome
 from include.server.lookups import Lookups
-from tests.serving import await_, free_port
+from tests.serving import free_port, wait_for
 
 OpenStore = Callable[[], OnlineStore]
 OUTCOME = Outcome("k1", "2026-01-02", 3600, {"who": "a", "n": None}, {"late": 1.0, "delay": None})
@@ -41,7 +41,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     with redis.Redis(port=port) as client:
-        await_(lambda: _answers(client), "Redis to answer")
+        wait_for(lambda: _answers(client), "Redis to answer")
     yield f"redis://127.0.0.1:{port}/0"
     process.terminate()
     process.wait()
@@ -178,7 +178,7 @@ def aggregates_at_hour_3(server: Lookups, who: str) -> list[float]:
     """The aggregates that the server looks up; the JSON for its log holds the same numbers as the packed ones."""
     [looked_up] = server.find([who], 3)
     numbers = np.frombuffer(looked_up.packed, np.float32).tolist()
-    logged = json.loads(b"{" + looked_up.text + b"}", parse_constant=float)
+    logged = json.loads(b"{" + looked_up.json_fields + b"}", parse_constant=float)
     assert list(logged) == list(GROUP.features)
     np.testing.assert_allclose(np.array(list(logged.values()), np.float32), numbers)
     return numbers
@@ -192,22 +192,22 @@ def test_a_server_follows_what_is_written(open_another: OpenStore) -> None:
 
     def aggregates_after(write: Callable[[], int]) -> list[float]:
         write()
-        asyncio.run(server.follow())
+        asyncio.run(server.poll())
         return aggregates_at_hour_3(server, "a")
 
     assert np.isnan(aggregates_at_hour_3(server, "a")[0])
     assert aggregates_after(lambda: writer.land([LANDED], oldest="")) == [0.5, 2]
     assert aggregates_after(lambda: writer.add([replace(later, key="landed already", known=6999)])) == [0.5, 2]
     assert aggregates_after(lambda: writer.add([later])) == pytest.approx([1 / 3, 3])
-    assert b":0.33333334," in server.find(["a"], 3)[0].text  # the digits that tell a float32 from the next
+    assert b":0.33333334," in server.find(["a"], 3)[0].json_fields  # the digits that tell a float32 from the next
     assert aggregates_after(lambda: writer.land([replace(LANDED, version=2, until=7200)], oldest="")) == [0.5, 2]
-    assert server.status()["known_until"] == 7200
+    assert server.status().known_until == 7200
     assert aggregates_at_hour_3(server, "nobody")[1] == 0
     assert server.misses == {"who": 1}
 
 
 def test_a_request_sees_what_was_written_to_the_embedded_store_before_it_came(tmp_path: Path) -> None:
-    """It sees it without waiting for `follow`; the requests of one turn of the event loop share one look at the store."""
+    """It sees it without waiting for `poll`; the requests of one turn of the event loop share one look at the store."""
     writer = open_store(str(tmp_path), "m")
     writer.land([LANDED], oldest="")
     server = Lookups(open_store(str(tmp_path), "m"), Aggregates(groups=(GROUP,)), ["who"])
@@ -216,10 +216,10 @@ def test_a_request_sees_what_was_written_to_the_embedded_store_before_it_came(tm
         aggregates = []
         for n in range(3):
             await asyncio.sleep(0)
-            server.look()
+            server.refresh()
             aggregates.append(aggregates_at_hour_3(server, "a"))
             writer.add([replace(OUTCOME, key=f"k{n}", known=7200 + n, values={"late": 0.0})])
-            server.look()
+            server.refresh()
             assert aggregates_at_hour_3(server, "a") == aggregates[-1]
         return aggregates
 

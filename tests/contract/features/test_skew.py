@@ -24,14 +24,14 @@ from include.local import flights
 from include.local.replay import Replay, Stream
 from include.online_store.opening import open_store
 from include.online_store.store import OnlineStore
+from include.server.loaded_model import LoadOptions, VersionReference, load_model
 from include.server.lookups import Lookups
-from include.server.model import Limits, Named, load
 from include.spec.loading import find
 from include.stages.data import landing, validation
 from include.stages.features import features
 from include.stages.training import dataset
 from tests.contract.data.test_flights import PassAll
-from tests.serving import Server, await_
+from tests.serving import ServerProcess, wait_for
 
 SPEC = find("flights")
 NAMES = SPEC.features.aggregates.features
@@ -48,7 +48,9 @@ class World:
         self.store = open_store(str(home / "online"), SPEC.name)
         self.land(PAST)
         artifact = write_artifact(home / "artifact", dataset._fitted(SPEC, self.built(PAST)), self.built(PAST))
-        self.server = Server(home, "--slot", "stable", "--artifact", str(artifact), "--store", str(home / "online"))
+        self.server = ServerProcess(
+            home, "--slot", "stable", "--artifact", str(artifact), "--store", str(home / "online")
+        )
 
     def land(self, span: Window) -> None:
         windows = list(span.split(SPEC.window))
@@ -61,7 +63,7 @@ class World:
         return pl.DataFrame(pl.from_arrow(self.tables.read("features", list(span.split(SPEC.window)))))
 
     def logged(self, count: int) -> list[dict[str, Any]]:
-        await_(lambda: len(self.server.logged()) >= count, f"{count} logged rows")
+        wait_for(lambda: len(self.server.logged()) >= count, f"{count} logged rows")
         return self.server.logged()
 
 
@@ -106,7 +108,7 @@ def test_the_server_used_what_training_recomputes(world: World) -> None:
     asked, told = (of(LIVE.start.date(), LIVE.end.date()) for of in (flights.requests, flights.outcomes))
     stream = Stream(world.store, told, SPEC.features.aggregates, SPEC.columns.time)
     with Replay(world.server.url, asked, 2000, "flight_id", stream) as replay:
-        await_(lambda: not replay.running, "the replay to end")
+        wait_for(lambda: not replay.running, "the replay to end")
     assert replay.tally.failures == 0
     used = {line["key"]: [line["features"][name] for name in NAMES] for line in world.logged(len(asked))}
     world.land(LIVE)
@@ -124,7 +126,7 @@ def test_a_landing_replaces_what_was_streamed_and_the_server_follows(world: Worl
     row = next(r for r in flights.requests(day, date(2013, 3, 13)) if r["origin"] == "JFK" and r["tailnum"])
     newest = world.store.read(None).landed
     until = max(w.until for w in newest or ())
-    await_(lambda: (world.server.status()["store"] or {})["known_until"] == until, "the landed windows")
+    wait_for(lambda: (world.server.status()["store"] or {})["known_until"] == until, "the landed windows")
     before = len(world.server.logged())
     world.server.predict(row)
     world.land(Window(parse_utc("2013-03-12"), parse_utc("2013-03-13")))
@@ -143,7 +145,7 @@ def test_an_entity_that_nobody_knows_is_answered_and_counted(world: World) -> No
 
 
 def test_a_version_that_takes_over_tells_the_same_past_without_reading_it_again(world: World) -> None:
-    named = Named("2", str(world.home / "artifact" / "manifest.json"), None)
+    version = VersionReference("2", str(world.home / "artifact" / "manifest.json"), None)
     body = json.dumps(flights.requests(date(2013, 3, 11), date(2013, 3, 12))[0]).encode()
     opened = []
 
@@ -151,10 +153,10 @@ def test_a_version_that_takes_over_tells_the_same_past_without_reading_it_again(
         opened.append(open_store(str(world.home / "online"), SPEC.name))
         return opened[-1]
 
-    first = load(named, Limits(), opening)
-    second = load(named, Limits(), opening, first.rows.lookups)
+    first = load_model(version, LoadOptions(), opening)
+    second = load_model(version, LoadOptions(), opening, first.rows.lookups)
     assert len(opened) == 1
-    other = load(named, Limits(), opening, Lookups(opened[0], Aggregates(), ()))
+    other = load_model(version, LoadOptions(), opening, Lookups(opened[0], Aggregates(), ()))
     assert len(opened) == 2
     known, *others = ([model.rows.read(body)[0].numbers] for model in (first, second, other))
     assert others == [known, known]
@@ -170,7 +172,9 @@ def test_a_damaged_store_is_told_and_does_not_stop_the_server(world: World, tmp_
     (tmp_path / "online").mkdir()
     (tmp_path / "online" / "flights.db").write_bytes(b"no database at all" * 100)
     artifact = world.home / "artifact" / "manifest.json"
-    server = Server(tmp_path, "--slot", "stable", "--artifact", str(artifact), "--store", str(tmp_path / "online"))
+    server = ServerProcess(
+        tmp_path, "--slot", "stable", "--artifact", str(artifact), "--store", str(tmp_path / "online")
+    )
     try:
         server.predict(flights.requests(date(2013, 3, 11), date(2013, 3, 12))[0])
         assert "not a database" in server.status()["store"]["fault"]

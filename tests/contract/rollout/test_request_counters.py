@@ -14,7 +14,7 @@ from include.adapters.serving.request_counters import RequestCounters, counted
 from include.adapters.serving.slots import HttpSlots
 from include.domain.errors import Unavailable, UserMistake
 from include.ports.traffic import ArmCounts
-from include.server.metrics import Metrics
+from include.server.prometheus import Metrics
 
 
 class Server:
@@ -26,9 +26,9 @@ class Server:
 
     def answer(self, requests: int, seconds: float = 0.001, code: str = "200") -> None:
         for _ in range(requests):
-            self.metrics.requests.add(("/predict", code, "1"))
-            self.metrics.seconds.observe(seconds, ("/predict",))
-        self.metrics.requests.add(("/v2/health/ready", "200", "1"))
+            self.metrics.requests.inc(("/predict", code, "1"))
+            self.metrics.request_seconds.observe(seconds, ("/predict",))
+        self.metrics.requests.inc(("/v2/health/ready", "200", "1"))
 
     def page(self, path: str) -> str:
         if path == "/status":

@@ -11,8 +11,8 @@ import pytest
 from include.adapters.serving.onnx_scorer import OnnxScorer
 from include.artifacts.store import Reference
 from include.domain.errors import Corrupt
-from include.server.model import Limits, Named, load
-from include.server.rows import Encoded
+from include.server.loaded_model import LoadOptions, VersionReference, load_model
+from include.server.rows import EncodedRow
 from include.trainer.run import run
 from tests.small_dataset import job, write_dataset
 
@@ -85,11 +85,11 @@ def test_server_and_scorer_run_the_graph_that_the_manifest_names(tmp_path, graph
     run(given, Never())
     path = given.out / "manifest.json"
     artifact = Reference(str(path), hashlib.sha256(path.read_bytes()).hexdigest())
-    served = load(Named("1", artifact.uri, artifact.digest), Limits())
+    served = load_model(VersionReference("1", artifact.uri, artifact.digest), LoadOptions())
     columns = examples(artifact)
     ids, numbers = served.encoding.encode(columns)
     session = onnxruntime.InferenceSession(str(given.out / graph), providers=["CPUExecutionProvider"])
     expected = session.run(["score"], {"ids": ids, "numbers": numbers})[0]
-    rows = [Encoded(own.tobytes(), values.tobytes()) for own, values in zip(ids, numbers, strict=True)]
+    rows = [EncodedRow(own.tobytes(), values.tobytes()) for own, values in zip(ids, numbers, strict=True)]
     assert served.score(rows) == pytest.approx(expected, abs=1e-6)
     assert OnnxScorer().score(artifact, columns) == pytest.approx(expected, abs=1e-6)

@@ -17,14 +17,14 @@ import pytest
 
 from include.adapters.serving.slots import HttpSlots
 from include.domain.errors import Unavailable
-from tests.serving import ROW, Registry, Server, await_, expected, rows, write_artifact
+from tests.serving import ROW, FakeRegistry, ServerProcess, expected, rows, wait_for, write_artifact
 
 BIASES = {"1": 0.0, "2": 1.0, "3": -1.0}
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    registry = Registry()
+def registry(tmp_path: Path) -> Iterator[FakeRegistry]:
+    registry = FakeRegistry()
     for number, bias in BIASES.items():
         registry.versions[number] = write_artifact(tmp_path / f"run-{number}", bias)
     yield registry
@@ -32,18 +32,18 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 
 
 @pytest.fixture
-def server(tmp_path: Path, registry: Registry) -> Iterator[Server]:
+def server(tmp_path: Path, registry: FakeRegistry) -> Iterator[ServerProcess]:
     registry.aliases["champion"] = "1"
-    server = Server(tmp_path, "--slot", "stable", "--registry", registry.url)
+    server = ServerProcess(tmp_path, "--slot", "stable", "--registry", registry.url)
     yield server
     server.close()
 
 
-def serves(server: Server, number: str) -> None:
-    await_(lambda: server.status()["version"] == number, f"version {number}")
+def serves(server: ServerProcess, number: str) -> None:
+    wait_for(lambda: server.status()["version"] == number, f"version {number}")
 
 
-def test_rows_score_as_the_model_says_alone_and_together(server: Server) -> None:
+def test_rows_score_as_the_model_says_alone_and_together(server: ServerProcess) -> None:
     given = rows(200)
     together = server.predict(*given)
     with ThreadPoolExecutor(8) as callers:
@@ -54,20 +54,20 @@ def test_rows_score_as_the_model_says_alone_and_together(server: Server) -> None
     assert (together["model"], together["version"], together["slot"]) == ("flights", "1", "stable")
 
 
-def test_one_bare_row_is_a_request_too(server: Server) -> None:
+def test_one_bare_row_is_a_request_too(server: ServerProcess) -> None:
     answer = server.http.post("/predict", json=ROW).json()
     assert answer["scores"] == [pytest.approx(expected(ROW), abs=1e-5)]
 
 
 def test_a_socket_is_listened_at_too_by_its_owner_alone_and_taken_over_from_a_server_that_was_killed(
-    tmp_path: Path, registry: Registry
+    tmp_path: Path, registry: FakeRegistry
 ) -> None:
     registry.aliases["champion"] = "1"
     path = tmp_path / "stable.sock"
     flags = ("--slot", "stable", "--registry", registry.url, "--socket", str(path))
-    server = Server(tmp_path, *flags)
+    server = ServerProcess(tmp_path, *flags)
     server.stop(signal.SIGKILL)
-    server = Server(tmp_path, *flags)
+    server = ServerProcess(tmp_path, *flags)
     try:
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://stable") as http:
             answer = http.post("/predict", json=ROW).json()
@@ -77,12 +77,14 @@ def test_a_socket_is_listened_at_too_by_its_owner_alone_and_taken_over_from_a_se
         server.close()
 
 
-def test_without_a_version_it_is_alive_not_ready_and_says_why(tmp_path: Path, registry: Registry) -> None:
-    server = Server(tmp_path, "--slot", "canary", "--alias", "challenger", "--registry", registry.url, wait=False)
+def test_without_a_version_it_is_alive_not_ready_and_says_why(tmp_path: Path, registry: FakeRegistry) -> None:
+    server = ServerProcess(
+        tmp_path, "--slot", "canary", "--alias", "challenger", "--registry", registry.url, wait=False
+    )
     try:
         ready, predict = server.http.get("/v2/health/ready"), server.http.post("/predict", json=ROW)
         assert (ready.status_code, predict.status_code) == (503, 503)
-        await_(lambda: "challenger" in server.status()["reason"], "the reason to name the alias")
+        wait_for(lambda: "challenger" in server.status()["reason"], "the reason to name the alias")
         assert predict.headers["retry-after"] == "1"
         registry.aliases["challenger"] = "2"
         serves(server, "2")
@@ -90,7 +92,7 @@ def test_without_a_version_it_is_alive_not_ready_and_says_why(tmp_path: Path, re
         server.close()
 
 
-def test_swaps_under_load_lose_no_request_and_mix_no_versions(server: Server, registry: Registry) -> None:
+def test_swaps_under_load_lose_no_request_and_mix_no_versions(server: ServerProcess, registry: FakeRegistry) -> None:
     stop, given = Event(), rows(50)
 
     def call(_: int) -> set[str]:
@@ -117,12 +119,12 @@ def test_swaps_under_load_lose_no_request_and_mix_no_versions(server: Server, re
 
 @pytest.mark.parametrize("name", ["model.onnx", "encoding.json", "manifest.json"])
 def test_a_version_that_fails_to_load_leaves_the_old_one_serving(
-    server: Server, registry: Registry, tmp_path: Path, name: str
+    server: ServerProcess, registry: FakeRegistry, tmp_path: Path, name: str
 ) -> None:
     broken = tmp_path / "run-2" / name
     broken.write_bytes(broken.read_bytes() + b" ")
     registry.aliases["champion"] = "2"
-    await_(lambda: (server.status()["reason"] or "").startswith("version 2 did not load"), "the fault in /status")
+    wait_for(lambda: (server.status()["reason"] or "").startswith("version 2 did not load"), "the fault in /status")
     ready = server.http.get("/v2/health/ready")
     assert (ready.status_code, server.predict(ROW)["version"]) == (200, "1")
     assert name in ready.json()["reason"] and "digest" in ready.json()["reason"]
@@ -135,16 +137,16 @@ def test_a_version_that_fails_to_load_leaves_the_old_one_serving(
 
 
 def test_alias_removed_or_registry_away_it_serves_on_also_after_a_restart(
-    server: Server, registry: Registry, tmp_path: Path
+    server: ServerProcess, registry: FakeRegistry, tmp_path: Path
 ) -> None:
     del registry.aliases["champion"]
-    assert "names no version" in await_(lambda: server.status()["reason"], "the missing alias")
+    assert "names no version" in wait_for(lambda: server.status()["reason"], "the missing alias")
     assert server.predict(ROW)["version"] == "1"
     registry.close()
-    await_(lambda: "does not answer" in (server.status()["reason"] or ""), "the registry's absence")
+    wait_for(lambda: "does not answer" in (server.status()["reason"] or ""), "the registry's absence")
     assert server.http.get("/v2/health/ready").status_code == 200
     server.stop()
-    again = Server(tmp_path, "--slot", "stable", "--registry", registry.url)
+    again = ServerProcess(tmp_path, "--slot", "stable", "--registry", registry.url)
     try:
         assert again.predict(ROW)["version"] == "1"
     finally:
@@ -156,10 +158,10 @@ def test_slots_that_do_not_answer_are_unavailable() -> None:
         HttpSlots({"stable": ["http://127.0.0.1:9"]}).await_version("stable", "flights", "1", timeout=0)
 
 
-def test_sigterm_answers_what_is_under_way_then_ends(tmp_path: Path, registry: Registry) -> None:
+def test_sigterm_answers_what_is_under_way_then_ends(tmp_path: Path, registry: FakeRegistry) -> None:
     """Callers keep their connections, as a gateway does, which health tells to turn away while the server drains."""
     registry.aliases["champion"] = "1"
-    server, stop = Server(tmp_path, "--slot", "stable", "--registry", registry.url, "--drain", "2"), Event()
+    server, stop = ServerProcess(tmp_path, "--slot", "stable", "--registry", registry.url, "--drain", "2"), Event()
 
     def call(_: int) -> int:
         with httpx.Client(base_url=server.url, trust_env=False) as http:
@@ -172,7 +174,7 @@ def test_sigterm_answers_what_is_under_way_then_ends(tmp_path: Path, registry: R
     with ThreadPoolExecutor(4) as callers:
         calls = [callers.submit(call, n) for n in range(4)]
         server.process.send_signal(signal.SIGTERM)
-        await_(lambda: server.http.get("/v2/health/ready").status_code == 503, "not ready")
+        wait_for(lambda: server.http.get("/v2/health/ready").status_code == 503, "not ready")
         assert server.status()["reason"] == "shutting down"
         stop.set()
         answered = sum(c.result() for c in calls)
@@ -181,7 +183,7 @@ def test_sigterm_answers_what_is_under_way_then_ends(tmp_path: Path, registry: R
     server.close()
 
 
-def test_log_line_holds_what_a_later_join_needs(server: Server) -> None:
+def test_log_line_holds_what_a_later_join_needs(server: ServerProcess) -> None:
     server.predict({**ROW, "carrier": "ZZ"}, **{"x-request-id": "call-7"})
     server.predict(ROW, ROW)
     assert server.stop() == 0
@@ -193,22 +195,24 @@ def test_log_line_holds_what_a_later_join_needs(server: Server) -> None:
     assert [line["id"].rsplit("-", 1)[1] for line in two] == ["0", "1"]
 
 
-def test_kill_9_loses_no_line_that_was_written(server: Server) -> None:
+def test_kill_9_loses_no_line_that_was_written(server: ServerProcess) -> None:
     written = 'perennial_log_rows_total{slot="stable",model="flights",outcome="written"}'
     for total in (100, 200, 300):
         server.predict(*rows(100))
-        await_(partial(lambda total: server.metric(written) == total, total), "the log to be written")
+        wait_for(partial(lambda total: server.metric(written) == total, total), "the log to be written")
     server.stop(signal.SIGKILL)
     assert len(server.logged()) == 300
 
 
-def test_a_log_that_cannot_be_written_stops_no_prediction_and_is_counted(tmp_path: Path, registry: Registry) -> None:
+def test_a_log_that_cannot_be_written_stops_no_prediction_and_is_counted(
+    tmp_path: Path, registry: FakeRegistry
+) -> None:
     registry.aliases["champion"] = "1"
     (tmp_path / "log").write_text("a file where the folder should be")
-    server = Server(tmp_path, "--slot", "stable", "--registry", registry.url)
+    server = ServerProcess(tmp_path, "--slot", "stable", "--registry", registry.url)
     try:
         server.predict(*rows(10))
-        await_(
+        wait_for(
             lambda: server.metric('perennial_log_rows_total{slot="stable",model="flights",outcome="lost"}') == 10, ""
         )
         assert server.predict(ROW)["version"] == "1"
@@ -225,21 +229,21 @@ def test_on_a_full_disk_it_serves_on_counts_what_is_lost_and_logs_again_once_the
     if shutil.which("unshare") is None or subprocess.run([*under, "true"], check=False, capture_output=True).returncode:
         pytest.skip("a disk of one's own needs unshare and the kernel's leave to mount one")
     uri = write_artifact(tmp_path / "run")["artifact_uri"]
-    server = Server(tmp_path, "--slot", "stable", "--artifact", uri, under=under)
+    server = ServerProcess(tmp_path, "--slot", "stable", "--artifact", uri, under=under)
     seen = Path(f"/proc/{server.process.pid}/root{log}/flights/stable")
     count = 'perennial_log_rows_total{slot="stable",model="flights",outcome='
     written, lost = (partial(server.metric, f'{count}"{outcome}"') for outcome in ("written", "lost"))
     try:
         for asked in range(1000, 4000, 1000):
             assert len(server.predict(*rows(1000))["scores"]) == 1000
-            await_(lambda asked=asked: written() + lost() == asked, "all to be logged or lost")
+            wait_for(lambda asked=asked: written() + lost() == asked, "all to be logged or lost")
         assert 0 < written() < 1000
         assert all(segment.stat().st_size for segment in seen.glob("*.jsonl"))
         before = written()
         for segment in seen.glob("*.jsonl"):
             segment.unlink()
         server.predict(*rows(10))
-        await_(lambda: written() == before + 10, "the log to go on")
+        wait_for(lambda: written() == before + 10, "the log to go on")
     finally:
         server.close()
 
@@ -247,7 +251,7 @@ def test_on_a_full_disk_it_serves_on_counts_what_is_lost_and_logs_again_once_the
 def test_one_artifact_can_be_served_without_a_registry(tmp_path: Path) -> None:
     tags = write_artifact(tmp_path / "run")
     flags = ("--artifact", tags["artifact_uri"], "--digest", tags["artifact_digest"])
-    server = Server(tmp_path, "--slot", "stable", *flags)
+    server = ServerProcess(tmp_path, "--slot", "stable", *flags)
     try:
         assert server.predict(ROW)["scores"] == [pytest.approx(expected(ROW), abs=1e-5)]
     finally:
@@ -257,7 +261,7 @@ def test_one_artifact_can_be_served_without_a_registry(tmp_path: Path) -> None:
 def test_a_port_in_use_is_told_in_a_line(tmp_path: Path) -> None:
     uri = write_artifact(tmp_path / "run")["artifact_uri"]
     flags = ("--slot", "stable", "--artifact", uri)
-    server = Server(tmp_path, *flags)
+    server = ServerProcess(tmp_path, *flags)
     try:
         command = [sys.executable, "-m", "include.server", "--model", "flights", "--log", str(tmp_path / "other")]
         done = subprocess.run(
@@ -269,9 +273,9 @@ def test_a_port_in_use_is_told_in_a_line(tmp_path: Path) -> None:
         server.close()
 
 
-def test_a_shadow_slot_follows_an_alias_of_its_own(tmp_path: Path, registry: Registry) -> None:
+def test_a_shadow_slot_follows_an_alias_of_its_own(tmp_path: Path, registry: FakeRegistry) -> None:
     registry.aliases["shadow"] = "2"
-    server = Server(tmp_path, "--slot", "shadow", "--registry", registry.url)
+    server = ServerProcess(tmp_path, "--slot", "shadow", "--registry", registry.url)
     try:
         assert {k: server.predict(ROW)[k] for k in ("version", "slot")} == {"version": "2", "slot": "shadow"}
     finally:
@@ -282,7 +286,7 @@ def test_a_share_of_the_requests_is_logged_the_same_ones_in_every_slot(tmp_path:
     uri = write_artifact(tmp_path / "run", serving={"log_share": 0.25})["artifact_uri"]
     kept = {}
     for slot in ("stable", "canary"):
-        server = Server(tmp_path, "--slot", slot, "--artifact", uri)
+        server = ServerProcess(tmp_path, "--slot", slot, "--artifact", uri)
         for n in range(200):
             server.predict(ROW, **{"x-request-id": f"call-{n}"})
         assert server.stop() == 0
@@ -293,12 +297,12 @@ def test_a_share_of_the_requests_is_logged_the_same_ones_in_every_slot(tmp_path:
 
 def test_metrics_show_values_load_and_cache(tmp_path: Path) -> None:
     uri = write_artifact(tmp_path / "run")["artifact_uri"]
-    server = Server(tmp_path, "--slot", "stable", "--artifact", uri, "--cache", "100")
+    server = ServerProcess(tmp_path, "--slot", "stable", "--artifact", uri, "--cache", "100")
     common = 'slot="stable",model="flights"'
     try:
         server.predict({**ROW, "carrier": "ZZ", "wind": None, "distance": 500}, ROW)
         server.predict(ROW)
-        await_(lambda: server.metric(f"perennial_score_count{{{common}") == 3, "the values to be counted")
+        wait_for(lambda: server.metric(f"perennial_score_count{{{common}") == 3, "the values to be counted")
         own = f'{common},version="0",field'
         counted = {
             f'values_total{{{own}="carrier",kind="unknown"}}': 1, f'values_total{{{own}="wind",kind="missing"}}': 1,
@@ -318,7 +322,7 @@ def test_metrics_show_values_load_and_cache(tmp_path: Path) -> None:
 
 def test_a_row_that_waits_longer_than_the_deadline_is_sent_away(tmp_path: Path) -> None:
     uri = write_artifact(tmp_path / "run")["artifact_uri"]
-    server = Server(tmp_path, "--slot", "stable", "--artifact", uri, "--deadline", "0")
+    server = ServerProcess(tmp_path, "--slot", "stable", "--artifact", uri, "--deadline", "0")
     try:
         answer = server.http.post("/predict", json=ROW)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

@@ -15,7 +15,7 @@ import tritonclient.http as triton_http
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from tests.serving import ENCODING, Server, await_, expected, free_port, rows, write_artifact
+from tests.serving import ENCODING, ServerProcess, expected, free_port, rows, wait_for, write_artifact
 
 #: It does not fit into this environment; `make bench-serve` makes one for it.
 KSERVE = Path(tempfile.gettempdir()) / "perennial-peers" / "kserve" / "bin" / "python"
@@ -29,7 +29,7 @@ def rpc_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, rpc_port: int) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, rpc_port: int) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("server")
     (folder / "token").write_text("open sesame")
     uri = write_artifact(folder / "run")["artifact_uri"]
@@ -43,13 +43,13 @@ def server(tmp_path_factory: pytest.TempPathFactory, rpc_port: int) -> Iterator[
         "--body-seconds",
         "1",
     )
-    server = Server(folder, "--slot", "stable", *flags)
+    server = ServerProcess(folder, "--slot", "stable", *flags)
     yield server
     assert server.stop() == 0
 
 
 @pytest.fixture(params=["http", "grpc"])
-def client(request: pytest.FixtureRequest, server: Server, rpc_port: int) -> Iterator[Any]:
+def client(request: pytest.FixtureRequest, server: ServerProcess, rpc_port: int) -> Iterator[Any]:
     kind, port = (triton_http, server.port) if request.param == "http" else (triton_grpc, rpc_port)
     with kind.InferenceServerClient(f"127.0.0.1:{port}") as client:
         client.kind = kind
@@ -98,7 +98,7 @@ def test_what_is_wrong_is_said_by_name(client: Any) -> None:
         client.infer("flights", inputs(client.kind, ROWS))
 
 
-def test_grpc_requests_are_logged_and_counted_like_others(server: Server, rpc_port: int) -> None:
+def test_grpc_requests_are_logged_and_counted_like_others(server: ServerProcess, rpc_port: int) -> None:
     before = len(server.logged())
     with triton_grpc.InferenceServerClient(f"127.0.0.1:{rpc_port}") as client:
         client.infer(
@@ -107,14 +107,16 @@ def test_grpc_requests_are_logged_and_counted_like_others(server: Server, rpc_po
             request_id="grpc",
             headers={"authorization": TOKEN["Authorization"]},
         )
-    lines = await_(lambda: [x for x in server.logged()[before:] if x["id"].startswith("grpc-")], "the lines")
+    lines = wait_for(lambda: [x for x in server.logged()[before:] if x["id"].startswith("grpc-")], "the lines")
     assert [line["id"] for line in lines] == ["grpc-0", "grpc-1"]
     assert (
         server.metric('perennial_requests_total{slot="stable",model="flights",route="grpc/ModelInfer",code="200"') > 0
     )
 
 
-def test_typed_contents_are_as_good_as_raw_bytes_and_hostile_ones_are_refused(rpc_port: int, server: Server) -> None:
+def test_typed_contents_are_as_good_as_raw_bytes_and_hostile_ones_are_refused(
+    rpc_port: int, server: ServerProcess
+) -> None:
     ids, numbers = ENCODING.encode({name: [ROWS[0][name]] for name in ROWS[0]})
     request = service_pb2.ModelInferRequest(model_name="flights")
     request.inputs.add(name="ids", datatype="INT64", shape=[1, 4]).contents.int64_contents.extend(ids[0].tolist())
@@ -138,7 +140,7 @@ def test_typed_contents_are_as_good_as_raw_bytes_and_hostile_ones_are_refused(rp
 
 
 @pytest.mark.skipif(not KSERVE.exists(), reason="KServe is not installed; make bench-serve installs it")
-def test_the_client_of_kserve_gets_the_same_scores_as_json_and_as_binary_tensors(server: Server) -> None:
+def test_the_client_of_kserve_gets_the_same_scores_as_json_and_as_binary_tensors(server: ServerProcess) -> None:
     ids, numbers = ENCODING.encode({name: [row[name] for row in ROWS] for name in ROWS[0]})
     given = {"ids": ids.tolist(), "numbers": np.nan_to_num(numbers).tolist(), "token": TOKEN["Authorization"]}
     command = [KSERVE, Path(__file__).with_name("kserve_client.py"), str(server.port)]

@@ -15,14 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import checks
 
-from tests.serving import ROW, Server, await_, rows, write_artifact
+from tests.serving import ROW, ServerProcess, rows, wait_for, write_artifact
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("server")
     uri = write_artifact(folder / "run")["artifact_uri"]
-    server = Server(folder, "--slot", "stable", "--artifact", uri, "--body-seconds", "0.5")
+    server = ServerProcess(folder, "--slot", "stable", "--artifact", uri, "--body-seconds", "0.5")
     yield server
     assert server.predict(ROW)["version"] == "0"
     assert server.stop() == 0
@@ -68,7 +68,7 @@ LENGTHS = st.none() | st.integers(-5, 300).map(str)
 @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(PATHS, BODIES, LENGTHS), min_size=20, max_size=20))
 def test_ten_thousand_made_up_bodies_get_an_answer_that_says_why(
-    server: Server, sent: list[tuple[str, bytes, str | None]]
+    server: ServerProcess, sent: list[tuple[str, bytes, str | None]]
 ) -> None:
     caller = HTTPConnection("127.0.0.1", server.port, timeout=20)
     for path, body, length in sent:
@@ -80,7 +80,7 @@ def test_ten_thousand_made_up_bodies_get_an_answer_that_says_why(
     caller.close()
 
 
-def test_every_route_answers_as_its_openapi_description_says(server: Server) -> None:
+def test_every_route_answers_as_its_openapi_description_says(server: ServerProcess) -> None:
     described = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
     paths = []
     for found in described.get_all_operations():
@@ -105,17 +105,17 @@ def test_every_route_answers_as_its_openapi_description_says(server: Server) -> 
      ("GET", "/v2/models/flights", 200), ("GET", "/openapi.json", 200), ("GET", "/docs", 200), ("GET", "/%ff%00", 404),
      ("GET", "/" + "x" * 5000, 404)],
 )  # fmt: skip
-def test_routes(server: Server, method: str, path: str, status: int) -> None:
+def test_routes(server: ServerProcess, method: str, path: str, status: int) -> None:
     assert server.http.request(method, path).status_code == status
 
 
-def test_openapi_names_the_columns_of_the_version_served(server: Server) -> None:
+def test_openapi_names_the_columns_of_the_version_served(server: ServerProcess) -> None:
     row = server.http.get("/openapi.json").json()["components"]["schemas"]["Row"]
     assert set(row["properties"]) == set(ROW)
     assert set(row["required"]) == set(ROW) - {"flight"}
 
 
-def test_a_body_too_long_is_refused_before_it_is_read(server: Server) -> None:
+def test_a_body_too_long_is_refused_before_it_is_read(server: ServerProcess) -> None:
     answer = server.http.post("/predict", content=b'{"rows": [' + b" " * 10_000_000 + b"]}")
     assert answer.status_code == 413
     chunks = (b" " * 65536 for _ in range(160))
@@ -123,12 +123,12 @@ def test_a_body_too_long_is_refused_before_it_is_read(server: Server) -> None:
         assert server.http.post("/predict", content=chunks).status_code == 413
 
 
-def test_a_compressed_body_is_refused(server: Server) -> None:
+def test_a_compressed_body_is_refused(server: ServerProcess) -> None:
     answer = server.http.post("/predict", content=b"\x1f\x8b", headers={"content-encoding": "gzip"})
     assert (answer.status_code, answer.json()["error"][:16]) == (415, "content-encoding")
 
 
-def told(server: Server, *parts: bytes) -> bytes:
+def told(server: ServerProcess, *parts: bytes) -> bytes:
     """All that the server says to these bytes on a connection of their own, until it closes it."""
     with socket.create_connection(("127.0.0.1", server.port), 20) as caller:
         for part in parts:
@@ -141,7 +141,7 @@ def post(path: str, body: bytes = json.dumps(ROW).encode(), *headers: str) -> by
     return "\r\n".join(lines).encode() + body
 
 
-def test_requests_sent_ahead_are_answered_in_their_order(server: Server) -> None:
+def test_requests_sent_ahead_are_answered_in_their_order(server: ServerProcess) -> None:
     bodies = [json.dumps(row).encode() for row in rows(50)]
     ids = [f"x-request-id: call-{n}" for n in range(50)]
     sent = b"".join(post("/predict", body, one) for body, one in zip(bodies, ids, strict=True))
@@ -152,7 +152,7 @@ def test_requests_sent_ahead_are_answered_in_their_order(server: Server) -> None
     assert places[-1] < said.index(b"HTTP/1.1 404") < said.index(b"HTTP/1.1 400")
 
 
-def test_what_comes_again_with_the_same_head_is_read_anew(server: Server) -> None:
+def test_what_comes_again_with_the_same_head_is_read_anew(server: ServerProcess) -> None:
     near, far = (post("/predict", json.dumps({**ROW, "distance": miles}).encode()) for miles in (200, 900))
     start = near.index(b"{")
     assert near[:start] == far[:start]
@@ -173,11 +173,13 @@ def test_what_comes_again_with_the_same_head_is_read_anew(server: Server) -> Non
      (b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: x\r\n\r\n", 400),
      (post("/predict", b"", "transfer-encoding: chunked"), 400)],
 )  # fmt: skip
-def test_what_is_not_http_as_it_should_be_is_told_so_and_hung_up_on(server: Server, sent: bytes, status: int) -> None:
+def test_what_is_not_http_as_it_should_be_is_told_so_and_hung_up_on(
+    server: ServerProcess, sent: bytes, status: int
+) -> None:
     assert told(server, sent).startswith(b"HTTP/1.1 %d " % status)
 
 
-def test_a_body_that_waits_for_leave_gets_it(server: Server) -> None:
+def test_a_body_that_waits_for_leave_gets_it(server: ServerProcess) -> None:
     head, mark, body = post(
         "/predict", json.dumps(ROW).encode(), "expect: 100-continue", "connection: close"
     ).partition(b"\r\n\r\n")
@@ -189,18 +191,18 @@ def test_a_body_that_waits_for_leave_gets_it(server: Server) -> None:
             assert caller.recv(4096).startswith(b"HTTP/1.1 200 OK")
 
 
-def test_an_offer_to_speak_another_protocol_is_answered_in_this_one(server: Server) -> None:
+def test_an_offer_to_speak_another_protocol_is_answered_in_this_one(server: ServerProcess) -> None:
     for _ in range(2):
         said = told(server, b"GET /v2 HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
         assert said.startswith(b"HTTP/1.1 200 OK") and said.count(b"HTTP/1.1") == 1
 
 
-def test_a_question_for_the_head_alone_gets_no_body(server: Server) -> None:
+def test_a_question_for_the_head_alone_gets_no_body(server: ServerProcess) -> None:
     said = told(server, b"HEAD /v2 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
     assert said.startswith(b"HTTP/1.1 405") and said.endswith(b"\r\n\r\n")
 
 
-def test_half_sent_requests_are_told_so_and_stop_no_others(server: Server) -> None:
+def test_half_sent_requests_are_told_so_and_stop_no_others(server: ServerProcess) -> None:
     head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
     with ExitStack() as stack:
         slow = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 20)) for _ in range(50)]
@@ -208,20 +210,20 @@ def test_half_sent_requests_are_told_so_and_stop_no_others(server: Server) -> No
             connection.sendall(head + b'{"rows"')
         assert server.predict(ROW)["version"] == "0"
         assert all(b"HTTP/1.1 408" in connection.recv(4096) for connection in slow)
-    await_(lambda: server.status()["under_way"] == 1, "the half-sent requests to be given up")
+    wait_for(lambda: server.status()["under_way"] == 1, "the half-sent requests to be given up")
 
 
-def test_callers_that_hang_up_leave_nothing_behind(server: Server) -> None:
+def test_callers_that_hang_up_leave_nothing_behind(server: ServerProcess) -> None:
     body = json.dumps({"rows": rows(50)}).encode()
     for cut in (0, 10, len(body)):
         for _ in range(20):
             with socket.create_connection(("127.0.0.1", server.port), 20) as caller:
                 caller.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body))
                 caller.sendall(body[:cut])
-    await_(lambda: server.status()["under_way"] == 1, "the requests of callers gone to be given up")
+    wait_for(lambda: server.status()["under_way"] == 1, "the requests of callers gone to be given up")
 
 
-def test_a_thousand_idle_connections_stop_nobody(server: Server) -> None:
+def test_a_thousand_idle_connections_stop_nobody(server: ServerProcess) -> None:
     with ExitStack() as stack:
         for _ in range(1000):
             stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 20))
@@ -230,17 +232,17 @@ def test_a_thousand_idle_connections_stop_nobody(server: Server) -> None:
 
 def test_more_requests_than_allowed_are_sent_away_for_a_second(tmp_path: Path) -> None:
     uri = write_artifact(tmp_path / "run")["artifact_uri"]
-    server = Server(tmp_path, "--slot", "stable", "--artifact", uri, "--max-requests", "2")
+    server = ServerProcess(tmp_path, "--slot", "stable", "--artifact", uri, "--max-requests", "2")
     try:
         with ExitStack() as stack:
             for _ in range(2):
                 waiting = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 20))
                 waiting.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n")
-            await_(lambda: server.status()["under_way"] == 3, "two requests under way")
+            wait_for(lambda: server.status()["under_way"] == 3, "two requests under way")
             refused = server.http.post("/predict", json=ROW)
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
             assert server.http.get("/v2/health/ready").status_code == 200
-        await_(lambda: server.status()["under_way"] == 1, "them to be given up")
+        wait_for(lambda: server.status()["under_way"] == 1, "them to be given up")
         with ThreadPoolExecutor(2) as callers:
             assert all(callers.map(lambda _: server.predict(ROW)["version"] == "0", range(20)))
     finally:
@@ -250,7 +252,7 @@ def test_more_requests_than_allowed_are_sent_away_for_a_second(tmp_path: Path) -
 def test_with_a_token_only_its_bearers_may_post(tmp_path: Path) -> None:
     uri = write_artifact(tmp_path / "run")["artifact_uri"]
     (tmp_path / "token").write_text("s3cret\n")
-    server = Server(tmp_path, "--slot", "stable", "--artifact", uri, "--token-file", str(tmp_path / "token"))
+    server = ServerProcess(tmp_path, "--slot", "stable", "--artifact", uri, "--token-file", str(tmp_path / "token"))
     try:
         for sent in ({}, {"authorization": "Bearer wrong"}, {"authorization": "s3cret"}):
             assert server.http.post("/predict", json=ROW, headers=sent).status_code == 401

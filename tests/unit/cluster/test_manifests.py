@@ -12,7 +12,7 @@ import pytest
 from include.adapters.routers import gateway_api, replicas
 from include.adapters.training import pods as training_pods
 from include.ports.traffic import Routes
-from include.server.__main__ import arguments
+from include.server.__main__ import parse_arguments
 from include.settings import ROOT, Settings, from_env
 from tests.kustomize import render
 from tests.unit.toy import toy
@@ -134,7 +134,7 @@ def test_the_servers_look_up_the_past_in_the_store_that_airflow_writes(installed
     assert store.port in {port["port"] for port in of(installed, "Service")[str(store.hostname)]["spec"]["ports"]}
     for deployment in of(installed, "Deployment").values():
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
-        assert arguments(container["command"][3:] + container["args"]).store == "$(PERENNIAL_ONLINE)"
+        assert parse_arguments(container["command"][3:] + container["args"]).store == "$(PERENNIAL_ONLINE)"
         assert container["envFrom"] == [{"configMapRef": {"name": "perennial"}}]
 
 
@@ -142,7 +142,7 @@ def test_the_server_understands_its_arguments(installed) -> None:
     aliases = {"flights-stable": "champion", "flights-canary": "challenger", "flights-shadow": "challenger"}
     for name, deployment in of(installed, "Deployment").items():
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
-        asked = arguments(container["command"][3:] + container["args"])
+        asked = parse_arguments(container["command"][3:] + container["args"])
         assert (asked.model, asked.alias, asked.port) == (
             "flights",
             aliases[name],

@@ -1,105 +1,108 @@
-"""The queue before the model, on a real one."""
+"""The queue before a model, with a real model."""
 
 import asyncio
 import time
 
 import pytest
 
-from include.server.answers import Refused
-from include.server.batching import Batcher, Queue
-from include.server.cache import Cache
-from include.server.metrics import Counter
-from include.server.model import Limits, Model, Named, load
-from include.server.rows import Encoded
+from include.server.batching import Batcher, QueueLimits
+from include.server.loaded_model import LoadedModel, LoadOptions, VersionReference, load_model
+from include.server.prometheus import Counter
+from include.server.responses import RequestError
+from include.server.rows import EncodedRow
+from include.server.score_cache import ScoreCache
 from tests.serving import rows, write_artifact
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return load(Named("1", write_artifact(tmp_path_factory.mktemp("m") / "run")["artifact_uri"], None), Limits())
+def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    uri = write_artifact(tmp_path_factory.mktemp("m") / "run")["artifact_uri"]
+    return load_model(VersionReference("1", uri, None), LoadOptions())
 
 
 @pytest.fixture
-def encoded(model: Model) -> list[Encoded]:
-    return [model.rows.example(row) for row in rows(600)]
+def encoded(model: LoadedModel) -> list[EncodedRow]:
+    return [model.rows.encode_example(row) for row in rows(600)]
 
 
-def one_by_one(model: Model, encoded: list[Encoded]) -> list[float]:
+def one_by_one(model: LoadedModel, encoded: list[EncodedRow]) -> list[float]:
     return [model.score([row])[0] for row in encoded]
 
 
-def ask(batcher: Batcher, part: list[Encoded], since: float | None = None) -> asyncio.Future[list[float]]:
-    """The scores, or why there are none."""
-    answer: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
+def submit(batcher: Batcher, part: list[EncodedRow], started_at: float | None = None) -> asyncio.Future[list[float]]:
+    """Return the future scores, or the error in their place."""
+    future: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
 
-    def done(scores: list[float] | Exception) -> None:
-        answer.set_result(scores) if isinstance(scores, list) else answer.set_exception(scores)
+    def on_scores(scores: list[float] | Exception) -> None:
+        future.set_result(scores) if isinstance(scores, list) else future.set_exception(scores)
 
-    batcher.submit(part, time.perf_counter() if since is None else since, done)
-    return answer
+    batcher.submit(part, time.perf_counter() if started_at is None else started_at, on_scores)
+    return future
 
 
 def test_requests_of_one_turn_are_scored_in_few_inferences_and_each_gets_its_own(
-    model: Model, encoded: list[Encoded]
+    model: LoadedModel, encoded: list[EncodedRow]
 ) -> None:
     sizes: list[int] = []
 
     async def run() -> list[list[float]]:
-        batcher = Batcher(model, Queue(), sizes.append)
+        batcher = Batcher(model, QueueLimits(), sizes.append)
         parts = [encoded[i : i + 3] for i in range(0, 600, 3)]
-        return await asyncio.gather(*(ask(batcher, part) for part in parts))
+        return await asyncio.gather(*(submit(batcher, part) for part in parts))
 
-    found = [score for part in asyncio.run(run()) for score in part]
-    assert found == pytest.approx(one_by_one(model, encoded), abs=1e-6)
+    scores = [score for part in asyncio.run(run()) for score in part]
+    assert scores == pytest.approx(one_by_one(model, encoded), abs=1e-6)
     assert (sum(sizes), len(sizes), max(sizes)) == (600, 10, 66)
 
 
-def test_an_answer_that_cannot_be_given_keeps_no_other_from_being(model: Model, encoded: list[Encoded]) -> None:
-    def broken(_: list[float] | Exception) -> None:
+def test_a_response_that_cannot_be_written_keeps_no_other_from_being(
+    model: LoadedModel, encoded: list[EncodedRow]
+) -> None:
+    def fail(_: list[float] | Exception) -> None:
         raise ValueError("no one listens")
 
     async def run() -> list[float]:
-        batcher = Batcher(model, Queue(), lambda _: None)
-        batcher.submit(encoded[:1], time.perf_counter(), broken)
-        return await ask(batcher, encoded[1:2])
+        batcher = Batcher(model, QueueLimits(), lambda _: None)
+        batcher.submit(encoded[:1], time.perf_counter(), fail)
+        return await submit(batcher, encoded[1:2])
 
     assert asyncio.run(run()) == pytest.approx(one_by_one(model, encoded[1:2]), abs=1e-6)
 
 
 def test_more_rows_than_may_wait_and_rows_that_waited_too_long_are_refused(
-    model: Model, encoded: list[Encoded]
+    model: LoadedModel, encoded: list[EncodedRow]
 ) -> None:
     async def run() -> None:
-        batcher = Batcher(model, Queue(rows=2, seconds=5), lambda _: None)
-        late = ask(batcher, encoded[:1], time.perf_counter() - 6)
-        timely = ask(batcher, encoded[:1])
+        batcher = Batcher(model, QueueLimits(max_rows=2, max_seconds=5), lambda _: None)
+        late = submit(batcher, encoded[:1], time.perf_counter() - 6)
+        timely = submit(batcher, encoded[:1])
         assert batcher.depth == 2
-        with pytest.raises(Refused, match="2 rows wait") as full:
-            ask(batcher, encoded[:1])
+        with pytest.raises(RequestError, match="2 rows wait") as full:
+            submit(batcher, encoded[:1])
         assert len(await timely) == 1
-        with pytest.raises(Refused, match="not scored within 5 s") as refused:
+        with pytest.raises(RequestError, match="not scored within 5 s") as too_late:
             await late
-        assert (full.value.status, refused.value.status, batcher.depth) == (503, 503, 0)
+        assert (full.value.status, too_late.value.status, batcher.depth) == (503, 503, 0)
 
     asyncio.run(run())
 
 
-def test_the_cache_answers_alike_without_the_model_and_forgets_the_rows_used_least(
-    model: Model, encoded: list[Encoded]
+def test_the_cache_answers_alike_without_the_model_and_drops_the_rows_used_least_recently(
+    model: LoadedModel, encoded: list[EncodedRow]
 ) -> None:
     sizes: list[int] = []
     outcomes = Counter("n", "", "outcome")
     distinct = list({(row.ids, row.numbers): row for row in encoded}.values())[:4]
 
     async def run() -> None:
-        batcher = Batcher(model, Queue(), sizes.append, Cache(3, outcomes))
+        batcher = Batcher(model, QueueLimits(), sizes.append, ScoreCache(3, outcomes))
 
-        async def scores(*places: int) -> list[float]:
-            return await ask(batcher, [distinct[i] for i in places])
+        async def scores(*indices: int) -> list[float]:
+            return await submit(batcher, [distinct[i] for i in indices])
 
         assert await scores(0, 1) + await scores(0, 1) == pytest.approx(2 * one_by_one(model, distinct[:2]), abs=1e-6)
         await scores(2)
-        await scores(0)  # used again, so 1 is what was used least
+        await scores(0)  # used again, so 1 was used least recently
         await scores(3)
         await scores(0)
         await scores(1)

@@ -4,12 +4,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from include.server import infer
-from include.server.answers import Refused
-from include.server.model import Limits, Model, Named, load
-from include.server.rows import Encoded
-from include.server.tensors import Infer, read_request
+from include.server.loaded_model import LoadedModel, LoadOptions, VersionReference, load_model
+from include.server.responses import RequestError
+from include.server.rows import EncodedRow
+from include.server.tensors import Infer, decode_infer
 from tests.serving import write_artifact
 
 IDS = [[2, 2, 3, 4], [0, 1, 3, 4]]
@@ -17,14 +18,14 @@ NUMBERS = [[1.0, None], [2.5, 3.0]]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     tags = write_artifact(tmp_path_factory.mktemp("model") / "run")
-    return load(Named("7", tags["artifact_uri"], tags["artifact_digest"]), Limits())
+    return load_model(VersionReference("7", tags["artifact_uri"], tags["artifact_digest"]), LoadOptions())
 
 
-def tensor(name: str, of: Any, datatype: str = "INT64", **changes: Any) -> dict[str, Any]:
-    shape = [len(of), len(of[0])]
-    return {"name": name, "shape": shape, "datatype": datatype, "data": of, **changes}
+def tensor(name: str, values: Any, datatype: str = "INT64", **changes: Any) -> dict[str, Any]:
+    shape = [len(values), len(values[0])]
+    return {"name": name, "shape": shape, "datatype": datatype, "data": values, **changes}
 
 
 def body(ids: Any = None, numbers: Any = None, **more: Any) -> bytes:
@@ -32,11 +33,11 @@ def body(ids: Any = None, numbers: Any = None, **more: Any) -> bytes:
     return json.dumps({"inputs": inputs, **more}).encode()
 
 
-def read(model: Model, data: bytes, length: str | None = None) -> list[Any]:
-    return infer.read(model, *read_request(data, length), max_rows=8)
+def read(model: LoadedModel, data: bytes, length: str | None = None) -> list[Any]:
+    return infer.encode_rows(model, *decode_infer(data, length), max_rows=8)
 
 
-def binary(ids: np.ndarray, numbers: np.ndarray, **more: Any) -> tuple[bytes, str]:
+def binary(ids: NDArray[np.int64], numbers: NDArray[np.float32], **more: Any) -> tuple[bytes, str]:
     blobs = [ids.tobytes(), numbers.tobytes()]
     names = [("ids", ids, "INT64"), ("numbers", numbers, "FP32")]
     inputs = [
@@ -47,7 +48,7 @@ def binary(ids: np.ndarray, numbers: np.ndarray, **more: Any) -> tuple[bytes, st
     return head + b"".join(blobs), str(len(head))
 
 
-def test_nested_flat_and_binary_tensors_are_the_same_rows(model: Model) -> None:
+def test_nested_flat_and_binary_tensors_are_the_same_rows(model: LoadedModel) -> None:
     nested = read(model, body())
     flat = read(model, body(tensor("ids", IDS, data=[2, 2, 3, 4, 0, 1, 3, 4])))
     packed = read(model, *binary(np.array(IDS), np.array([[1, np.nan], [2.5, 3]], np.float32)))
@@ -55,7 +56,7 @@ def test_nested_flat_and_binary_tensors_are_the_same_rows(model: Model) -> None:
     assert np.frombuffer(nested[0].ids, np.int64).tolist() == IDS[0]
 
 
-def test_infinite_numbers_are_missing_as_in_rows(model: Model) -> None:
+def test_infinite_numbers_are_missing_as_in_rows(model: LoadedModel) -> None:
     data, length = binary(np.array(IDS[:1]), np.array([[np.inf, -np.inf]], np.float32))
     assert np.isnan(np.frombuffer(read(model, data, length)[0].numbers, np.float32)).all()
 
@@ -85,40 +86,47 @@ def test_infinite_numbers_are_missing_as_in_rows(model: Model) -> None:
         (body(tensor("ids", IDS, parameters={"binary_data_size": 64})), "ids"),
     ],
 )
-def test_wrong_tensors_are_refused_by_name(model: Model, data: bytes, field: str) -> None:
-    with pytest.raises(Refused) as refused:
+def test_wrong_tensors_are_refused_by_name(model: LoadedModel, data: bytes, field: str) -> None:
+    with pytest.raises(RequestError) as error:
         read(model, data)
-    assert (refused.value.status in (400, 413), refused.value.field) == (True, field)
+    assert (error.value.status in (400, 413), error.value.field) == (True, field)
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "99999999", "3"])
-def test_a_wrong_header_length_is_refused(model: Model, length: str) -> None:
-    with pytest.raises(Refused):
+def test_a_wrong_header_length_is_refused(model: LoadedModel, length: str) -> None:
+    with pytest.raises(RequestError):
         read(model, body(), length)
 
 
-def test_bytes_that_belong_to_no_tensor_are_refused(model: Model) -> None:
+def test_bytes_that_belong_to_no_tensor_are_refused(model: LoadedModel) -> None:
     data, length = binary(np.array(IDS), np.zeros((2, 2), np.float32))
-    with pytest.raises(Refused, match="3 bytes of the body belong to no input"):
+    with pytest.raises(RequestError, match="3 bytes of the body belong to no input"):
         read(model, data + b"xyz", length)
-    with pytest.raises(Refused, match="past the end"):
+    with pytest.raises(RequestError, match="past the end"):
         read(model, data[:-1], length)
 
 
-def test_answer_is_json_or_binary_as_asked(model: Model) -> None:
-    request, _ = read_request(body(id="q", parameters={"binary_data_output": True}), None)
-    packed = infer.write(model, "flights", request, "r", [0.25, 0.5])
+def test_the_response_is_json_or_binary_as_requested(model: LoadedModel) -> None:
+    request, _ = decode_infer(body(id="q", parameters={"binary_data_output": True}), None)
+    packed = infer.response(model, "flights", request, "r", [0.25, 0.5])
     length = int(dict(packed.headers)["inference-header-content-length"])
     assert np.frombuffer(packed.body[length:], "<f4").tolist() == [0.25, 0.5]
-    plain = json.loads(infer.write(model, "flights", Infer([]), "r", [0.25]).body)
+    plain = json.loads(infer.response(model, "flights", Infer([]), "r", [0.25]).body)
     assert plain == {
-        "model_name": "flights", "model_version": "7", "id": "r",
+        "model_name": "flights",
+        "model_version": "7",
+        "id": "r",
         "outputs": [{"name": "score", "datatype": "FP32", "shape": [1], "data": [0.25]}],
-    }  # fmt: skip
+    }
 
 
-def test_logged_features_read_as_the_vocabulary_does(model: Model) -> None:
-    row = Encoded(np.array([2, 1, 0, 4]).tobytes(), np.array([1.5, np.nan], np.float32).tobytes())
-    assert msgspec.json.decode(msgspec.json.encode(infer.features(model, row))) == {
-        "carrier": "UA", "origin": "?", "hour": None, "month": "3", "distance": 1.5, "wind": None,
-    }  # fmt: skip
+def test_features_are_decoded_by_the_vocabulary(model: LoadedModel) -> None:
+    row = EncodedRow(np.array([2, 1, 0, 4]).tobytes(), np.array([1.5, np.nan], np.float32).tobytes())
+    assert msgspec.json.decode(msgspec.json.encode(infer.decode_features(model, row))) == {
+        "carrier": "UA",
+        "origin": "?",
+        "hour": None,
+        "month": "3",
+        "distance": 1.5,
+        "wind": None,
+    }

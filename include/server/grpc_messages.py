@@ -1,7 +1,7 @@
-"""The gRPC messages of the Open Inference Protocol V2, built from this table of its fields; no generated code.
+"""The gRPC messages of the Open Inference Protocol V2, built from a table of their fields; there is no generated code.
 
-A line is a message and its fields as `number name type`; `*` marks a repeated one. Fields that the server never reads
-(the maps of parameters among them) are left out: protobuf skips what it does not know.
+A line of the table is a message and its fields as `number name type`; `*` marks a repeated field. Fields that the server never
+reads (the maps of parameters among them) are left out, because protobuf skips fields that a message does not have.
 """
 
 from typing import Any
@@ -34,31 +34,31 @@ ModelInferResponse: 1 model_name string, 2 model_version string, 3 id string, 5 
 Field = descriptor_pb2.FieldDescriptorProto
 
 
-def _file() -> descriptor_pb2.FileDescriptorProto:
+def _file_descriptor() -> descriptor_pb2.FileDescriptorProto:
     file = descriptor_pb2.FileDescriptorProto(name="open_inference.proto", package=PACKAGE, syntax="proto3")
     for line in TABLE.replace("\\\n", "").strip().splitlines():
         name, _, fields = line.partition(":")
         message = file.message_type.add(name=name)
-        for number, field, kind in (text.split() for text in fields.split(",") if text.strip()):
-            _add(message, int(number), field, kind)
+        for number, field, field_type in (text.split() for text in fields.split(",") if text.strip()):
+            _add_field(message, int(number), field, field_type)
     return file
 
 
-def _add(message: descriptor_pb2.DescriptorProto, number: int, name: str, kind: str) -> None:
-    plain = kind.removesuffix("*")
-    added = message.field.add(name=name, number=number)
-    added.label = Field.LABEL_OPTIONAL if plain == kind else Field.LABEL_REPEATED
-    if plain[0].isupper():
-        added.type, added.type_name = Field.TYPE_MESSAGE, f".{PACKAGE}.{plain}"
+def _add_field(message: descriptor_pb2.DescriptorProto, number: int, name: str, field_type: str) -> None:
+    element_type = field_type.removesuffix("*")
+    field = message.field.add(name=name, number=number)
+    field.label = Field.LABEL_OPTIONAL if element_type == field_type else Field.LABEL_REPEATED
+    if element_type[0].isupper():
+        field.type, field.type_name = Field.TYPE_MESSAGE, f".{PACKAGE}.{element_type}"
     else:
-        added.type = Field.Type.Value(f"TYPE_{plain.upper()}")
+        field.type = Field.Type.Value(f"TYPE_{element_type.upper()}")
 
 
 # A pool of its own: the names may be registered in the process already, by a client's generated code.
 _pool = descriptor_pool.DescriptorPool()
-_pool.Add(_file())
+_pool.Add(_file_descriptor())
 
 
-def message(name: str) -> Any:
-    """The class of that message."""
+def message_class(name: str) -> Any:
+    """Return the class of the message of that name."""
     return message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
