@@ -5,7 +5,6 @@ import ctypes
 import gc
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from include.artifacts.files import write_atomically
 from include.domain.errors import Corrupt, Unavailable
 from include.server.batching import Batcher, QueueLimits
 from include.server.loaded_model import LoadOptions, StoreFactory, VersionReference, load_model
@@ -170,10 +170,8 @@ class Slot:
         )
         if self.batcher is not None:
             model = self.batcher.model
-            status.version, status.artifact = (
-                model.version,
-                ArtifactStatus(model.reference.uri, model.reference.digest),
-            )
+            status.version = model.version
+            status.artifact = ArtifactStatus(model.reference.uri, model.reference.digest)
             status.run, status.family = model.manifest.get("run"), model.manifest.get("family")
             status.loaded_at, status.load_seconds = model.loaded_at, model.load_seconds
             status.store = self.lookups.status() if self.lookups else None
@@ -201,7 +199,7 @@ class Slot:
         self._failure = instead_of
         self._metrics.loads.inc(("loaded",))
         logger.info("serving version %s, loaded in %.2f s", model.version, model.load_seconds)
-        self._save_version(version)
+        await asyncio.to_thread(self._save_version, version)
 
     def _served(self) -> VersionReference | None:
         return None if self.batcher is None else self.batcher.model.reference
@@ -220,11 +218,9 @@ class Slot:
         return {(group,): count for group, count in self.lookups.misses.items()} if self.lookups else {}
 
     def _save_version(self, version: VersionReference) -> None:
+        """Write the state file, which the slot's other servers write too."""
         try:
-            self._state_file.parent.mkdir(parents=True, exist_ok=True)
-            draft = self._state_file.with_suffix(f".{os.getpid()}.draft")  # the slot may have other servers
-            draft.write_text(json.dumps(asdict(version)), encoding="utf-8")
-            draft.replace(self._state_file)
+            write_atomically(self._state_file, json.dumps(asdict(version)))
         except OSError as error:
             logger.warning("cannot remember the version served: %s", error)
 
