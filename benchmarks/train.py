@@ -27,6 +27,7 @@ from safetensors import safe_open
 from benchmarks import train_data
 from include import settings
 from include.artifacts import store
+from include.artifacts.model_manifest import ModelManifest
 from include.artifacts.store import Reference
 from include.domain import metrics
 from include.spec.loading import find
@@ -76,14 +77,14 @@ def ours(spec: ModelSpec, dataset: Reference, out: Path, epochs: int, precision:
         "training": spec.training.model_copy(update={
             "batch_size": 4096, "threads": THREADS, "epochs": epochs, "precision": precision}),
     })  # fmt: skip
-    store.write(out / "job.json", training.job(changed, dataset, "dcn", out, None))
+    store.write(out / "job.json", training.job(changed, dataset, "dcn", out))
     command = [sys.executable, "-c", MEASURED, sys.executable, "-m", "include.trainer", str(out / "job.json")]
     said = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=_environ()).stdout
-    manifest = json.loads((out / "manifest.json").read_text())
-    speed = manifest["samples_per_second"]
+    manifest = store.load(out / "manifest.json", ModelManifest)
+    speed = manifest.samples_per_second
     flops = _flops(out / "model.safetensors")
     shutil.rmtree(out)
-    return {"samples_per_second": speed, "auc": manifest["metrics"]["test"]["auc"], "peak_gb": int(said.splitlines()[-1]) / 2**20,
+    return {"samples_per_second": speed, "auc": manifest.metrics.test.auc, "peak_gb": int(said.splitlines()[-1]) / 2**20,
             "gflops": speed * flops / 1e9}  # fmt: skip
 
 

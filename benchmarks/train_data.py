@@ -13,6 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from include.artifacts import store
+from include.artifacts.dataset_manifest import DatasetManifest, SplitCounts, SplitWindows
+from include.artifacts.files import file_facts
 from include.artifacts.store import Reference
 from include.domain.features.encoding import FIRST_KNOWN, Encoding
 from include.domain.windows import Window, window_of
@@ -94,7 +96,7 @@ def _write(
     scored, done = [], 0
     for piece in pieces:
         given = piece.rows
-        ids, numbers = dataset.encoded(encoding, given)
+        ids, numbers = dataset.encode_rows(encoding, given)
         times = given[spec.columns.time].dt.epoch("s").to_numpy()
         for part, values in {
             "ids": ids,
@@ -109,11 +111,20 @@ def _write(
 
 
 def _recorded(spec: ModelSpec, days: Mapping[str, date], out: Path) -> Reference:
-    files = {p.name: {"bytes": p.stat().st_size, "sha256": store.reference(p).digest} for p in sorted(out.iterdir())}
-    return store.write(out / "dataset.json", {
-        "format": 1, "model": spec.name, "run": "bench", "table": "features", "table_version": 1,
-        "windows": {name: [str(day)] for name, day in days.items()},
-        "columns": {**spec.columns.model_dump(mode="json", include={"time", "label", "keys", "categorical"}),
-                    "numeric": list(spec.numeric)},
-        "spec_digest": spec.digest, "files": files,
-    })  # fmt: skip
+    labels = {name: np.load(out / f"{name}.labels.npy", mmap_mode="r") for name in days}
+    manifest = DatasetManifest(
+        model=spec.name,
+        run="bench",
+        as_of=str(max(days.values())),
+        table=dataset.FEATURES,
+        table_version=1,
+        sums_version=None,
+        windows=SplitWindows(**{name: (str(day),) for name, day in days.items()}),
+        rows=SplitCounts(**{name: len(values) for name, values in labels.items()}),
+        positives=SplitCounts(**{name: int(values.sum()) for name, values in labels.items()}),
+        columns=dataset.columns_of(spec),
+        spec=spec.model_dump(mode="json"),
+        spec_digest=spec.digest,
+        files={p.name: file_facts(p) for p in sorted(out.iterdir())},
+    )
+    return store.write(out / "dataset.json", manifest)

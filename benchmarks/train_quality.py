@@ -24,6 +24,7 @@ from benchmarks.train import ROOT, environment
 from benchmarks.train_data import Rows, clicks_stream, year
 from include import settings
 from include.artifacts import store
+from include.artifacts.model_manifest import ModelManifest
 from include.artifacts.store import Reference
 from include.domain import metrics
 from include.spec.loading import find
@@ -63,7 +64,7 @@ def dataset(spec: ModelSpec, tables: Rows, period: Period, out: Path) -> Referen
 def train(spec: ModelSpec, data: Reference, family: str, seed: int, out: Path) -> None:
     """The trainer program."""
     asked = spec.model_copy(update={"training": spec.training.model_copy(update={"seed": seed})})
-    store.write(out / "job.json", training.job(asked, data, family, out, None))
+    store.write(out / "job.json", training.job(asked, data, family, out))
     subprocess.run([sys.executable, "-m", "include.trainer", str(out / "job.json")], cwd=ROOT, check=True,
                    stdout=subprocess.DEVNULL)  # fmt: skip
 
@@ -172,7 +173,7 @@ def clicks(keep: Path, rows: int) -> dict[str, float]:
     spec = find("clicks")
     data, best = clicks_stream(spec, keep / "data", table=120_000, rows=rows)
     train(spec, data, spec.model.family, spec.training.seed, keep / "model")
-    auc = json.loads((keep / "model" / "manifest.json").read_text())["metrics"]["test"]["auc"]
+    auc = store.load(keep / "model" / "manifest.json", ModelManifest).metrics.test.auc
     return {"rows": rows, "auc": auc, "best_auc": best, "auc_below_the_best_possible": best - auc}
 
 

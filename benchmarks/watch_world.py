@@ -20,6 +20,8 @@ from include.adapters.serving.signals import ProductionSignals
 from include.adapters.tables.delta import DeltaTables
 from include.adapters.tables.ledger import FileLedger
 from include.artifacts import store
+from include.artifacts.dataset_manifest import SplitWindows
+from include.artifacts.files import file_facts
 from include.domain.features.encoding import fit
 from include.domain.windows import Grain, Window
 from include.local.clicks import SIZES, Clicks, Drift
@@ -27,8 +29,9 @@ from include.ports.registry import Version
 from include.spec.loading import find
 from include.stages.monitoring import monitoring
 from include.stages.monitoring.monitoring import Look
-from include.stages.training.dataset import encoded
+from include.stages.training.dataset import encode_rows
 from include.trainer.trees.boosting import PARAMETERS, table
+from tests.records import evaluation_record, model_manifest
 
 FIRST = date(2024, 1, 1)  #: a Monday
 #: Days that the champion is trained on, that are set aside, that it is tested on.
@@ -103,13 +106,17 @@ class World:
         np.savez(out / "evaluation" / "scores.npz", labels=test["click"].to_numpy(), challenger=self._scores(test),
                  times=test["time"].dt.epoch("s").to_numpy())  # fmt: skip
         gains = self.model.feature_importance("gain")
-        evaluation = store.write(out / "evaluation" / "evaluation.json", {
-            "files": {"scores.npz": store.facts(out / "evaluation" / "scores.npz")},
-            "importance": dict(zip(SPEC.columns.features, (gains / gains.sum()).tolist(), strict=True)),
-        })  # fmt: skip
-        windows = {"train": names[:TRAIN], "validate": names[TRAIN:-TEST], "test": names[-TEST:]}
-        manifest = {"format": 1, "windows": windows, "metrics": {"test": {}},
-                    "files": {"encoding.json": store.facts(out / "lightgbm" / "encoding.json")}}  # fmt: skip
+        importance = dict(zip(SPEC.columns.features, (gains / gains.sum()).tolist(), strict=True))
+        evaluation = store.write(
+            out / "evaluation" / "evaluation.json",
+            evaluation_record(
+                files={"scores.npz": file_facts(out / "evaluation" / "scores.npz")}, importance=importance
+            ),
+        )
+        manifest = model_manifest(
+            windows=SplitWindows(tuple(names[:TRAIN]), tuple(names[TRAIN:-TEST]), tuple(names[-TEST:])),
+            files={"encoding.json": file_facts(out / "lightgbm" / "encoding.json")},
+        )
         return Version(
             SPEC.name,
             "1",
@@ -118,7 +125,7 @@ class World:
         )
 
     def _inputs(self, rows: pl.DataFrame) -> NDArray[np.float32]:
-        return table(*encoded(self.encoding, rows))
+        return table(*encode_rows(self.encoding, rows))
 
     def _scores(self, rows: pl.DataFrame) -> NDArray[np.float64]:
         return np.asarray(self.model.predict(self._inputs(rows)))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from include.ports.validation import Validator
     from include.spec.model_spec import ModelSpec
     from include.stages.monitoring.timeline import Course, Sides
+    from include.stages.release.promotion import ReleaseServices
     from include.stages.rollout import rollout
 
 
@@ -190,6 +191,12 @@ class Parts:
         return rollout.Controls(
             self.settings.home / "rollouts", self.router(), self.signals(), self.ledger(), self.tables
         )
+
+    def release(self) -> ReleaseServices:
+        """Return what a release acts on."""
+        from include.stages.release.promotion import ReleaseServices
+
+        return ReleaseServices(self.registry(), self.ledger())
 
     def records(self, spec: ModelSpec) -> Records:
         """Return the record of what was done to each window of the model."""

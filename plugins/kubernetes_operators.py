@@ -28,7 +28,7 @@ from include.settings import from_env
 from include.spec.model_spec import Family, ModelSpec
 from include.stages.training import training
 from plugins.pod_logs import PodLogs
-from plugins.run import open_model, run_name, synced_run_folder, warm_start_artifact
+from plugins.run import open_model, run_name, synced_run_folder, training_request, training_run
 
 #: Seconds between looks at a Job, its pods and their logs.
 LOOK = 3.0
@@ -87,17 +87,12 @@ class _Trains(KubernetesPodOperator):
     def begin(self, context: Any) -> list[Path]:
         """The job files that wait for a trainer, in storage; nothing of an earlier try is left running."""
         spec, parts = open_model(self.model)
-        cause = context["ti"].xcom_pull(task_ids="validate")["cause"]
-        with synced_run_folder(spec, parts) as folder:
-            begun = [
-                training.prepare(spec, Reference(**self.dataset), folder, family,
-                                 start=None if self.baselines else warm_start_artifact(spec, parts),
-                                 tracking_url=parts.settings.mlflow_url, tags={"cause": cause})
-                for family in self.families(spec)
-            ]  # fmt: skip
+        with synced_run_folder(spec, parts):
+            run = training_run(spec, parts, self.dataset, warm_start=not self.baselines)
+            job_files = [training.prepare(spec, run, family) for family in self.families(spec)]
         self.training = hashlib.sha256(f"{self.dag_id} {self.task_id} {run_name()}".encode()).hexdigest()[:40]
         self.sweep()
-        return [job for job in begun if job]
+        return [job_file for job_file in job_files if job_file]
 
     def keep(self, context: Any) -> None:
         """Push the result's reference, or one a family for the baselines; note the challenger's hours."""
@@ -106,8 +101,8 @@ class _Trains(KubernetesPodOperator):
             found = {f: training.result(spec, Reference(**self.dataset), folder / f) for f in self.families(spec)}
         if self.baselines:
             return context["ti"].xcom_push("return_value", {f: asdict(result) for f, result in found.items()})
-        as_of = context["ti"].xcom_pull(task_ids="validate")["as_of"]
-        training.account(spec, [found[spec.model.family]], as_of, run_name(), parts.ledger())
+        as_of = training_request().as_of
+        training.record_hours(spec, [found[spec.model.family]], as_of, run_name(), parts.ledger())
         return context["ti"].xcom_push("return_value", asdict(found[spec.model.family]))
 
     def left(self) -> list[kube.V1Pod]:

@@ -55,7 +55,7 @@ def index(user: GetUserDep) -> str:
     specs = load_all(known.settings.models)[0]
     readable = get_auth_manager().filter_authorized_dag_ids(dag_ids={f"{s.name}.train" for s in specs}, user=user)
     shown = [spec for spec in specs if f"{spec.name}.train" in readable]
-    return model_page.index([(s.name, s.description, summary.reign(s.name, known.ledger(), now)) for s in shown])
+    return model_page.index([(s.name, s.description, summary.champion_at(s.name, known.ledger(), now)) for s in shown])
 
 
 @app.get("/of/{dag}")
@@ -91,7 +91,7 @@ def page(model: Model) -> str:
     state = rollout_state.load(parts.controls().folder, model)
     looks = rollout_page.looks_of(model, state.run, ledger) if state else []
     return model_page.page(
-        model, spec.description, summary.reign(model, ledger, datetime.now(UTC)), state, looks,
+        model, spec.description, summary.champion_at(model, ledger, datetime.now(UTC)), state, looks,
         summary.tables(model, ledger, settings.runs), model_page.reports(settings.reports / model))  # fmt: skip
 
 

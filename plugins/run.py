@@ -1,8 +1,9 @@
 """The run that a task belongs to: its name, its folder, its windows, and what started it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,7 @@ from include.spec.model_spec import ModelSpec
 
 if TYPE_CHECKING:
     from include.artifacts.store import Reference
+    from include.stages.training.training import TrainingRun
     from include.wiring import Parts
 
 #: Where the pages of plugins/pages.py are.
@@ -24,6 +26,15 @@ XComReference = dict[str, str]
 Value = TypeVar("Value")
 #: What another task returned: an XComArg while Airflow reads the DAG file, its value when the task runs.
 TaskOutput = Value | Any
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """Why a training runs, which request of the watch it answers, and until when its data reaches (ISO 8601)."""
+
+    cause: str
+    request: str | None
+    as_of: str
 
 
 def open_model(model: str) -> tuple[ModelSpec, "Parts"]:
@@ -63,9 +74,30 @@ def warm_start_artifact(spec: ModelSpec, parts: "Parts") -> "Reference | None":
     return champion.artifact if champion else None
 
 
-def checked() -> dict[str, str]:
-    """Return what the first task of a training run found: `cause`, `request` and `as_of`."""
-    return dict(get_current_context()["ti"].xcom_pull(task_ids="validate"))
+def training_request() -> TrainingRequest:
+    """Return what the first task of this training run returned."""
+    return TrainingRequest(**get_current_context()["ti"].xcom_pull(task_ids="validate"))
+
+
+def training_run(
+    spec: ModelSpec,
+    parts: "Parts",
+    dataset: XComReference,
+    *,
+    warm_start: bool = False,
+    tags: Mapping[str, str] | None = None,
+) -> "TrainingRun":
+    """Return what this run's trainings share; with `warm_start` they go on from the champion where the spec says so."""
+    from include.artifacts.store import Reference
+    from include.stages.training.training import TrainingRun
+
+    return TrainingRun(
+        Reference(**dataset),
+        parts.run_folder(spec, run_name()),
+        start=warm_start_artifact(spec, parts) if warm_start else None,
+        tracking_url=parts.settings.mlflow_url,
+        tags={"cause": training_request().cause, **(tags or {})},
+    )
 
 
 def windows_of_run(spec: ModelSpec) -> list[Window]:

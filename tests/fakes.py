@@ -1,6 +1,5 @@
 """Ports in memory, for tests of the stages: they behave as the real things do, and remember what was done to them."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from include.artifacts import store
+from include.artifacts.files import file_facts, write_atomically
 from include.artifacts.store import Reference
 from include.domain.errors import Conflict, Corrupt, Unavailable, UserMistake
 from include.domain.events import Event
@@ -19,6 +20,7 @@ from include.domain.windows import Window
 from include.ports.ledger import E
 from include.ports.registry import Version
 from include.ports.traffic import ArmCounts, Routes
+from tests.records import model_manifest
 
 
 @dataclass
@@ -212,20 +214,12 @@ class FakeLauncher:
         asked = json.loads(job.read_text())
         self.jobs.append({**asked, "processes": processes})
         if not self.broken:
-            write_manifest(Path(asked["out"]), asked["family"], asked["dataset"], asked["spec_digest"])
+            write_manifest(Path(asked["out"]), asked["family"], Reference(**asked["dataset"]), asked["spec_digest"])
 
 
-def write_manifest(out: Path, family: str, dataset: Mapping[str, str], spec_digest: str) -> Reference:
-    """An artifact of one small file, and its manifest."""
-    out.mkdir(parents=True, exist_ok=True)
-    model = f"a {family}".encode()
-    (out / "model.onnx").write_bytes(model)
-    facts = {"bytes": len(model), "sha256": hashlib.sha256(model).hexdigest()}
-    manifest = {
-        "format": 1, "model": "toy", "family": family, "run": "r1", "mlflow_run_id": "m1", "dataset": dict(dataset),
-        "spec_digest": spec_digest, "git_commit": "abc", "seed": 17, "curves": {"loss": [[1, 0.7], [2, 0.6]]},
-        "metrics": {"validate": {"logloss": 0.45}},
-        "columns": {"time": "at", "keys": ["key"], "categorical": ["c"], "numeric": ["x"]}, "files": {"model.onnx": facts},
-    }  # fmt: skip
-    (out / "manifest.json").write_text(json.dumps(manifest))
-    return Reference(str(out / "manifest.json"), hashlib.sha256((out / "manifest.json").read_bytes()).hexdigest())
+def write_manifest(out: Path, family: str, dataset: Reference, spec_digest: str) -> Reference:
+    """Write an artifact of one small file, and return the reference to its manifest."""
+    write_atomically(out / "model.onnx", f"a {family}")
+    files = {"model.onnx": file_facts(out / "model.onnx")}
+    manifest = model_manifest(family=family, dataset=dataset, spec_digest=spec_digest, files=files)
+    return store.write(out / "manifest.json", manifest)

@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from include.adapters.serving.segments import PREDICTIONS, SCHEMAS
 from include.artifacts import store
+from include.artifacts.dataset_manifest import SplitWindows
+from include.artifacts.files import file_facts
 from include.domain.features.encoding import fit
 from include.domain.monitoring.retraining import Decision
 from include.domain.windows import Window, window_label
@@ -20,6 +22,7 @@ from include.stages.monitoring import monitoring
 from include.stages.monitoring.monitoring import Look
 from tests.fakes import FakeLedger
 from tests.memory import MemoryTables
+from tests.records import evaluation_record, model_manifest
 
 START = datetime(2013, 1, 7, tzinfo=UTC)
 ROWS = 300
@@ -101,14 +104,17 @@ class World:
             challenger=np.concatenate([d["chance"] for d in test]),
             times=np.concatenate([[int(t.timestamp()) for t in d["at"]] for d in test]),
         )  # fmt: skip
-        evaluation = store.write(folder / "evaluation" / "evaluation.json", {
-            "files": {"scores.npz": store.facts(folder / "evaluation" / "scores.npz")},
-            "importance": importance,
-        })  # fmt: skip
+        evaluation = store.write(
+            folder / "evaluation" / "evaluation.json",
+            evaluation_record(
+                files={"scores.npz": file_facts(folder / "evaluation" / "scores.npz")}, importance=importance
+            ),
+        )
         labels = [window_label(START + timedelta(days=d)) for d in range(first, first + 42)]
-        windows = {"train": labels[:28], "validate": labels[28:35], "test": labels[35:]}
-        manifest = {"format": 1, "windows": windows, "metrics": {"test": {"auc": 0.7, "logloss": 0.6}},
-                    "files": {"encoding.json": store.facts(folder / "dcn" / "encoding.json")}}  # fmt: skip
+        manifest = model_manifest(
+            windows=SplitWindows(tuple(labels[:28]), tuple(labels[28:35]), tuple(labels[35:])),
+            files={"encoding.json": file_facts(folder / "dcn" / "encoding.json")},
+        )
         return Version(
             "flights",
             number,

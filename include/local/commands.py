@@ -121,7 +121,7 @@ def champion(model: Model, on: Annotated[datetime | None, Moment] = None) -> Non
     from include.reports import summary
     from include.wiring import Parts
 
-    console.print(summary.reign(model, Parts(settings()).ledger(), on or datetime.now(UTC)))
+    console.print(summary.champion_at(model, Parts(settings()).ledger(), on or datetime.now(UTC)))
 
 
 @app.command(rich_help_panel=MODELS)

@@ -126,7 +126,7 @@ class Demo:
             == "success"
         ):
             raise Unavailable("a challenger trained on wrong outcomes was released; look at its gates in Airflow")
-        self.announce(f"rejected: {summary.held_back(MODEL, Parts(self.settings).ledger())}")
+        self.announce(f"rejected: {summary.reasons_not_released(MODEL, Parts(self.settings).ledger())}")
         self.announce("the source is mended, and the history landed once more")
         shutil.rmtree(inbox)
         self.land(WINTER[0], SPRING[1])
@@ -149,7 +149,7 @@ class Demo:
         if self.follow("train", training) != "success":
             if not self.has_champion:
                 raise Unavailable(
-                    f"the first model was not released: {summary.held_back(MODEL, Parts(self.settings).ledger())}"
+                    f"the first model was not released: {summary.reasons_not_released(MODEL, Parts(self.settings).ledger())}"
                 )
             self.announce("the challenger was not released; its reasons are in the table below")
             return

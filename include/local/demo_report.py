@@ -8,6 +8,7 @@ from rich.table import Table
 
 from include.domain.events import RetrainingDecided
 from include.reports import summary
+from include.reports.html import ReportTable
 from include.settings import Settings
 from include.wiring import Parts
 
@@ -36,7 +37,7 @@ def show(settings: Settings, model: str, timings: Sequence[RunTiming], console: 
         console.print(table)
 
 
-def seconds(timings: Sequence[RunTiming]) -> summary.Table:
+def seconds(timings: Sequence[RunTiming]) -> ReportTable:
     """Return a table of each run's tasks and of the time that the orchestration added around them."""
     rows = [
         (
@@ -47,7 +48,7 @@ def seconds(timings: Sequence[RunTiming]) -> summary.Table:
         )
         for run in timings
     ]
-    return summary.Table("Time", ("run", "seconds per step", "wall", "around the work"), tuple(rows))
+    return ReportTable(("run", "seconds per step", "wall", "around the work"), rows, "Time")
 
 
 def last_decision(settings: Settings, model: str) -> str:

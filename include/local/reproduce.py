@@ -9,13 +9,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from include.artifacts import store
+from include.artifacts.dataset_manifest import DatasetManifest
+from include.artifacts.model_manifest import ModelManifest
 from include.domain.errors import UserMistake
 from include.domain.windows import Window, parse_utc
 from include.ports.tables import Tables
@@ -74,30 +76,32 @@ def reproduce(run_id: str, parts: Parts, folder: Path, say: Callable[[str], None
         raise UserMistake(
             f"commit {commit[:12]} did not rebuild the run: {(done.stderr or done.stdout).strip()[-500:]}"
         )
-    return list(_compared(_json(folder / "manifest.json"), _json(folder / "rebuilt" / "manifest.json")))
+    recorded, rebuilt = (store.load(f / "manifest.json", ModelManifest) for f in (folder, folder / "rebuilt"))
+    return list(_compared(recorded, rebuilt))
 
 
 def rebuild(folder: Path, threads: int, parts: Parts) -> None:
     """The half that the run's own commit does: dataset and training from `dataset.json` and `job.json` in the folder."""
-    record, job = _json(folder / "dataset.json"), _json(folder / "job.json")
-    spec = ModelSpec.model_validate(record["spec"])
-    used = [window for part in record["windows"].values() for window in part]
-    versions = {assembly.FEATURES: record["table_version"], assembly.SUMS: record["sums_version"]}
-    tables: Any = Recorded(parts.tables(spec), versions, used)
-    dataset = assembly.assemble(spec, parse_utc(record["as_of"]), tables, record["run"], folder / "dataset")
+    recorded, job = store.load(folder / "dataset.json", DatasetManifest), _json(folder / "job.json")
+    spec = ModelSpec.model_validate(recorded.spec)
+    versions = {assembly.FEATURES: recorded.table_version, assembly.SUMS: recorded.sums_version}
+    tables: Any = Recorded(parts.tables(spec), versions, list(recorded.windows.all))
+    dataset = assembly.assemble(spec, parse_utc(recorded.as_of), tables, recorded.run, folder / "dataset")
     job |= {"dataset": {"uri": dataset.uri, "digest": dataset.digest}, "out": str(folder / "rebuilt"), "tracking": None}
     job["training"] |= {"threads": threads}
     store.write(folder / "rebuilt" / "job.json", job)
     parts.launcher().train(folder / "rebuilt" / "job.json", spec.training.processes)
 
 
-def _compared(recorded: Mapping[str, Any], rebuilt: Mapping[str, Any]) -> Iterator[Compared]:
-    yield Compared("dataset", recorded["dataset"]["digest"], rebuilt["dataset"]["digest"])
-    for name, facts in recorded["files"].items():
-        yield Compared(name, facts["sha256"], rebuilt["files"].get(name, {}).get("sha256"))
-    for split, values in recorded["metrics"].items():
+def _compared(recorded: ModelManifest, rebuilt: ModelManifest) -> Iterator[Compared]:
+    yield Compared("dataset", recorded.dataset.digest, rebuilt.dataset.digest)
+    for name, facts in recorded.files.items():
+        rebuilt_facts = rebuilt.files.get(name)
+        yield Compared(name, facts.sha256, rebuilt_facts.sha256 if rebuilt_facts else None)
+    rebuilt_metrics = asdict(rebuilt.metrics)
+    for split, values in asdict(recorded.metrics).items():
         for name, value in values.items():
-            yield Compared(f"{split} {name}", value, rebuilt["metrics"][split][name])
+            yield Compared(f"{split} {name}", value, rebuilt_metrics[split][name])
 
 
 def _python(code: Path, lock_digest: str, environment: Path, say: Callable[[str], None]) -> str:

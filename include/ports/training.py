@@ -17,10 +17,13 @@ class Launcher(Protocol):
 class Searcher(Protocol):
     """Suggests settings to train with."""
 
-    def ask(
-        self, space: Search, told: Sequence[tuple[Mapping[str, float], float]], count: int, seed: int
+    def suggest(
+        self, space: Search, trials: Sequence[tuple[Mapping[str, float], float]], count: int, seed: int
     ) -> list[dict[str, float]]:
-        """So many settings (`learning_rate`, `cross_rank`, `dropout`) after what was told: settings and their loss."""
+        """Return `count` settings (`learning_rate`, `cross_rank`, `dropout`); `trials` are settings with their loss.
+
+        The same arguments give the same settings.
+        """
 
 
 class Storage(Protocol):

@@ -1,6 +1,7 @@
-"""Pages as HTML text: one look for a model's page, its cards and its rollouts; nothing is loaded from elsewhere."""
+"""HTML pages for people: one style for a model's page, its cards and its rollouts; nothing is loaded from elsewhere."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 
 STYLE = (
@@ -11,35 +12,51 @@ STYLE = (
     "button{margin:.3em .4em .3em 0;padding:.25em .8em}input{padding:.25em .4em;width:24em}"
     ".pass,.yes{color:#00704a}.fail,.error{color:#b3261e}.inconclusive{color:#8a6100}"
 )
+#: Texts of a cell that are shown in a colour of their own.
 OUTCOMES = {"pass", "yes", "fail", "error", "inconclusive"}
 #: Airflow shows pages in a frame that may not lead its window elsewhere; a link of the window's own document may.
-LEAVE = (
+OPEN_LINKS_OUTSIDE_THE_FRAME = (
     "document.addEventListener('click',e=>{const a=e.target.closest('a[target=_top]');if(a&&parent!==window){"
     "e.preventDefault();const out=parent.document.createElement('a');out.href=a.href;out.click()}})"
 )
 
 
+@dataclass(frozen=True)
+class ReportTable:
+    """A table of texts for people: `heads` `[columns]`, `rows` `[rows][columns]`.
+
+    `links` `[rows]` lead to the evidence behind each row; empty where there is none.
+    """
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+    links: Sequence[str] = ()
+
+
 def document(title: str, body: str, *, outcome: str = "") -> str:
-    """A whole page; `body` is HTML, and `outcome` is said, in its colour, behind the title."""
-    said = f': <span class="{escape(outcome)}">{escape(outcome)}</span>' if outcome else ""
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style><script>{LEAVE}</script>'
+    """Return a whole page; `body` is HTML, and `outcome` stands behind the title in its colour."""
+    shown = f': <span class="{escape(outcome)}">{escape(outcome)}</span>' if outcome else ""
+    script = f"<script>{OPEN_LINKS_OUTSIDE_THE_FRAME}</script>"
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>{script}'
     return (
-        f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{escape(title)}{said}</h1>{body}</body></html>\n'
+        f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{escape(title)}{shown}</h1>{body}</body></html>\n'
     )
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], links: Sequence[str] = ()) -> str:
-    """Cells are text, in the colour of the outcome that they name; `links` `[rows]` lead to a row's evidence."""
-    shown = [*map(escape, heads), *(["evidence"] if links else [])]
-    lines = [
-        [*map(_cell, row), *([f'<td><a href="{escape(links[n])}">open</a></td>'] if links else [])]
-        for n, row in enumerate(rows)
-    ]
-    body = "".join(f"<tr>{''.join(line)}</tr>" for line in lines)
-    return f"<table><tr>{''.join(f'<th>{head}</th>' for head in shown)}</tr>{body}</table>"
+def table(content: ReportTable) -> str:
+    """Return the table as HTML, without its title; a cell that names an outcome is shown in the outcome's colour."""
+    heads = [*map(escape, content.heads), *(["evidence"] if content.links else [])]
+    lines = ["".join(map(_cell, row)) for row in content.rows]
+    if content.links:
+        links = (f'<td><a href="{escape(link)}">open</a></td>' for link in content.links)
+        lines = [line + link for line, link in zip(lines, links, strict=True)]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>{body}</table>"
 
 
 def paragraphs(sentences: Iterable[str]) -> str:
+    """Return each sentence as a paragraph of its own."""
     return "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
 
 

@@ -1,6 +1,7 @@
 """A model's page for people: who is champion and why, what its versions and rollouts showed, what the watch decided."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -8,7 +9,7 @@ from urllib.parse import quote
 from include.domain.events import StepAnalysed
 from include.domain.rollout.actions import TO_A_ROLLOUT, Word
 from include.reports import html, rollout_page
-from include.reports.summary import Table
+from include.reports.html import ReportTable
 from include.stages.rollout.state import State
 
 #: The newest rows come first, and no more than these are shown.
@@ -26,7 +27,7 @@ def index(models: Sequence[tuple[str, str, str]]) -> str:
 
 def page(
     model: str, description: str, reign: str, state: State | None, looks: Sequence[StepAnalysed],
-    tables: Sequence[Table], reports: Sequence[str],
+    tables: Sequence[ReportTable], reports: Sequence[str],
 ) -> str:  # fmt: skip
     """One model; `looks` are those of the rollout in `state`, `reports` paths of pages below its folder of reports."""
     dags = [
@@ -67,6 +68,8 @@ def reports(folder: Path) -> list[str]:
     return [str(p.relative_to(folder)) for p in found[:MOST]]
 
 
-def _table(table: Table) -> str:
-    newest = slice(None, -MOST - 1, -1)
-    return f"<h2>{escape(table.title)}</h2>{html.table(table.heads, table.rows[newest], table.links[newest])}"
+def _table(table: ReportTable) -> str:
+    """Return the table with its title, the newest rows first."""
+    newest_first = slice(None, -MOST - 1, -1)
+    shown = replace(table, rows=table.rows[newest_first], links=table.links[newest_first])
+    return f"<h2>{escape(table.title)}</h2>{html.table(shown)}"

@@ -12,7 +12,8 @@ from include.domain.events import ActionRequested, Event, RolloutChanged, Shadow
 from include.ports.ledger import Ledger
 from include.ports.registry import Registry
 from include.reports import html, plots
-from include.reports.plots import Line
+from include.reports.html import ReportTable
+from include.reports.plots import PlotLine
 from include.stages.rollout.state import State
 
 #: Margins shown to each side of 0; the first looks of a step know next to nothing, and their intervals are cut there.
@@ -55,7 +56,11 @@ def page(model: str, run: str, ledger: Ledger) -> str:
     looks = looks_of(model, run, ledger)
     lines = [*map(_line, changes), *map(_line, comparisons), *map(_line, actions), *_decisions(looks)]
     story = "".join(f"<li>{escape(line)}</li>" for line in sorted(lines))
-    body = [f"<p>{escape(run)}</p><ul>{story}</ul>", *pictures(looks).values(), html.table(HEADS, _traffic(looks))]
+    body = [
+        f"<p>{escape(run)}</p><ul>{story}</ul>",
+        *pictures(looks).values(),
+        html.table(ReportTable(HEADS, _traffic(looks))),
+    ]
     version = changes[0].version if changes else "?"
     return html.document(f"{model}: rollout of version {version}", "".join(body))
 
@@ -80,10 +85,10 @@ def _sequence(guard: str, looks: Sequence[StepAnalysed]) -> str:
         bound = estimates[-1].bound
         minutes = [(estimate.at - began).total_seconds() / 60 for estimate in estimates]
         low, high = ([estimate.interval[end] for estimate in estimates] for end in (0, 1))
-        lines.append(Line(step, minutes, [estimate.value for estimate in estimates], low, high))
+        lines.append(PlotLine(step, minutes, [estimate.value for estimate in estimates], low, high))
     axes = ("minutes since the first look", "worse by")
     up = (-VIEW * bound, VIEW * bound) if bound else None
-    return plots.chart(f"{guard}, dashed: its margin", axes, lines, level=bound, up=up)
+    return plots.chart(f"{guard}, dashed: its margin", axes, lines, level=bound, y_range=up)
 
 
 def _estimates(look: StepAnalysed, guard: str) -> list[Estimate]:

@@ -1,4 +1,4 @@
-"""Searcher: Optuna's tree-structured Parzen estimator, asked and told; all it knows is handed to it each time."""
+"""Searcher: Optuna's tree-structured Parzen estimator, built anew from all trials at each call."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,10 +9,12 @@ RANDOM_FIRST = 3
 
 
 class TreeParzen:
-    def ask(
-        self, space: Search, told: Sequence[tuple[Mapping[str, float], float]], count: int, seed: int
+    """Suggests settings by a tree-structured Parzen estimator (Bergstra et al. 2011)."""
+
+    def suggest(
+        self, space: Search, trials: Sequence[tuple[Mapping[str, float], float]], count: int, seed: int
     ) -> list[dict[str, float]]:
-        """The same for the same seed and the same that was told."""
+        """Return `count` settings after these trials, which are settings with their loss; a function of its arguments."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -22,7 +24,6 @@ class TreeParzen:
             "dropout": optuna.distributions.FloatDistribution(*space.dropout),
         }
         study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_FIRST))
-        for settings, loss in told:
-            trial = optuna.trial.create_trial(params=dict(settings), distributions=distributions, value=loss)
-            study.add_trial(trial)
+        for settings, loss in trials:
+            study.add_trial(optuna.trial.create_trial(params=dict(settings), distributions=distributions, value=loss))
         return [study.ask(distributions).params for _ in range(count)]

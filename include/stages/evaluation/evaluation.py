@@ -2,7 +2,7 @@
 
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,30 +11,40 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from include.artifacts import store
+from include.artifacts.dataset_manifest import DatasetManifest
+from include.artifacts.evaluation_record import EvaluationRecord, MetricEstimate
+from include.artifacts.files import file_facts
+from include.artifacts.model_manifest import ModelManifest
 from include.artifacts.store import Reference
+from include.artifacts.verdict_record import VerdictRecord
 from include.domain import statistics
 from include.domain.categories import as_text
 from include.domain.errors import Corrupt, UserMistake
 from include.domain.evaluation import gates
 from include.domain.evaluation.gates import CHALLENGER, CHAMPION, Evidence
 from include.domain.verdict import Check, Outcome, Verdict
-from include.domain.windows import window_of
 from include.ports.registry import Version
 from include.ports.serving import Scorer
 from include.ports.tables import Tables
 from include.spec.model_spec import ModelSpec
 from include.stages.evaluation import importance
+from include.stages.evaluation.evaluation_rows import (
+    RawColumns,
+    dependency_groups,
+    raw_columns,
+    read_test_rows,
+    slice_values,
+)
 
-FORMAT = 1
-#: Fewer windows than this say too little about how windows differ: then equal parts of their time stand for them.
-MIN_WINDOWS = 5
-PARTS = 8
-Columns = dict[str, Any]
+Scores = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class Judged:
-    """`released` is what the verdict means here: under `dry_run` it is reported and holds nothing back."""
+class GateResult:
+    """The gates' verdict with the reference to its record.
+
+    `released` is what the verdict means here: under `dry_run` it is reported and holds nothing back.
+    """
 
     record: Reference
     verdict: Verdict
@@ -42,215 +52,204 @@ class Judged:
 
 
 def evaluate(
-    spec: ModelSpec, dataset: Reference, models: Mapping[str, Reference], champion: Version | None, *,
-    tables: Tables, scorer: Scorer, folder: Path,
-) -> Reference:  # fmt: skip
-    """Score the dataset's test rows with every model (`challenger` and the baselines by family) and the champion.
+    spec: ModelSpec,
+    dataset_reference: Reference,
+    models: Mapping[str, Reference],
+    champion: Version | None,
+    *,
+    tables: Tables,
+    scorer: Scorer,
+    folder: Path,
+) -> Reference:
+    """Score the dataset's test rows with every model (`challenger`, and the baselines by family) and the champion.
 
-    Writes scores.npz and evaluation.json into `folder`/evaluation/; the reference is the latter's. A champion that
-    cannot be scored is recorded as a fault, which the gates turn into an error. Raises Corrupt for another damaged part.
+    Write scores.npz and evaluation.json into `folder`/evaluation/ and return the reference to the latter. A champion that
+    cannot be scored is recorded with the reason, which the gates turn into an error. Raises Corrupt for another damaged part.
     """
-    data = store.read(dataset)
-    rows = read_test_rows(spec, data, tables)
+    dataset = store.read(dataset_reference, DatasetManifest)
+    rows = read_test_rows(spec, dataset, tables)
     columns = raw_columns(rows, [c for c in rows.column_names if c != spec.columns.label])
-    scores, faults = _scores(models, champion, columns, scorer)
-    arrays = _arrays(spec, rows, scores) | _changed(spec, models[CHALLENGER], columns, scorer)
-    groups = spans(arrays["times"], spec.window.seconds)
+    scores, errors = _score_all(models, champion, columns, scorer)
+    arrays = _arrays(spec, rows, scores) | _scores_of_changed_rows(spec, models[CHALLENGER], columns, scorer)
+    groups = dependency_groups(arrays["times"], spec.window.seconds)
     out = folder / "evaluation"
     out.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(out / "scores.npz", **arrays)
-    everything = dict(models) | ({CHAMPION: champion.artifact} if champion else {})
-    return store.write(out / "evaluation.json", {
-        "format": FORMAT, "model": spec.name, "description": spec.description, "run": data["run"],
-        "spec_digest": spec.digest,
-        "dataset": {"uri": dataset.uri, "digest": dataset.digest}, "table_version": data["table_version"],
-        "windows": data["windows"], "rows": len(rows), "positives": int(arrays["labels"].sum()),
-        "models": {name: {"uri": model.uri, "digest": model.digest} for name, model in everything.items()},
-        "champion": champion and champion.number,
-        "metrics": {name: measure(spec, arrays["labels"], values, groups) for name, values in scores.items()},
-        "faults": faults, "absent": _absent(spec, dataset, data, columns),
-        "importance": importance.shares(scorer, models[CHALLENGER], columns, _features(spec, columns), spec.training.seed),
-        "files": {"scores.npz": store.facts(out / "scores.npz")},
-    })  # fmt: skip
+    record = EvaluationRecord(
+        model=spec.name,
+        description=spec.description,
+        run=dataset.run,
+        spec_digest=spec.digest,
+        dataset=dataset_reference,
+        table_version=dataset.table_version,
+        windows=dataset.windows,
+        rows=len(rows),
+        positives=int(arrays["labels"].sum()),
+        models=dict(models) | ({CHAMPION: champion.artifact} if champion else {}),
+        champion=champion.number if champion else None,
+        metrics={name: measure(spec, arrays["labels"], values, groups) for name, values in scores.items()},
+        faults=errors,
+        absent=_values_without_rows(spec, dataset_reference, dataset, columns),
+        importance=importance.shares(scorer, models[CHALLENGER], columns, _features(spec, columns), spec.training.seed),
+        files={"scores.npz": file_facts(out / "scores.npz")},
+    )
+    return store.write(out / "evaluation.json", record)
 
 
-def judge(spec: ModelSpec, evaluation: Reference, measured: Mapping[str, float]) -> Judged:
-    """The gates' verdict on an evaluation, kept as verdict.json beside it. `measured`: what was measured elsewhere."""
-    record = store.read(evaluation)
-    evidence = evidence_of(spec, evaluation, {"model_mb": _megabytes(record["models"][CHALLENGER]), **measured})
+def judge(spec: ModelSpec, evaluation: Reference, measured: Mapping[str, float]) -> GateResult:
+    """Judge an evaluation by the gates, write verdict.json beside it, and return the result.
+
+    `measured` has what was measured of the challenger elsewhere, by name.
+    """
+    record = store.read(evaluation, EvaluationRecord)
+    evidence = evidence_of(spec, evaluation, {"model_mb": _model_megabytes(record.challenger), **measured})
     verdict = gates.judge(spec.gates, evidence, spec.training.seed)
-    errors = tuple(Check(name, Outcome.ERROR, said) for name, said in record["faults"].items())
+    errors = tuple(Check(name, Outcome.ERROR, reason) for name, reason in record.faults.items())
     verdict = Verdict(verdict.subject, (*errors, *verdict.checks))
     released = verdict.outcome is Outcome.PASS or spec.gates.dry_run
-    sound = any(check.name == "scores" and check.outcome is Outcome.PASS for check in verdict.checks)
-    effects = gates.slice_effects(spec.gates, evidence) if sound else []
-    path = store.path_of(evaluation.uri).with_name("verdict.json")
-    kept = {
-        **verdict.to_dict(), "dry_run": spec.gates.dry_run, "released": released, "measured": dict(evidence.measured),
-        "slices": [asdict(effect) for effect in effects], "slice_margin": spec.gates.slices.margin,
-        "evaluation": {"uri": evaluation.uri, "digest": evaluation.digest},
-    }  # fmt: skip
-    return Judged(store.write(path, kept), verdict, released)
+    is_sound = any(check.name == "scores" and check.outcome is Outcome.PASS for check in verdict.checks)
+    reference = store.write(
+        store.path_of(evaluation.uri).with_name("verdict.json"),
+        VerdictRecord(
+            subject=verdict.subject,
+            outcome=verdict.outcome,
+            checks=verdict.checks,
+            dry_run=spec.gates.dry_run,
+            released=released,
+            measured=dict(evidence.measured),
+            slices=tuple(gates.slice_effects(spec.gates, evidence)) if is_sound else (),
+            slice_margin=spec.gates.slices.margin,
+            evaluation=evaluation,
+        ),
+    )
+    return GateResult(reference, verdict, released)
 
 
-def judged(record: Reference) -> Judged:
-    """The verdict as it was kept. Raises Corrupt when it was changed since."""
-    kept = store.read(record)
-    return Judged(record, Verdict.from_dict(kept), kept["released"])
+def result_of(verdict: Reference) -> GateResult:
+    """Return the gates' result from its record. Raises Corrupt when the record was changed."""
+    record = store.read(verdict, VerdictRecord)
+    return GateResult(verdict, record.verdict, record.released)
 
 
 def evidence_of(spec: ModelSpec, evaluation: Reference, measured: Mapping[str, float]) -> Evidence:
-    """The arrays of an evaluation as the gates take them. Raises Corrupt when they are not those it recorded.
-
-    Rows of one window depend on each other (one storm delays a whole day), so windows are the groups.
-    """
-    record = store.read(evaluation)
+    """Return the arrays of an evaluation as the gates take them. Raises Corrupt when they are not those it recorded."""
+    record = store.read(evaluation, EvaluationRecord)
     path = store.path_of(evaluation.uri)
-    store.check_files(path, record["files"])
-    with np.load(path.with_name("scores.npz"), allow_pickle=False) as kept:
-        arrays = {name: kept[name] for name in kept.files}
-    scores = {name: arrays[name] for name in record["metrics"]}
-    groups = spans(arrays["times"], spec.window.seconds)
-    own = {
-        name: (known["value"], (known["low"], known["high"]))
-        for name, known in record["metrics"][CHALLENGER].items()
+    store.check_files(path, record.files)
+    with np.load(path.with_name("scores.npz"), allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    own_metrics = {
+        name: (estimate.value, (estimate.low, estimate.high))
+        for name, estimate in record.metrics[CHALLENGER].items()
         if name in spec.gates.metrics
     }
     return Evidence(
-        arrays["labels"], scores, _named(arrays, "slice:"), measured, own, _named(arrays, "changed:"), groups,
-        record["absent"],
-    )  # fmt: skip
+        labels=arrays["labels"],
+        scores={name: arrays[name] for name in record.metrics},
+        slices=_with_prefix(arrays, "slice:"),
+        measured=measured,
+        own=own_metrics,
+        changed=_with_prefix(arrays, "changed:"),
+        groups=dependency_groups(arrays["times"], spec.window.seconds),
+        absent=record.absent,
+    )
 
 
-def spans(times: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-    """Which window of `length` seconds each row of `times` `[n]` lies in, or which part of the time, where windows are few."""
-    windows: NDArray[np.int64] = times // length
-    if len(times) == 0 or len(np.unique(windows)) >= MIN_WINDOWS:
-        return windows
-    first, last = times.min(), times.max()
-    return np.asarray((times - first) * PARTS // (last - first + 1))
-
-
-def own_metric(name: str, of: str) -> Callable[[Any, Any], float]:
-    """The function that `gates.metrics.<name>.of` names. Raises UserMistake when there is none."""
+def metric_function(name: str, path: str) -> Callable[[Any, Any], float]:
+    """Return the function that `gates.metrics.<name>.of` names by its path. Raises UserMistake when there is none."""
     try:
-        return cast("Callable[[Any, Any], float]", pkgutil.resolve_name(of))
-    except (ImportError, AttributeError) as fault:
-        raise UserMistake(f"gates.metrics.{name}: {of} cannot be imported: {fault}") from None
+        return cast("Callable[[Any, Any], float]", pkgutil.resolve_name(path))
+    except (ImportError, AttributeError) as error:
+        raise UserMistake(f"gates.metrics.{name}: {path} cannot be imported: {error}") from None
 
 
 def measure(
     spec: ModelSpec, labels: NDArray[np.float64], scores: NDArray[np.float64], groups: NDArray[np.int64]
-) -> dict[str, dict[str, float]]:
-    """Each metric's value and interval, `low` to `high`, at the gates' confidence; none where a class is missing."""
+) -> dict[str, MetricEstimate]:
+    """Return each metric with its interval at the gates' confidence; none where a class is missing."""
     if not 0 < labels.sum() < len(labels):
         return {}
-    found = {}
+    estimates = {}
     confidence = spec.gates.champion.confidence
     for name in statistics.METRICS:
         value, (low, high) = statistics.estimate_with_interval(name, labels, scores, confidence, groups)
-        found[name] = {"value": value, "low": low, "high": high}
-    for name, asked in spec.gates.metrics.items():
+        estimates[name] = MetricEstimate(value, low, high)
+    for name, metric in spec.gates.metrics.items():
+        function = metric_function(name, metric.of)
         value, (low, high) = statistics.percentile_bootstrap(
-            own_metric(name, asked.of), labels, scores, groups, confidence=confidence, seed=spec.training.seed
+            function, labels, scores, groups, confidence=confidence, seed=spec.training.seed
         )
-        found[name] = {"value": value, "low": low, "high": high}
-    return found
+        estimates[name] = MetricEstimate(value, low, high)
+    return estimates
 
 
-def raw_columns(rows: pa.Table, names: list[str]) -> Columns:
-    """The columns as the encoding takes them: numbers as arrays with NaN for missing, all else as lists."""
-    return {name: _raw(rows[name]) for name in names}
-
-
-def read_test_rows(spec: ModelSpec, data: Mapping[str, Any], tables: Tables) -> pa.Table:
-    """The labelled test rows in order of time, with every column of the table version that the dataset was made from."""
-    windows = [window_of(label, spec.window) for label in data["windows"]["test"]]
-    rows = tables.read(data["table"], windows, version=data["table_version"])
-    rows = rows.filter(rows[spec.columns.label].is_valid()).sort_by(spec.columns.time)
-    if len(rows) != data["rows"]["test"]:
-        raise Corrupt(
-            f"{data['table']} at version {data['table_version']} holds {len(rows):,} labelled rows of the test windows "
-            f"and the dataset {data['rows']['test']:,}; run the features stage again"
-        )
-    return rows
-
-
-def _scores(
-    models: Mapping[str, Reference], champion: Version | None, columns: Columns, scorer: Scorer
-) -> tuple[dict[str, NDArray[np.float64]], dict[str, str]]:
-    """Of each model, and of the champion where it can be scored; else why not."""
+def _score_all(
+    models: Mapping[str, Reference], champion: Version | None, columns: RawColumns, scorer: Scorer
+) -> tuple[Scores, dict[str, str]]:
+    """Return the scores `[n]` of each model and of the champion; and the reason, where the champion cannot be scored."""
     scores = {name: scorer.score(artifact, columns) for name, artifact in models.items()}
     if champion is None:
         return scores, {}
     try:
         _check_columns(champion.artifact, columns)
         return scores | {CHAMPION: scorer.score(champion.artifact, columns)}, {}
-    except Corrupt as fault:
-        return scores, {CHAMPION: f"version {champion.number} cannot be scored: {fault}"}
+    except Corrupt as error:
+        return scores, {CHAMPION: f"version {champion.number} cannot be scored: {error}"}
 
 
-def _arrays(spec: ModelSpec, rows: pa.Table, scores: Mapping[str, NDArray[np.float64]]) -> Columns:
-    """What the gates will need of the test rows; times in epoch seconds."""
+def _arrays(spec: ModelSpec, rows: pa.Table, scores: Scores) -> RawColumns:
+    """Return the arrays of scores.npz, of which the gates need labels, scores and slices; times are epoch seconds."""
     sliced = [name for name in spec.gates.slices.by if name in rows.column_names]
     return {
         "labels": rows[spec.columns.label].to_numpy().astype(np.float64),
         "times": rows[spec.columns.time].cast(pa.int64()).to_numpy() // 1_000_000,
-        **scores, **{f"slice:{name}": _slice(rows[name]) for name in sliced},
-    }  # fmt: skip
+        **scores,
+        **{f"slice:{name}": slice_values(rows[name]) for name in sliced},
+    }
 
 
-def _check_columns(artifact: Reference, columns: Columns) -> None:
-    """Raises Corrupt for a model that knows columns which are gone: it would be scored as if all of them were missing."""
-    known = store.read(artifact)["columns"]
-    if gone := [name for name in (*known["categorical"], *known["numeric"]) if name not in columns]:
+def _check_columns(artifact: Reference, columns: RawColumns) -> None:
+    """Raise Corrupt for a model of columns that are gone: it would be scored as if they were missing in every row."""
+    features = store.read(artifact, ModelManifest).columns.features
+    if gone := [name for name in features if name not in columns]:
         raise Corrupt(f"it needs {', '.join(gone)}, and the table has no such column any more")
 
 
-def _features(spec: ModelSpec, columns: Columns) -> list[str]:
+def _features(spec: ModelSpec, columns: RawColumns) -> list[str]:
     return [name for name in (*spec.columns.categorical, *spec.numeric) if name in columns]
 
 
-def _absent(spec: ModelSpec, dataset: Reference, data: Mapping[str, Any], columns: Columns) -> dict[str, list[str]]:
-    """Slices that the training windows have and the test rows have not, by column."""
-    known = store.part(store.path_of(dataset.uri), data["files"], "encoding.json")["vocabulary"]
-    asked = [name for name in spec.gates.slices.by if name in known and name in columns]
-    return {name: sorted(set(known[name]) - {as_text(v) for v in columns[name]}) for name in asked}
+def _values_without_rows(
+    spec: ModelSpec, reference: Reference, dataset: DatasetManifest, columns: RawColumns
+) -> dict[str, tuple[str, ...]]:
+    """Return by column of `gates.slices.by` the values that the train windows hold and no test row has."""
+    encoding = store.read_json(store.path_of(reference.uri), dataset.files, "encoding.json")
+    vocabulary = encoding["vocabulary"]
+    names = [name for name in spec.gates.slices.by if name in vocabulary and name in columns]
+    return {name: tuple(sorted(set(vocabulary[name]) - {as_text(v) for v in columns[name]})) for name in names}
 
 
-def _changed(spec: ModelSpec, challenger: Reference, columns: Columns, scorer: Scorer) -> Columns:
-    """The challenger's scores of the rows as each behaviour check changes them."""
-    found = {}
+def _scores_of_changed_rows(spec: ModelSpec, challenger: Reference, columns: RawColumns, scorer: Scorer) -> Scores:
+    """Return the challenger's scores `[n]` of the rows as each behaviour check changes them."""
+    scores = {}
     for check in spec.gates.behaviour:
         if check.column in columns:
-            changed = {**columns, check.column: check.change(_listed(columns[check.column]))}
-            found[f"changed:{check.name}"] = scorer.score(challenger, changed)
-    return found
+            changed = {**columns, check.column: check.change(_with_none(columns[check.column]))}
+            scores[f"changed:{check.name}"] = scorer.score(challenger, changed)
+    return scores
 
 
-def _raw(column: pa.ChunkedArray) -> Any:
-    if pa.types.is_floating(column.type):
-        return column.to_numpy()
-    return column.to_pylist()
-
-
-def _listed(values: Any) -> list[Any]:
-    """As a list with None for a missing number."""
+def _with_none(values: Any) -> list[Any]:
+    """Return the values as a list with None for a missing number."""
     return [None if isinstance(v, float) and v != v else v for v in list(values)]  # noqa: PLR0124
 
 
-def _slice(column: pa.ChunkedArray) -> NDArray[Any]:
-    """Raw values as an array that needs no pickle: a missing text is the empty one."""
-    if pa.types.is_floating(column.type):
-        return np.asarray(column.to_numpy())
-    return np.asarray([as_text(v) or "" for v in column.to_pylist()], dtype=np.str_)
-
-
-def _named(arrays: Mapping[str, Any], prefix: str) -> Columns:
+def _with_prefix(arrays: Mapping[str, Any], prefix: str) -> RawColumns:
+    """Return the arrays whose names begin with the prefix, by the rest of their names."""
     return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
 
 
-def _megabytes(model: Mapping[str, str]) -> float:
-    """Size of the exported model, in units of 10^6 bytes."""
-    manifest = store.read(Reference(model["uri"], model["digest"]))
-    return float(manifest["files"][manifest.get("graph", "model.onnx")]["bytes"]) / 1e6
+def _model_megabytes(artifact: Reference) -> float:
+    """Return the size of the exported graph in units of 10^6 bytes."""
+    manifest = store.read(artifact, ModelManifest)
+    return manifest.files[manifest.graph].bytes / 1e6

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from include.artifacts import store
 from include.artifacts.store import Reference
@@ -20,7 +21,7 @@ def keep(look: Look, path: Path) -> Reference:
 
 def kept(known: Reference) -> Look:
     """Raises Corrupt when the record is gone or was changed."""
-    data = store.read(known)
+    data = store.read(known, dict[str, Any])
     as_of, trained = (data[name] and datetime.fromisoformat(data[name]) for name in ("as_of", "trained"))
     signals = tuple(_signal(row) for row in data["signals"])
     return Look(as_of, data["newest"], data["version"], trained, signals, {}, data["evidence"])

@@ -1,4 +1,4 @@
-"""What the watch must know of the champion: its data, its encoding, and how it did on its test windows."""
+"""The champion as monitoring compares with it: its data, its encoding, and how good it was on its test windows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from include.artifacts import store
+from include.artifacts.evaluation_record import EvaluationRecord
+from include.artifacts.model_manifest import ModelManifest, ScoreMetrics
 from include.artifacts.store import Reference
 from include.domain.errors import Corrupt
 from include.domain.features.encoding import Encoding
@@ -16,14 +18,14 @@ from include.domain.monitoring.performance import Measured, Scored, auc, logloss
 from include.domain.windows import Grain, group_by_window, window_of
 from include.ports.registry import Version
 
-#: The layout of manifests that this code reads.
-FORMAT = 1
-
 
 @dataclass(frozen=True)
 class Champion:
-    """`ends` is the end of its newest window; `test` its scores on the test windows, `measured` its metrics there;
-    `importance` the features' shares in what moves its scores."""
+    """The champion's artifact and evaluation.
+
+    `ends` is the end of the newest window it was made from. `measured` are its metrics on the test windows; `test` has its
+    scores there and `importance` the features' shares in what moves its scores, None each for a version that was not evaluated.
+    """
 
     version: str
     encoding: Encoding
@@ -35,44 +37,44 @@ class Champion:
 
 
 def load(version: Version, grain: Grain) -> Champion:
-    """From its artifact's manifest. Raises Corrupt when a part is missing, damaged or of another format."""
-    manifest = store.read(version.artifact)
+    """Return the champion that this version is. Raises Corrupt when a part of its artifact is missing or damaged."""
+    manifest, path = store.read(version.artifact, ModelManifest), store.path_of(version.artifact.uri)
+    test, importance = _evaluation(version, path.parent.parent / "evaluation" / "evaluation.json", grain)
     try:
-        if manifest["format"] != FORMAT:
-            raise Corrupt(f"{version.artifact.uri}: format {manifest['format']}; this code reads format {FORMAT}")
-        folder = store.path_of(version.artifact.uri).parent
-        encoding = Encoding.from_dict(store.part(folder / "manifest.json", manifest["files"], "encoding.json"))
-        windows = manifest["windows"]
-        newest = max(w for part in windows.values() for w in part)
-        test, importance = _evaluated(version, folder.parent / "evaluation" / "evaluation.json", grain)
         return Champion(
-            version.number, encoding, tuple(windows["train"]), window_of(newest, grain).end,
-            _measured(manifest["metrics"]["test"], test), test, importance,
-        )  # fmt: skip
-    except (KeyError, TypeError, ValueError) as fault:
-        raise Corrupt(f"{version.artifact.uri}: not a manifest of format {FORMAT}: {fault!r}") from None
+            version=version.number,
+            encoding=Encoding.from_dict(store.read_json(path, manifest.files, "encoding.json")),
+            train_windows=manifest.windows.train,
+            ends=window_of(max(manifest.windows.all), grain).end,
+            measured=_measured(manifest.metrics.test, test),
+            test=test,
+            importance=importance,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise Corrupt(f"{version.artifact.uri}: its files are not those of a model: {error!r}") from None
 
 
 def scored(
     labels: NDArray[np.floating], scores: NDArray[np.floating], times: NDArray[np.int64], grain: Grain
 ) -> Scored:
-    """`times`: epoch seconds `[n]`; the rows' windows follow from them."""
+    """Return labels and scores `[n]` with the windows that `times` `[n]`, epoch seconds, lie in."""
     windows, index = group_by_window(times, grain)
     return Scored(labels.astype(np.float64), scores.astype(np.float64), index, windows)
 
 
-def _evaluated(version: Version, path: Path, grain: Grain) -> tuple[Scored | None, Mapping[str, float] | None]:
-    """Scores of the test windows and the features' importance; None each for a version without an evaluation."""
+def _evaluation(version: Version, path: Path, grain: Grain) -> tuple[Scored | None, Mapping[str, float] | None]:
+    """Return the scores of the test windows and the features' importance; None each for a version without an evaluation."""
     if "evaluation" not in version.tags:
         return None, None
-    record = store.read(Reference(str(path), version.tags["evaluation"]))
-    store.check_files(path, record["files"])
-    with np.load(path.with_name("scores.npz"), allow_pickle=False) as kept:
-        return scored(kept["labels"], kept["challenger"], kept["times"], grain), record["importance"] or None
+    record = store.read(Reference(str(path), version.tags["evaluation"]), EvaluationRecord)
+    store.check_files(path, record.files)
+    with np.load(path.with_name("scores.npz"), allow_pickle=False) as arrays:
+        test = scored(arrays["labels"], arrays["challenger"], arrays["times"], grain)
+    return test, record.importance or None
 
 
-def _measured(metrics: Mapping[str, float], test: Scored | None) -> dict[str, Measured]:
-    """With the error that the test windows themselves have, where their scores are kept."""
+def _measured(metrics: ScoreMetrics, test: Scored | None) -> dict[str, Measured]:
+    """Return logloss and AUC, with their errors where the scores of the test windows are there to tell."""
     if test is not None and test.both_classes:
         return {"logloss": logloss(test), "auc": auc(test)}
-    return {name: Measured(float(metrics[name]), 0.0, 1) for name in ("logloss", "auc")}
+    return {"logloss": Measured(metrics.logloss, 0.0, 1), "auc": Measured(metrics.auc, 0.0, 1)}

@@ -6,6 +6,7 @@ from include.domain.events import ActionRequested
 from include.domain.rollout.actions import Word
 from include.ports.registry import Registry
 from include.stages.release import promotion
+from include.stages.release.promotion import ReleaseServices
 from include.stages.rollout import rollout
 from include.stages.rollout import state as rollout_state
 from include.stages.rollout.rollout import Controls
@@ -24,7 +25,7 @@ def obey(model: str, word: Word, by: str, reason: str, *, controls: Controls, re
     elif word is Word.ABORT:
         rollout.abort(model, controls, said)
     elif word is Word.RESTORE:
-        promotion.restore(model, said, registry=registry, ledger=controls.ledger)
+        promotion.restore_previous(model, said, ReleaseServices(registry, controls.ledger))
     else:
         rollout_state.say(controls.folder, model, word, said, now)
     controls.ledger.append(model, ActionRequested(word=word, by=by, reason=reason, run=run))

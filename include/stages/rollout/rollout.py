@@ -22,6 +22,7 @@ from include.ports.tables import Tables
 from include.ports.traffic import Router, Routes, Signals
 from include.spec.model_spec import ModelSpec
 from include.stages.release import promotion
+from include.stages.release.promotion import ReleaseServices
 from include.stages.rollout import state as rollout_state
 from include.stages.rollout.state import Phase, State
 
@@ -71,7 +72,7 @@ def begin(
         return state
     if state and state.active:
         raise Conflict(f"{spec.name}: version {state.version} is being rolled out (run {state.run}); wait or abort it")
-    champion = promotion.challenge(spec.name, version, registry)
+    champion = promotion.set_challenger(spec.name, version, registry)
     slots.await_version("canary", spec.name, version, SLOT_PATIENCE)
     state = State(spec.name, version, champion, run, now)
     with rollout_state.locked(controls.folder, spec.name):
@@ -142,7 +143,7 @@ def promote(spec: ModelSpec, controls: Controls, run: str, registry: Registry, s
     state = rollout_state.load(controls.folder, spec.name)
     if state is None or state.run != run or state.phase is not Phase.PROMOTED:
         state = _promote(spec, controls, run, registry, slots)
-    promotion.retire(spec.name, state.version, registry, {"rollout": Phase.PROMOTED})
+    promotion.end_challenge(spec.name, state.version, registry, {"rollout": Phase.PROMOTED})
     return state
 
 
@@ -156,7 +157,8 @@ def _promote(spec: ModelSpec, controls: Controls, run: str, registry: Registry, 
     running(spec.name, controls, run)  # somebody may have gone back while the slot was waited for
     word, by = rollout_state.heard(controls.folder, state) or (None, "")
     reason = f"promoted by {by}" if word is Word.PROMOTE else f"passed every step of rollout {state.run}"
-    promotion.crown(spec.name, state.version, state.champion, reason, registry=registry, ledger=controls.ledger)
+    release = ReleaseServices(registry, controls.ledger)
+    promotion.promote(spec.name, state.version, state.champion, reason, release)
     slots.await_version("stable", spec.name, state.version, SLOT_PATIENCE)
     _route(controls, state, ALL_TO_STABLE)
     with rollout_state.locked(controls.folder, spec.name):
@@ -202,9 +204,10 @@ def close(model: str, controls: Controls, registry: Registry) -> State:
     champion = registry.alias(model, CHAMPION)
     if state.champion and champion and champion.number == state.version:
         reason = f"rolled back: {state.reason}"
-        promotion.crown(model, state.champion, state.version, reason, registry=registry, ledger=controls.ledger)
+        release = ReleaseServices(registry, controls.ledger)
+        promotion.promote(model, state.champion, state.version, reason, release)
     tags = {"rollout": Phase.ROLLED_BACK, "rollout_reason": state.reason}
-    promotion.retire(model, state.version, registry, tags)
+    promotion.end_challenge(model, state.version, registry, tags)
     return state
 
 

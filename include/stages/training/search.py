@@ -2,74 +2,80 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from include.artifacts import store
+from include.artifacts.model_manifest import ModelManifest
 from include.artifacts.store import Reference
 from include.ports.training import Launcher, Searcher
 from include.spec.model_spec import ModelSpec, Search
 from include.stages.training import training
+from include.stages.training.training import TrainingRun
 
 Settings = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """A training that is done: with which settings, how well it did on the validate windows, and its manifest."""
+class Trial:
+    """A finished training: its settings, its logloss on the validate windows, and the reference to its manifest."""
 
     settings: Settings
     logloss: float
     result: Reference
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> "Attempt":
+    def from_dict(cls, data: Mapping[str, Any]) -> "Trial":
+        """Return the trial that `dataclasses.asdict` turned into `data`."""
         return cls(dict(data["settings"]), data["logloss"], Reference(**data["result"]))
 
 
-def ask(spec: ModelSpec, told: Sequence[Attempt], searcher: Searcher) -> list[Settings]:
-    """The next round's settings. The spec's own are the very first, so that a search never loses to them unseen."""
-    asked = spec.training.search or Search()
-    own = [] if told else [settings_of(spec)]
-    known = [(attempt.settings, attempt.logloss) for attempt in told]
-    space = _with_own(asked, settings_of(spec))
-    return own + searcher.ask(space, known, asked.trainings - len(own), spec.training.seed + len(told))
+def suggest(spec: ModelSpec, trials: Sequence[Trial], searcher: Searcher) -> list[Settings]:
+    """Return the settings of the next round after the trials of the rounds before.
+
+    The spec's own settings are the first trial of all, so that a search never ends below them.
+    """
+    space, own = spec.training.search or Search(), settings_of(spec)
+    first = [] if trials else [own]
+    losses = [(trial.settings, trial.logloss) for trial in trials]
+    count, seed = space.trainings - len(first), spec.training.seed + len(trials)
+    return first + searcher.suggest(_widened(space, own), losses, count, seed)
 
 
-def attempt(
-    spec: ModelSpec, settings: Settings, dataset: Reference, folder: Path, launcher: Launcher, **given: Any
-) -> Attempt:
-    """Train with these settings, in a folder of their own; `given` is for `training.train`."""
+def run_trial(spec: ModelSpec, settings: Settings, run: TrainingRun, launcher: Launcher) -> Trial:
+    """Train with these settings, in a folder of their own, and return the trial."""
     changed = with_settings(spec, settings)
-    result = training.train(changed, dataset, folder, launcher, name=f"search-{changed.digest[:12]}", **given)
-    return Attempt(settings, store.read(result)["metrics"]["validate"]["logloss"], result)
+    result = training.train(changed, run, launcher, name=f"search-{changed.digest[:12]}")
+    return Trial(settings, store.read(result, ModelManifest).metrics.validate.logloss, result)
 
 
-def best(told: Sequence[Attempt]) -> Reference:
-    return min(told, key=lambda attempt: attempt.logloss).result
+def best(trials: Sequence[Trial]) -> Reference:
+    """Return the result of the trial with the least logloss."""
+    return min(trials, key=lambda trial: trial.logloss).result
 
 
 def settings_of(spec: ModelSpec) -> Settings:
-    return {"learning_rate": spec.training.learning_rate, "cross_rank": spec.model.cross_rank,
-            "dropout": spec.model.dropout}  # fmt: skip
+    """Return the spec's own values of the settings that a search varies."""
+    return {
+        "learning_rate": spec.training.learning_rate,
+        "cross_rank": spec.model.cross_rank,
+        "dropout": spec.model.dropout,
+    }
 
 
 def with_settings(spec: ModelSpec, settings: Settings) -> ModelSpec:
+    """Return the spec with these settings in the place of its own."""
     shape = {"cross_rank": int(settings["cross_rank"]), "dropout": settings["dropout"]}
-    return spec.model_copy(update={
-        "model": spec.model.model_copy(update=shape),
-        "training": spec.training.model_copy(update={"learning_rate": settings["learning_rate"]}),
-    })  # fmt: skip
+    model = spec.model.model_copy(update=shape)
+    training_section = spec.training.model_copy(update={"learning_rate": settings["learning_rate"]})
+    return spec.model_copy(update={"model": model, "training": training_section})
 
 
-def _with_own(space: Search, own: Settings) -> Search:
-    """The space widened to hold the spec's own settings, from which the search learns too."""
+def _widened(space: Search, own: Settings) -> Search:
+    """Return the space widened to hold the spec's own settings, from which the search learns too."""
 
     def bounds(name: str, pair: tuple[float, float]) -> tuple[float, float]:
         return min(pair[0], own[name]), max(pair[1], own[name])
 
-    ranks = tuple(sorted({*space.cross_rank, int(own["cross_rank"])}))
-    return space.model_copy(update={
-        "learning_rate": bounds("learning_rate", space.learning_rate),
-        "dropout": bounds("dropout", space.dropout), "cross_rank": ranks,
-    })  # fmt: skip
+    learning_rate, dropout = bounds("learning_rate", space.learning_rate), bounds("dropout", space.dropout)
+    cross_rank = tuple(sorted({*space.cross_rank, int(own["cross_rank"])}))
+    return space.model_copy(update={"learning_rate": learning_rate, "dropout": dropout, "cross_rank": cross_rank})

@@ -47,7 +47,7 @@ class World:
         self.tables, self.records = DeltaTables(home / "tables"), JsonRecords(home / "records")
         self.store = open_store(str(home / "online"), SPEC.name)
         self.land(PAST)
-        artifact = write_artifact(home / "artifact", dataset._fitted(SPEC, self.built(PAST)), self.built(PAST))
+        artifact = write_artifact(home / "artifact", dataset.fit_encoding(SPEC, self.built(PAST)), self.built(PAST))
         self.server = ServerProcess(
             home, "--slot", "stable", "--artifact", str(artifact), "--store", str(home / "online")
         )
@@ -92,7 +92,7 @@ def write_artifact(folder: Path, encoding: Encoding, rows: pl.DataFrame) -> Path
     files = {
         "model.onnx": model.SerializeToString(),
         "encoding.json": json.dumps(encoding.to_dict()).encode(),
-        "examples.json": json.dumps(dataset._examples(SPEC, rows)).encode(),
+        "examples.json": json.dumps(dataset.example_rows(SPEC, rows)).encode(),
     }
     for name, data in files.items():
         (folder / name).write_bytes(data)

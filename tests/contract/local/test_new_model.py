@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from include.artifacts import store
+from include.artifacts.dataset_manifest import DatasetManifest, SplitCounts
 from include.artifacts.store import Reference
 from include.domain.errors import UserMistake
 from include.domain.verdict import Outcome, Verdict
@@ -152,9 +153,9 @@ def test_windows_pass_and_features_hold_what_was_known_of_the_region(landed: Lan
 
 
 def test_the_dataset_has_every_window_in_its_split(landed: Landed) -> None:
-    record = store.read(landed.dataset)
-    assert record["rows"] == {"train": 6 * VISITS, "validate": 2 * VISITS, "test": 2 * VISITS}
-    assert record["positives"]["test"] == 2 * (10 + 6)
+    manifest = store.read(landed.dataset, DatasetManifest)
+    assert manifest.rows == SplitCounts(train=6 * VISITS, validate=2 * VISITS, test=2 * VISITS)
+    assert manifest.positives.test == 2 * (10 + 6)
     folder = Path(landed.dataset.uri).parent
     assert np.load(folder / "train.ids.npy").shape == (360, 3)  # plan, region, hour
     missing = np.isnan(np.load(folder / "train.numbers.npy")).sum(axis=0)
@@ -189,7 +190,7 @@ def test_a_dataset_gives_its_very_rows_after_its_windows_were_landed_again(lande
     world.validate("corrected", WINDOWS, world.spec)
     world.build("corrected")
     assert (world.newest().filter(pl.col("seen") < START + 5 * DAY)["fee"] == 1).all()
-    rows = time_travel.rows(store.read(landed.dataset), tables)
+    rows = time_travel.rows(store.read(landed.dataset, DatasetManifest), tables)
     assert pl.concat(rows.values()).select(before.columns).equals(before)
     labels = np.load(Path(landed.dataset.uri).parent / "train.labels.npy")
     assert np.array_equal(rows["train"]["has_left"].to_numpy(), labels)

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,8 @@ import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
 
+from include.artifacts import store
+from include.artifacts.model_manifest import ModelManifest
 from include.artifacts.store import Reference
 from include.domain.errors import UserMistake
 from include.domain.windows import Window, window_label
@@ -21,6 +22,7 @@ from include.settings import Settings
 from include.spec.model_spec import ModelSpec
 from include.stages.training import dataset as assembly
 from include.stages.training import time_travel, training
+from include.stages.training.training import TrainingRun
 from include.wiring import Parts
 from tests import tracking_server
 from tests.unit.toy import toy
@@ -53,9 +55,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     dataset = assembly.assemble(spec, window(DAYS + 1).end, parts.tables(spec), "first", folder / "dataset")
 
     def train(family: Any) -> Reference:
-        return training.train(
-            spec, dataset, folder, parts.launcher(), family=family, tracking_url=f"http://127.0.0.1:{port}"
-        )
+        run = TrainingRun(dataset, folder, tracking_url=f"http://127.0.0.1:{port}")
+        return training.train(spec, run, parts.launcher(), family=family)
 
     away = train("logistic")
     with tracking_server.running(home / "mlflow", port) as url:
@@ -79,10 +80,10 @@ def rows(day: int, seed: int = 0) -> pa.Table:
 
 def test_a_run_whose_server_was_away_is_sent_whole_by_the_next_one(world):
     run = world.run("logistic")
-    manifest = json.loads(Path(world.trained["logistic"].uri).read_text())
+    manifest = store.read(world.trained["logistic"], ModelManifest)
     assert run.info.status == "FINISHED"
     assert run.data.params["training.batch_size"] == "128"
-    assert run.data.metrics["test_auc"] == pytest.approx(manifest["metrics"]["test"]["auc"])
+    assert run.data.metrics["test_auc"] == pytest.approx(manifest.metrics.test.auc)
     assert {"record/dataset.json", "record/job.json"} == {
         f.path for f in world.client.list_artifacts(run.info.run_id, "record")
     }

@@ -7,20 +7,20 @@ SPACE = Search()
 
 
 def test_suggestions_lie_in_the_space_and_differ():
-    asked = TreeParzen().ask(SPACE, [], 6, seed=1)
-    assert len({str(settings) for settings in asked}) == 6
-    for settings in asked:
+    suggestions = TreeParzen().suggest(SPACE, [], 6, seed=1)
+    assert len({str(settings) for settings in suggestions}) == 6
+    for settings in suggestions:
         assert 5e-4 <= settings["learning_rate"] <= 5e-3
         assert settings["cross_rank"] in SPACE.cross_rank
         assert 0 <= settings["dropout"] <= 0.5
 
 
 def test_the_same_is_suggested_again_after_the_same_was_told():
-    told = [(settings, settings["dropout"]) for settings in TreeParzen().ask(SPACE, [], 4, seed=1)]
-    assert TreeParzen().ask(SPACE, told, 2, seed=2) == TreeParzen().ask(SPACE, told, 2, seed=2)
+    trials = [(settings, settings["dropout"]) for settings in TreeParzen().suggest(SPACE, [], 4, seed=1)]
+    assert TreeParzen().suggest(SPACE, trials, 2, seed=2) == TreeParzen().suggest(SPACE, trials, 2, seed=2)
 
 
 def test_what_was_told_draws_suggestions_to_where_the_loss_was_low():
-    told = [(settings, settings["dropout"]) for settings in TreeParzen().ask(SPACE, [], 20, seed=1)]
-    later = TreeParzen().ask(SPACE, told, 20, seed=2)
-    assert sum(s["dropout"] for s in later) / 20 < 0.5 * sum(s["dropout"] for s, _ in told) / 20
+    trials = [(settings, settings["dropout"]) for settings in TreeParzen().suggest(SPACE, [], 20, seed=1)]
+    later = TreeParzen().suggest(SPACE, trials, 20, seed=2)
+    assert sum(s["dropout"] for s in later) / 20 < 0.5 * sum(s["dropout"] for s, _ in trials) / 20

@@ -1,6 +1,6 @@
 """Everyone is scored on the same test rows, and what cannot be scored blocks the release instead of vanishing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from include.artifacts import store
+from include.artifacts.dataset_manifest import DatasetManifest, SplitCounts, SplitWindows
+from include.artifacts.evaluation_record import EvaluationRecord
+from include.artifacts.files import file_facts
 from include.artifacts.store import Reference
 from include.domain.errors import Corrupt, UserMistake
 from include.domain.events import ChallengerJudged, VersionRegistered
@@ -20,8 +23,11 @@ from include.ports.registry import Version
 from include.reports import model_card
 from include.spec.model_spec import ModelSpec
 from include.stages.evaluation import evaluation
+from include.stages.evaluation.evaluation_rows import dependency_groups
 from include.stages.release import promotion
+from include.stages.release.promotion import ReleaseServices
 from tests.fakes import FakeLedger, FakeRegistry, FakeScorer, FakeTables, write_manifest
+from tests.records import dataset_manifest
 from tests.unit.toy import TOY, toy
 
 DAY = timedelta(days=1)
@@ -78,63 +84,63 @@ def world(tmp_path: Path) -> World:
     )
     encoding = tmp_path / "dataset" / "encoding.json"
     store.write(encoding, {"vocabulary": {"c": {"a": 2, "b": 3, "gone": 4}}})
-    dataset = store.write(tmp_path / "dataset" / "dataset.json", {
-        "files": {encoding.name: store.facts(encoding)},
-        "run": "r1", "table": "features", "table_version": 0, "rows": {"test": tested},
-        "windows": {"train": ["2026-01-01"], "validate": [], "test": ["2026-01-02"]},
-    })  # fmt: skip
-    known = {"uri": dataset.uri, "digest": dataset.digest}
+    manifest = dataset_manifest(
+        files={encoding.name: file_facts(encoding)},
+        rows=SplitCounts(ROWS, 0, tested),
+        windows=SplitWindows(("2026-01-01",), (), ("2026-01-02",)),
+    )
+    dataset = store.write(tmp_path / "dataset" / "dataset.json", manifest)
     names = {"challenger": "dcn", "logistic": "logistic", "champion": "old"}
-    made = {name: write_manifest(tmp_path / folder, folder, known, SPEC.digest) for name, folder in names.items()}
+    made = {name: write_manifest(tmp_path / folder, folder, dataset, SPEC.digest) for name, folder in names.items()}
     champion = Version("toy", "1", made.pop("champion"), {})
     scorer = FakeScorer({made["challenger"].uri: sharp, made["logistic"].uri: blunt, champion.artifact.uri: blunt})
     return World(tmp_path, FakeTables({"features": rows}), dataset, made, champion, scorer)
 
 
 def test_all_candidates_score_the_labelled_test_rows_in_order_of_time(world: World) -> None:
-    record = store.read(world.evaluate(champion=world.champion))
-    with np.load(world.folder / "evaluation" / "scores.npz") as kept:
-        assert {"labels", "times", "challenger", "champion", "logistic"} <= set(kept.files)
-        assert len({len(kept[name]) for name in kept.files}) == 1
-        assert (np.diff(kept["times"]) >= 0).all()
-        assert kept["times"].min() >= (START + DAY).timestamp()
-    auc = record["metrics"]["challenger"]["auc"]
-    assert auc["low"] < auc["value"] < auc["high"]
-    assert record["champion"] == "1"
-    assert sum(record["importance"].values()) == pytest.approx(1)
+    record = store.read(world.evaluate(champion=world.champion), EvaluationRecord)
+    with np.load(world.folder / "evaluation" / "scores.npz") as arrays:
+        assert {"labels", "times", "challenger", "champion", "logistic"} <= set(arrays.files)
+        assert len({len(arrays[name]) for name in arrays.files}) == 1
+        assert (np.diff(arrays["times"]) >= 0).all()
+        assert arrays["times"].min() >= (START + DAY).timestamp()
+    auc = record.metrics["challenger"]["auc"]
+    assert auc.low < auc.value < auc.high
+    assert record.champion == "1"
+    assert sum(record.importance.values()) == pytest.approx(1)
 
 
 def test_a_better_challenger_passes(world: World) -> None:
-    judged = evaluation.judge(SPEC, world.evaluate(champion=world.champion), SERVED)
-    assert judged.verdict.outcome is Outcome.PASS, judged.verdict.reasons
-    assert judged.released
-    names = {check.name for check in judged.verdict.checks}
+    result = evaluation.judge(SPEC, world.evaluate(champion=world.champion), SERVED)
+    assert result.verdict.outcome is Outcome.PASS, result.verdict.reasons
+    assert result.released
+    names = {check.name for check in result.verdict.checks}
     assert {"auc", "against champion", "against logistic", "slices of c", "x+1 rises"} <= names
-    assert evaluation.judged(judged.record) == judged
+    assert evaluation.result_of(result.record) == result
 
 
 def test_a_worse_challenger_is_held_back_with_its_reasons(world: World) -> None:
     world.scorer.models[world.models["challenger"].uri] = blunt
     world.scorer.models[world.champion.artifact.uri] = sharp
-    judged = evaluation.judge(SPEC, world.evaluate(champion=world.champion), SERVED)
-    assert judged.verdict.outcome is Outcome.FAIL
-    assert not judged.released
-    assert any("the champion's" in reason for reason in judged.verdict.reasons)
+    result = evaluation.judge(SPEC, world.evaluate(champion=world.champion), SERVED)
+    assert result.verdict.outcome is Outcome.FAIL
+    assert not result.released
+    assert any("the champion's" in reason for reason in result.verdict.reasons)
 
 
 def test_a_dry_run_says_the_same_and_holds_nothing_back(world: World) -> None:
     world.scorer.models[world.models["challenger"].uri] = lambda columns: np.full(len(columns["x"]), 0.5)
     spec = toy(gates={"min_auc": 0.6, "baselines": [], "dry_run": True})
-    judged = evaluation.judge(spec, world.evaluate(spec), {})
-    assert judged.verdict.outcome is Outcome.FAIL
-    assert judged.released
+    result = evaluation.judge(spec, world.evaluate(spec), {})
+    assert result.verdict.outcome is Outcome.FAIL
+    assert result.released
 
 
 def test_a_champion_that_cannot_be_scored_is_an_error_not_a_first_release(world: World) -> None:
     world.scorer.models[world.champion.artifact.uri] = None
-    judged = evaluation.judge(SPEC, world.evaluate(champion=world.champion), SERVED)
-    assert judged.verdict.outcome is Outcome.ERROR
-    assert "version 1 cannot be scored" in judged.verdict.reasons[0]
+    result = evaluation.judge(SPEC, world.evaluate(champion=world.champion), SERVED)
+    assert result.verdict.outcome is Outcome.ERROR
+    assert "version 1 cannot be scored" in result.verdict.reasons[0]
 
 
 def test_a_configured_measure_that_nobody_took_fails(world: World) -> None:
@@ -145,8 +151,8 @@ def test_a_configured_measure_that_nobody_took_fails(world: World) -> None:
 
 
 def test_a_slice_that_training_knew_and_the_test_rows_have_not_is_named(world: World) -> None:
-    judged = evaluation.judge(SPEC, world.evaluate(champion=world.champion), SERVED)
-    (seen,) = [check for check in judged.verdict.checks if check.name == "slices of c"]
+    result = evaluation.judge(SPEC, world.evaluate(champion=world.champion), SERVED)
+    (seen,) = [check for check in result.verdict.checks if check.name == "slices of c"]
     assert seen.sentence.endswith("not judged, with fewer than 500 rows: gone (0)")
 
 
@@ -155,9 +161,9 @@ def test_a_metric_of_the_users_own_is_computed_for_every_candidate(world: World)
         gates={"baselines": ["logistic"], "metrics": {"brier": {"of": "sklearn.metrics:brier_score_loss", "max": 0.1}}}
     )
     reference = world.evaluate(spec)
-    brier = {name: known["brier"] for name, known in store.read(reference)["metrics"].items()}
-    assert brier["challenger"]["low"] < brier["challenger"]["value"] < brier["challenger"]["high"] < 0.25
-    assert brier["challenger"]["value"] < brier["logistic"]["value"]
+    brier = {name: metrics["brier"] for name, metrics in store.read(reference, EvaluationRecord).metrics.items()}
+    assert brier["challenger"].low < brier["challenger"].value < brier["challenger"].high < 0.25
+    assert brier["challenger"].value < brier["logistic"].value
     assert "brier is 0.2" in evaluation.judge(spec, reference, SERVED).verdict.reasons[0]
 
 
@@ -171,18 +177,18 @@ def test_test_windows_without_a_labelled_row_are_an_error_that_says_so(world: Wo
     rows = world.tables.tables["features"]
     unknown = pa.nulls(len(rows), pa.int8())
     world.tables.tables["features"] = rows.set_column(rows.schema.get_field_index("y"), "y", unknown)
-    facts = store.read(world.dataset) | {"rows": {"test": 0}}
-    world.dataset = store.write(world.folder / "dataset" / "empty.json", facts)
-    judged = evaluation.judge(SPEC, world.evaluate(champion=world.champion), SERVED)
-    assert judged.verdict.outcome is Outcome.ERROR
-    assert not judged.released
-    assert "the test windows hold no labelled row" in judged.verdict.reasons[0]
+    manifest = replace(store.read(world.dataset, DatasetManifest), rows=SplitCounts(0, 0, 0))
+    world.dataset = store.write(world.folder / "dataset" / "empty.json", manifest)
+    result = evaluation.judge(SPEC, world.evaluate(champion=world.champion), SERVED)
+    assert result.verdict.outcome is Outcome.ERROR
+    assert not result.released
+    assert "the test windows hold no labelled row" in result.verdict.reasons[0]
 
 
 @pytest.mark.parametrize(("days", "groups"), [(14, 14), (5, 5), (4, 8), (1, 8)])
 def test_windows_are_the_groups_and_parts_of_the_time_where_windows_are_few(days: int, groups: int) -> None:
     times = np.arange(days * 24) * 3600 + int(START.timestamp())
-    assert len(np.unique(evaluation.spans(times, 86400))) == groups
+    assert len(np.unique(dependency_groups(times, 86400))) == groups
 
 
 def test_rows_that_changed_since_the_dataset_was_made_are_noticed(world: World) -> None:
@@ -201,9 +207,9 @@ def test_changed_scores_are_not_judged(world: World) -> None:
 def test_registering_twice_gives_one_version_with_its_story(world: World) -> None:
     registry, ledger = FakeRegistry(), FakeLedger()
     reference = world.evaluate(champion=world.champion)
-    judged = evaluation.judge(SPEC, reference, SERVED)
-    first = promotion.register("toy", reference, judged, registry=registry, ledger=ledger)
-    again = promotion.register("toy", reference, judged, registry=registry, ledger=ledger)
+    result = evaluation.judge(SPEC, reference, SERVED)
+    first = promotion.register("toy", reference, result, ReleaseServices(registry, ledger))
+    again = promotion.register("toy", reference, result, ReleaseServices(registry, ledger))
     assert first.number == again.number == "1"
     assert len(ledger.read("toy", VersionRegistered)) == 1
     assert (again.tags["verdict"], again.tags["run"], again.tags["family"]) == ("pass", "r1", "dcn")
@@ -215,24 +221,24 @@ def test_the_evidence_is_attached_whatever_the_verdict(world: World) -> None:
     world.scorer.models[world.models["challenger"].uri] = blunt
     world.scorer.models[world.champion.artifact.uri] = sharp
     reference = world.evaluate(champion=world.champion)
-    judged = evaluation.judge(SPEC, reference, SERVED)
-    assert judged.verdict.reasons
+    result = evaluation.judge(SPEC, reference, SERVED)
+    assert result.verdict.reasons
     for _ in range(2):
-        pages = model_card.write(reference, judged, CAUSE)
-        description = model_card.markdown_of(reference).read_text()
-        promotion.publish("toy", reference, judged, pages, description, registry=registry, ledger=ledger)
+        pages = model_card.write(reference, result.record, CAUSE)
+        description = model_card.markdown_path(reference).read_text()
+        promotion.publish("toy", reference, result, pages, description, ReleaseServices(registry, ledger))
     assert {"evaluation.json", "verdict.json", "card.html"} <= set(registry.attached["m1/evaluation"])
     (event,) = ledger.read("toy", ChallengerJudged)
-    assert list(event.reasons) == judged.verdict.reasons
+    assert list(event.reasons) == result.verdict.reasons
     described = registry.described["m1"]
-    assert (described["verdict"], described["reasons"]) == ("fail", "\n".join(judged.verdict.reasons))
+    assert (described["verdict"], described["reasons"]) == ("fail", "\n".join(result.verdict.reasons))
     assert described["text"].startswith("# toy, dcn of run r1: fail")
 
 
 def test_a_rejected_version_keeps_its_reasons() -> None:
     registry, ledger = FakeRegistry(), FakeLedger()
     registry.add("toy", 1)
-    promotion.reject("toy", "1", ["too dear"], "ada", START, registry=registry, ledger=ledger)
+    promotion.reject("toy", "1", ["too dear"], "ada", START, ReleaseServices(registry, ledger))
     tags = registry.version("toy", "1").tags
     assert (tags["approval"], tags["rejected_by"], tags["reasons"]) == ("rejected", "ada", "too dear")
 
@@ -240,22 +246,22 @@ def test_a_rejected_version_keeps_its_reasons() -> None:
 def test_the_card_is_one_page_with_its_plots_inside(world: World) -> None:
     spec = toy(gates={"baselines": ["logistic"], "slices": {"by": ["c"]}}, description="Is y <really> true?")
     reference = world.evaluate(spec, champion=world.champion)
-    judged = evaluation.judge(spec, reference, {})
-    pages = {page.name: page.read_text() for page in model_card.write(reference, judged, CAUSE)}
+    result = evaluation.judge(spec, reference, {})
+    pages = {page.name: page.read_text() for page in model_card.write(reference, result.record, CAUSE)}
     assert set(pages) == {"card.md", "card.html", "roc.svg", "calibration.svg", "loss.svg", "slices.svg"}
     assert pages["card.html"].count("<svg") == 4
     assert "Is y &lt;really&gt; true?" in pages["card.html"]
     assert "http" not in pages["card.html"].replace("http://www.w3.org/2000/svg", ""), "loads nothing from elsewhere"
     for said in (CAUSE, "champion (version 1)", "2026-01-02", "Limits:", "against logistic", "| c=a | "):
         assert said in pages["card.md"]
-    assert model_card.markdown_of(reference).read_text() == pages["card.md"]
+    assert model_card.markdown_path(reference).read_text() == pages["card.md"]
     for name in ("roc.svg", "calibration.svg", "loss.svg", "slices.svg"):
         ElementTree.fromstring(pages[name])
 
 
 def test_the_card_of_a_first_release_says_that_there_is_no_champion(world: World) -> None:
     reference = world.evaluate()
-    pages = model_card.write(reference, evaluation.judge(SPEC, reference, SERVED), CAUSE)
+    pages = model_card.write(reference, evaluation.judge(SPEC, reference, SERVED).record, CAUSE)
     assert "no champion yet" in pages[0].read_text()
     assert "slices.svg" not in {page.name for page in pages}
 
@@ -263,14 +269,14 @@ def test_the_card_of_a_first_release_says_that_there_is_no_champion(world: World
 def test_scores_that_are_no_numbers_fail_and_still_have_a_card(world: World) -> None:
     world.scorer.models[world.models["challenger"].uri] = lambda columns: np.full(len(columns["x"]), np.nan)
     reference = world.evaluate(champion=world.champion)
-    judged = evaluation.judge(SPEC, reference, SERVED)
-    assert judged.verdict.outcome is Outcome.FAIL
-    assert "are not numbers" in model_card.write(reference, judged, CAUSE)[0].read_text()
+    result = evaluation.judge(SPEC, reference, SERVED)
+    assert result.verdict.outcome is Outcome.FAIL
+    assert "are not numbers" in model_card.write(reference, result.record, CAUSE)[0].read_text()
 
 
 def test_a_champion_whose_column_is_gone_is_not_scored_as_if_it_were_missing(world: World) -> None:
     spec = toy(columns={**TOY["columns"], "categorical": []}, gates={"baselines": []})
     world.tables.tables["features"] = world.tables.tables["features"].drop_columns(["c"])
-    record = store.read(world.evaluate(spec, champion=world.champion))
-    assert "it needs c" in record["faults"]["champion"]
-    assert "champion" not in record["metrics"]
+    record = store.read(world.evaluate(spec, champion=world.champion), EvaluationRecord)
+    assert "it needs c" in record.faults["champion"]
+    assert "champion" not in record.metrics

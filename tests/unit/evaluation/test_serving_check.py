@@ -31,15 +31,15 @@ class FakeProbe:
         return ProbeResult(sharp({"x": x}) + self.off, 3.5, 80.0)
 
 
-def rehearse(world: World, probe: FakeProbe) -> dict[str, float]:
-    return serving_check.rehearse(
+def measure(world: World, probe: FakeProbe) -> dict[str, float]:
+    return serving_check.measure_server(
         SPEC, world.evaluate(), tables=world.tables, scorer=world.scorer, probe=probe, rows=200
     )
 
 
 def test_the_server_is_asked_with_rows_as_callers_send_them(world: World) -> None:
     probe = FakeProbe()
-    measured = rehearse(world, probe)
+    measured = measure(world, probe)
     assert len(probe.asked) == 200
     assert set(probe.asked[0]) == {"at", "key", "x", "c"}, "a caller does not know the label"
     assert datetime.fromisoformat(probe.asked[0]["at"]).tzinfo is not None
@@ -48,8 +48,8 @@ def test_the_server_is_asked_with_rows_as_callers_send_them(world: World) -> Non
 
 
 def test_a_server_that_scores_otherwise_than_the_trainer_fails_the_gate(world: World, tmp_path: Path) -> None:
-    measured = rehearse(world, FakeProbe(off=1e-3))
+    measured = measure(world, FakeProbe(off=1e-3))
     assert measured["score_gap"] == pytest.approx(1e-3)
     spec = SPEC.model_copy(update={"gates": evaluation.gates.Gates(max_score_gap=1e-5, baselines=())})
-    judged = evaluation.judge(spec, world.evaluate(spec), measured)
-    assert any("score_gap" in reason for reason in judged.verdict.reasons)
+    result = evaluation.judge(spec, world.evaluate(spec), measured)
+    assert any("score_gap" in reason for reason in result.verdict.reasons)

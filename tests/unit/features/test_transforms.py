@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from include.domain.features.encoding import MISSING, UNKNOWN, Encoding, RowEncoder, fit
 from include.domain.features.transforms import Transform, faults
 from include.local import flights
-from include.stages.training.dataset import encoded
+from include.stages.training.dataset import encode_rows
 
 LOG = Transform("log_x", "log", ("x",))
 BUCKET = Transform("x_bucket", "bucket", ("x",), at=(0.0, 10.0))
@@ -58,7 +58,7 @@ def test_on_real_flights_rows_and_tables_agree() -> None:
     columns = rows.select("departure", *categorical, *numeric).to_dict(as_series=False)
     made = fit(columns, time="departure", zone=flights.ZONE, time_parts=("weekday",), categorical=categorical,
                numeric=numeric, min_frequency=2, transforms=transforms)  # fmt: skip
-    ids, numbers = (of.astype(kind) for of, kind in zip(encoded(made, rows), ("int64", "float32"), strict=True))
+    ids, numbers = (of.astype(kind) for of, kind in zip(encode_rows(made, rows), ("int64", "float32"), strict=True))
     one = RowEncoder(made)
     for n, row in enumerate(rows.to_dicts()):
         own_ids, own_numbers = one([row[f] for f in one.fields])

@@ -30,8 +30,8 @@ def test_who_was_champion_on_a_date_and_why(world: World) -> None:
     world.begin()
     world.pass_all()
     world.promote()
-    assert promotion.champion_on("toy", started, world.ledger) is None
-    champion = promotion.champion_on("toy", world.now, world.ledger)
+    assert promotion.promotion_at("toy", started, world.ledger) is None
+    champion = promotion.promotion_at("toy", world.now, world.ledger)
     assert champion is not None
     assert (champion.version, champion.previous) == ("2", "1")
     assert champion.reason == "passed every step of rollout run-1"

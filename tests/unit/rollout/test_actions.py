@@ -11,6 +11,7 @@ from include.domain.rollout.actions import Word
 from include.ports.traffic import ArmCounts, Routes
 from include.reports import model_page, rollout_page
 from include.stages.release import promotion
+from include.stages.release.promotion import ReleaseServices
 from include.stages.rollout import analysis, rollout
 from include.stages.rollout import state as rollout_state
 from include.stages.rollout.state import Phase
@@ -189,6 +190,6 @@ def test_a_rollback_while_stable_loads_the_new_champion_puts_the_old_one_back(wo
 
 def test_a_bad_champion_is_replaced_by_the_one_before_it(world: World) -> None:
     world.registry.aliases = {"champion": "2", "previous": "1"}
-    assert promotion.restore("toy", "ada", registry=world.registry, ledger=world.ledger) == "1"
+    assert promotion.restore_previous("toy", "ada", ReleaseServices(world.registry, world.ledger)) == "1"
     assert world.registry.aliases == {"champion": "1", "previous": "2"}
     assert world.ledger.read("toy", ChampionPromoted)[-1].reason == "put back by ada"

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from include.artifacts import store
+from include.artifacts.dataset_manifest import DatasetManifest
 from include.domain.errors import UserMistake
 from include.domain.features.encoding import UNKNOWN, Encoding
 from include.stages.training import dataset
@@ -52,9 +53,9 @@ def test_too_few_windows_are_told_with_their_numbers() -> None:
 def test_arrays_are_what_the_encoding_gives_row_by_row(tmp_path: Path) -> None:
     made_of = tables(10)
     reference = dataset.assemble(SPEC, made.START + 11 * made.DAY, made_of, "run", tmp_path)
-    record = store.read(reference)
+    manifest = store.read(reference, DatasetManifest)
     encoding = Encoding.from_dict(json.loads((tmp_path / "encoding.json").read_text()))
-    for name, windows in record["windows"].items():
+    for name, windows in manifest.windows.items():
         rows = made_of.read("features", [made.window(int(w[-2:]) - 1) for w in windows])
         frame = pl.DataFrame(pl.from_arrow(rows)).drop_nulls("y").sort("at", "key")
         ids, numbers = encoding.encode({c: frame[c].to_list() for c in ("at", "c", "x")})
@@ -62,7 +63,7 @@ def test_arrays_are_what_the_encoding_gives_row_by_row(tmp_path: Path) -> None:
         assert np.array_equal(np.load(tmp_path / f"{name}.numbers.npy"), numbers, equal_nan=True)
         assert np.load(tmp_path / f"{name}.labels.npy").tolist() == frame["y"].to_list()
         assert np.load(tmp_path / f"{name}.times.npy").tolist() == frame["at"].dt.epoch("s").to_list()
-        assert record["rows"][name] == len(frame)
+        assert getattr(manifest.rows, name) == len(frame)
     assert encoding.vocabulary["c"].keys() == {"a", "b"}  # "rare" came after the train windows
 
 
@@ -105,8 +106,8 @@ def test_what_teaches_nothing_and_what_was_not_delivered_is_noted(tmp_path: Path
     spoiled = third.with_columns(x=pl.lit(None, pl.Float64)).drop("window", strict=False)
     made_of.replace("features", {made.window(2): spoiled.to_arrow(compat_level=pl.CompatLevel.oldest())}, "run")
     spec = toy(**{**SPEC_SECTIONS, "features": {"min_frequency": 1, "max_ids": 1}})
-    notes = store.read(dataset.assemble(spec, made.START + 11 * made.DAY, made_of, "run", tmp_path))["notes"]
-    assert notes == ["c has 1 value(s) that train rows hold often enough; it teaches nothing: leave it out",
+    reference = dataset.assemble(spec, made.START + 11 * made.DAY, made_of, "run", tmp_path)
+    assert list(store.read(reference, DatasetManifest).notes) == ["c has 1 value(s) that train rows hold often enough; it teaches nothing: leave it out",
                      "x is missing in every row of 2026-01-03; was it delivered?"]  # fmt: skip
 
 
