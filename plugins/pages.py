@@ -10,7 +10,7 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.core_api.security import GetUserDep, get_user
 from airflow.plugins_manager import AirflowPlugin
 from fastapi import Depends, FastAPI, Form, HTTPException, Request
-from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
 from include.domain.rollout.actions import Word
 from plugins.run import PAGES, folder_name, open_model
@@ -73,7 +73,7 @@ def of_run(dag: str, run: str) -> RedirectResponse:
     name = folder_name(run)
     places = {"train": f"runs/{name}/evaluation/card.html", "rollout": f"rollouts/{name}/"}
     card = parts().settings.runs / model / name / "evaluation" / "card.html"
-    known = family == "rollout" or (family == "train" and card.exists())
+    known = family == "rollout" or (family == "train" and (card.exists() or _link(card)))
     return RedirectResponse(quote(f"{PAGES}/{model}/{places[family] if known else ''}"))
 
 
@@ -128,18 +128,42 @@ def report(model: Model, path: str) -> FileResponse:
 
 
 @app.get("/{model}/runs/{run}/evaluation/{name}")
-def evaluation(model: Model, run: str, name: str) -> FileResponse:
+def evaluation(model: Model, run: str, name: str) -> Response:
+    """Show a file of a training's evaluation: the one on this machine, else the one in object storage, by a link."""
     from include.wiring import parts
 
-    return _file(parts().settings.runs / model, f"{run}/evaluation/{name}")
+    folder = parts().settings.runs / model
+    path = _page_path(folder, f"{run}/evaluation/{name}")
+    if not path.is_file() and (link := _link(folder / run / "evaluation" / name)):
+        return RedirectResponse(link)
+    return _file(folder, f"{run}/evaluation/{name}")
+
+
+def _link(path: Path) -> str | None:
+    """Return a link to the file in object storage, None where it is not there or no bucket is named."""
+    from include.domain.errors import PerennialError
+    from include.wiring import parts
+
+    try:
+        return parts().storage().link(path)
+    except PerennialError as error:
+        raise HTTPException(503, str(error)) from None
 
 
 def _file(folder: Path, path: str) -> FileResponse:
-    """A page below the folder, and nothing beside it."""
-    base, found = folder.resolve(), (folder / path).resolve()
-    if not found.is_relative_to(base) or found.suffix not in SHOWN or not found.is_file():
+    """Answer with a page below the folder, and nothing beside it."""
+    page_path = _page_path(folder, path)
+    if not page_path.is_file():
         raise HTTPException(404, f"{path} is no page of this model")
-    return FileResponse(found)
+    return FileResponse(page_path)
+
+
+def _page_path(folder: Path, path: str) -> Path:
+    """Return the place of a page below the folder. Raises HTTPException for a path that leaves it, or is of no page."""
+    base, resolved = folder.resolve(), (folder / path).resolve()
+    if not resolved.is_relative_to(base) or resolved.suffix not in SHOWN:
+        raise HTTPException(404, f"{path} is no page of this model")
+    return resolved
 
 
 class Pages(AirflowPlugin):

@@ -8,10 +8,15 @@ from include.settings import inherited
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
+    from types_boto3_s3 import S3Client
 
-#: What a server answers, as pyarrow (ACCESS_DENIED) and delta-rs (AccessDenied) repeat it, in small letters.
+#: What a server answers, as pyarrow (ACCESS_DENIED), delta-rs and boto3 (AccessDenied) repeat it, in small letters.
 REFUSALS = ("accessdenied", "invalidaccesskeyid", "signaturedoesnotmatch", "expiredtoken", "invalidtoken")
 NO_BUCKET = "nosuchbucket"
+#: boto3 found neither keys nor a role.
+NO_CREDENTIALS = "unable to locate credentials"
+#: Seconds to wait for a connection, and how often one request is tried.
+CONNECT_SECONDS, ATTEMPTS = 5, 3
 
 
 def file_system(uri: str, given: Mapping[str, str]) -> "FileSystem":
@@ -28,6 +33,23 @@ def file_system(uri: str, given: Mapping[str, str]) -> "FileSystem":
     )  # fmt: skip
 
 
+def client() -> "S3Client":
+    """Return boto3's client of the S3 that the environment names.
+
+    A server of one's own is asked by paths, as pyarrow and delta-rs ask it, because its buckets have no names of their own.
+    """
+    import boto3
+    from botocore.config import Config
+
+    environment = inherited()
+    endpoint = environment.get("AWS_ENDPOINT_URL")
+    config = Config(
+        signature_version="s3v4", connect_timeout=CONNECT_SECONDS, retries={"mode": "standard", "max_attempts": ATTEMPTS},
+        s3={"addressing_style": "path" if endpoint else "auto"},
+    )  # fmt: skip
+    return boto3.Session().client("s3", endpoint_url=endpoint, region_name=environment.get("AWS_REGION"), config=config)
+
+
 def is_server(fault: Exception) -> bool:
     """Whether pyarrow's fault is the server's or the network's, and not the file's."""
     return "AWS Error" in str(fault)
@@ -37,7 +59,7 @@ def told(place: str, fault: Exception) -> PerennialError:
     """A file system's fault in one line: a mistake where the server refuses, worth another try otherwise."""
     text = " ".join(str(fault).split())
     small = text.replace("_", "").lower()
-    if any(sign in small for sign in REFUSALS):
+    if NO_CREDENTIALS in small or any(sign in small for sign in REFUSALS):
         return UserMistake(
             f"{place}: S3 refuses the credentials; correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the connection"
         )

