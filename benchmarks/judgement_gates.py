@@ -16,7 +16,8 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from include.domain import statistics
-from include.domain.evaluation.gates import AgainstChampion, Evidence, Gates, Relation, judge, relate
+from include.domain.evaluation.gate_settings import AgainstChampion, Gates
+from include.domain.evaluation.gates import Evidence, Relation, judge, relate
 
 Floats = NDArray[np.float64]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from include.artifacts.dataset_manifest import SplitWindows
 from include.artifacts.files import FileFacts
 from include.artifacts.store import Reference
-from include.domain.evaluation.gates import CHALLENGER
+from include.domain.evaluation.candidates import CHALLENGER
 
 EVALUATION_FORMAT = 1
 

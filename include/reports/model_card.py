@@ -13,7 +13,7 @@ from include.artifacts.files import write_atomically
 from include.artifacts.model_manifest import ModelManifest
 from include.artifacts.store import Reference
 from include.artifacts.verdict_record import VerdictRecord
-from include.domain.evaluation.gates import CHALLENGER, CHAMPION
+from include.domain.evaluation.candidates import CHALLENGER, CHAMPION
 from include.reports import html, plots
 from include.reports.html import ReportTable
 from include.reports.plots import ForestRow, PlotLine

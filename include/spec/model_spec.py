@@ -21,7 +21,7 @@ from include.domain.bounds import (
     Share,
     in_order,
 )
-from include.domain.evaluation.gates import MEASURED, Gates
+from include.domain.evaluation.gate_settings import MEASURED, Gates
 from include.domain.features import aggregates, transforms
 from include.domain.monitoring.drift import Drift
 from include.domain.monitoring.naive_checks import Simple

@@ -30,22 +30,23 @@ class Behaviour:
 
     @property
     def name(self) -> str:
+        """The check's name, which states the change and what is expected of it."""
         change = f"={self.value}" if self.add is None else f"{self.add:+g}"
         return f"{self.column}{change} {self.expect}"
 
     def change(self, values: Sequence[Any]) -> list[Any]:
-        """The column's values as the check wants them; a missing number stays missing."""
+        """Return the column's values as the check changes them; a missing number stays missing."""
         if self.add is None:
             return [self.value] * len(values)
         return [None if v is None else v + self.add for v in values]
 
-    def judge(self, before: ArrayLike, after: ArrayLike | None) -> Check:
-        """Compare the scores `[n]` of the rows as they are with those of the changed rows; None fails closed."""
-        if after is None:
+    def judge(self, scores: ArrayLike, changed_scores: ArrayLike | None) -> Check:
+        """Compare the scores `[n]` of the rows with those of the changed rows; the check fails where there are none."""
+        if changed_scores is None:
             return Check(self.name, Outcome.FAIL, f"{self.name}: no scores of the changed rows were given")
-        moved = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
-        defied = {"rises": moved < 0, "falls": moved > 0, "stays": np.abs(moved) > self.within}[self.expect]
-        share = float(np.mean(defied | ~np.isfinite(moved)))
+        differences = np.asarray(changed_scores, dtype=np.float64) - np.asarray(scores, dtype=np.float64)
+        defies = {"rises": differences < 0, "falls": differences > 0, "stays": np.abs(differences) > self.within}
+        share = float(np.mean(defies[self.expect] | ~np.isfinite(differences)))
         outcome = Outcome.PASS if share <= self.tolerance else Outcome.FAIL
-        sentence = f"{self.name}: {share:.1%} of {len(moved):,} rows defy it, at most {self.tolerance:.1%} may"
+        sentence = f"{self.name}: {share:.1%} of {len(differences):,} rows defy it, at most {self.tolerance:.1%} may"
         return Check(self.name, outcome, sentence, share, self.tolerance)

@@ -14,7 +14,7 @@ from include.domain.verdict import Check, Outcome
 
 #: A numeric column with more distinct values than this is cut at its quartiles.
 MAX_LEVELS = 20
-#: So many small slices are named; of the rest the number is.
+#: So many small slices are named; of the others only the number is given.
 NAMED = 5
 
 
@@ -30,7 +30,10 @@ class Slices:
 
 @dataclass(frozen=True)
 class SliceEffect:
-    """How much worse the challenger's logloss is than the champion's on a slice; `p`, by Holm, of "within the margin"."""
+    """How much greater the challenger's logloss is than the champion's on one slice.
+
+    `p` is the p-value, adjusted by Holm over all slices, of the hypothesis that `worse_by` is within the margin.
+    """
 
     column: str
     value: str
@@ -40,91 +43,116 @@ class SliceEffect:
     p: float
 
     def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.column}={self.value} ({self.rows:,} rows) by {self.worse_by:+.4f} ({low:+.4f} to {high:+.4f})"
+        lower, upper = self.interval
+        return f"{self.column}={self.value} ({self.rows:,} rows) by {self.worse_by:+.4f} ({lower:+.4f} to {upper:+.4f})"
 
 
 @dataclass(frozen=True)
-class Cut:
-    """One column's slices: `names` `[k]`, the slice of each row `index` `[n]`, and how many `rows` `[k]` each has."""
+class SlicedColumn:
+    """The slices of one column: their `names` `[k]`, the slice of each row `index` `[n]`, and their counts of `rows` `[k]`."""
 
     names: NDArray[np.str_]
     index: NDArray[np.intp]
     rows: NDArray[np.intp]
 
-    def below(self, min_rows: int, absent: Sequence[str]) -> list[str]:
-        """The slices too small to judge, the largest first, and the `absent` ones, which have no row at all."""
+    def too_small(self, min_rows: int, values_without_rows: Sequence[str]) -> list[str]:
+        """Return the slices too small to judge, with their rows: the largest first, and last those that have no row at all."""
         small = [level for level in np.argsort(-self.rows, kind="stable") if self.rows[level] < min_rows]
-        return [*(f"{self.names[level]} ({self.rows[level]:,})" for level in small), *(f"{v} (0)" for v in absent)]
+        empty = [f"{value} (0)" for value in values_without_rows]
+        return [*(f"{self.names[level]} ({self.rows[level]:,})" for level in small), *empty]
 
 
 def effects(
-    rules: Slices, worse: Floats, columns: Mapping[str, ArrayLike], confidence: float, groups: ArrayLike | None
+    settings: Slices,
+    differences: Floats,
+    columns: Mapping[str, ArrayLike],
+    confidence: float,
+    groups: ArrayLike | None,
 ) -> list[SliceEffect]:
-    """Every slice of `rules.by` with enough rows, the most suspect first.
+    """Return the effect on every slice that has enough rows, the most suspect first.
 
-    `worse` `[n]`: how much greater each row's loss is than under the champion; `columns` `[n]`: raw values by name.
+    `differences` `[n]` say how much greater each row's loss is than under the champion. `columns` are raw values `[n]` by
+    name. `groups` `[n]` say which rows depend on each other.
     """
     found = []
-    for column, cut in _cuts(rules, columns).items():
-        for level in np.flatnonzero(cut.rows >= rules.min_rows):
-            inside = cut.index == level
-            part = statistics.mean(worse[inside])
-            own = None if groups is None else np.asarray(groups)[inside]
-            p, interval = statistics.p_value_above(part, rules.margin, own), part.interval(confidence, own)
-            found.append(SliceEffect(column, str(cut.names[level]), int(cut.rows[level]), part.value, interval, p))
+    for column, sliced in _sliced_columns(settings, columns).items():
+        for level in np.flatnonzero(sliced.rows >= settings.min_rows):
+            is_inside = sliced.index == level
+            estimate = statistics.mean(differences[is_inside])
+            inside_groups = None if groups is None else np.asarray(groups)[is_inside]
+            found.append(
+                SliceEffect(
+                    column=column,
+                    value=str(sliced.names[level]),
+                    rows=int(sliced.rows[level]),
+                    worse_by=estimate.value,
+                    interval=estimate.interval(confidence, inside_groups),
+                    p=statistics.p_value_above(estimate, settings.margin, inside_groups),
+                )
+            )
     adjusted = statistics.holm_adjusted([effect.p for effect in found])
     found = [replace(effect, p=float(p)) for effect, p in zip(found, adjusted, strict=True)]
     return sorted(found, key=lambda effect: (effect.p, -effect.worse_by))
 
 
 def judge(
-    rules: Slices, found: list[SliceEffect], columns: Mapping[str, ArrayLike], confidence: float,
-    absent: Mapping[str, Sequence[str]],
-) -> list[Check]:  # fmt: skip
-    """One check per column of `rules.by`; a column that is not there fails. `absent`: values without a row, by column."""
-    cuts = _cuts(rules, columns)
+    settings: Slices,
+    found: list[SliceEffect],
+    columns: Mapping[str, ArrayLike],
+    confidence: float,
+    values_without_rows: Mapping[str, Sequence[str]],
+) -> list[Check]:
+    """Return one check for each column of `settings.by`; a column that is not there fails.
+
+    `found` are the effects that `effects` returned, `values_without_rows` by column the values that no row has.
+    """
+    sliced = _sliced_columns(settings, columns)
     checks = []
-    for name in rules.by:
-        if name in cuts:
-            small = cuts[name].below(rules.min_rows, absent.get(name, ()))
-            checks.append(_column(rules, name, [e for e in found if e.column == name], small, confidence))
+    for name in settings.by:
+        if name in sliced:
+            too_small = sliced[name].too_small(settings.min_rows, values_without_rows.get(name, ()))
+            checks.append(_judge_column(settings, name, [e for e in found if e.column == name], too_small, confidence))
         else:
-            said = f"{name}: the column to slice by is not in the test rows"
-            checks.append(Check(f"slices of {name}", Outcome.FAIL, said))
+            sentence = f"{name}: the column to slice by is not in the test rows"
+            checks.append(Check(f"slices of {name}", Outcome.FAIL, sentence))
     return checks
 
 
-def _column(rules: Slices, name: str, found: list[SliceEffect], small: list[str], confidence: float) -> Check:
-    title = f"slices of {name}"
-    named = ", ".join(small[:NAMED]) + (f" and {len(small) - NAMED:,} more" if len(small) > NAMED else "")
+def _judge_column(
+    settings: Slices, name: str, found: list[SliceEffect], too_small: list[str], confidence: float
+) -> Check:
+    title, alpha = f"slices of {name}", 1 - confidence
+    names = ", ".join(too_small[:NAMED]) + (f" and {len(too_small) - NAMED:,} more" if len(too_small) > NAMED else "")
     if not found:
-        return Check(title, Outcome.INCONCLUSIVE, f"{name}: no slice has {rules.min_rows:,} rows: {named}")
-    unjudged = f"; not judged, with fewer than {rules.min_rows:,} rows: {named}" if small else ""
-    bad = [effect for effect in found if effect.p < 1 - confidence]
-    worst = found[0]
-    if bad:
-        said = f"worse than the champion by more than {rules.margin:g} logloss: {'; '.join(map(str, bad))}"
+        return Check(title, Outcome.INCONCLUSIVE, f"{name}: no slice has {settings.min_rows:,} rows: {names}")
+    not_judged = f"; not judged, with fewer than {settings.min_rows:,} rows: {names}" if too_small else ""
+    worse = [effect for effect in found if effect.p < alpha]
+    most_suspect = found[0]
+    if worse:
+        sentence = f"worse than the champion by more than {settings.margin:g} logloss: {'; '.join(map(str, worse))}"
     else:
-        said = f"{name}: none of {len(found)} slices is worse by more than {rules.margin:g} logloss; most suspect is {worst}"
-    said += unjudged
-    outcome = Outcome.FAIL if bad else Outcome.PASS
-    return Check(title, outcome, said, worst.worse_by, rules.margin, worst.interval)
+        sentence = (
+            f"{name}: none of {len(found)} slices is worse by more than {settings.margin:g} logloss; "
+            f"most suspect is {most_suspect}"
+        )
+    outcome = Outcome.FAIL if worse else Outcome.PASS
+    return Check(title, outcome, sentence + not_judged, most_suspect.worse_by, settings.margin, most_suspect.interval)
 
 
-def _cuts(rules: Slices, columns: Mapping[str, ArrayLike]) -> dict[str, Cut]:
-    """The slices of each column of `rules.by` that is there."""
-    found = {}
-    for column in (name for name in rules.by if name in columns):
-        names, index, rows = np.unique(_levels(np.asarray(columns[column])), return_inverse=True, return_counts=True)
-        found[column] = Cut(names, index, rows)
-    return found
+def _sliced_columns(settings: Slices, columns: Mapping[str, ArrayLike]) -> dict[str, SlicedColumn]:
+    """Return the slices of each column of `settings.by` that is there."""
+    sliced = {}
+    for column in (name for name in settings.by if name in columns):
+        levels = _level_names(np.asarray(columns[column]))
+        names, index, rows = np.unique(levels, return_inverse=True, return_counts=True)
+        sliced[column] = SlicedColumn(names, index, rows)
+    return sliced
 
 
-def _levels(values: NDArray[np.generic]) -> NDArray[np.str_]:
-    """The slice of each row by name, `[n]`."""
+def _level_names(values: NDArray[np.generic]) -> NDArray[np.str_]:
+    """Return the name of each row's slice, `[n]`: its value, or a range where a column has many numbers."""
     if values.dtype.kind not in "iuf" or len(np.unique(values)) <= MAX_LEVELS:
-        return np.asarray([as_text(v) or "missing" for v in values])
+        return np.asarray([as_text(value) or "missing" for value in values])
     numbers = values.astype(np.float64)
     edges = np.unique(np.nanquantile(numbers, (0.25, 0.5, 0.75)))
     names = np.asarray([f"up to {edge:g}" for edge in edges] + [f"above {edges[-1]:g}"])

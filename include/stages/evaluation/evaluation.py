@@ -21,7 +21,8 @@ from include.domain import statistics
 from include.domain.categories import as_text
 from include.domain.errors import Corrupt, UserMistake
 from include.domain.evaluation import gates
-from include.domain.evaluation.gates import CHALLENGER, CHAMPION, Evidence
+from include.domain.evaluation.candidates import CHALLENGER, CHAMPION
+from include.domain.evaluation.gates import Evidence
 from include.domain.verdict import Check, Outcome, Verdict
 from include.ports.registry import Version
 from include.ports.serving import Scorer
@@ -148,10 +149,10 @@ def evidence_of(spec: ModelSpec, evaluation: Reference, measured: Mapping[str, f
         scores={name: arrays[name] for name in record.metrics},
         slices=_with_prefix(arrays, "slice:"),
         measured=measured,
-        own=own_metrics,
-        changed=_with_prefix(arrays, "changed:"),
+        own_metrics=own_metrics,
+        changed_scores=_with_prefix(arrays, "changed:"),
         groups=dependency_groups(arrays["times"], spec.window.seconds),
-        absent=record.absent,
+        values_without_rows=record.absent,
     )
 
 

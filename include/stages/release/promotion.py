@@ -13,7 +13,7 @@ from include.artifacts.evaluation_record import EvaluationRecord
 from include.artifacts.model_manifest import ModelManifest
 from include.artifacts.store import Reference
 from include.domain.errors import UserMistake
-from include.domain.evaluation.gates import CHALLENGER, CHAMPION
+from include.domain.evaluation.candidates import CHALLENGER, CHAMPION
 from include.domain.events import (
     ChallengerJudged,
     ChampionPromoted,

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from include.domain.errors import Conflict, UserMistake
-from include.domain.evaluation.gates import CHAMPION
+from include.domain.evaluation.candidates import CHAMPION
 from include.domain.events import PowerChecked, RolloutChanged, RoutesApplied
 from include.domain.rollout import power
 from include.domain.rollout.actions import Word

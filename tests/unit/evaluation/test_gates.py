@@ -6,17 +6,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from include.domain.evaluation.behaviour import Behaviour
-from include.domain.evaluation.gates import (
-    AgainstChampion,
-    Bound,
-    Evidence,
-    Gates,
-    Metric,
-    Relation,
-    judge,
-    relate,
-    slice_effects,
-)
+from include.domain.evaluation.gate_settings import AgainstChampion, Bound, Gates, Metric
+from include.domain.evaluation.gates import Evidence, Relation, judge, relate, slice_effects
 from include.domain.evaluation.slices import Slices
 from include.domain.statistics import mean
 from include.domain.verdict import Check, Outcome, Verdict
@@ -191,14 +182,14 @@ def test_slices_too_small_to_judge_are_named_beside_those_that_were() -> None:
     airport = np.array(["JFK", "LGA", "EWR"], dtype=object)[
         (np.arange(ROWS) > 100).astype(int) + (np.arange(ROWS) > 150)
     ]
-    seen = world(slices={"airport": airport}, absent={"airport": ["SWF"]})
+    seen = world(slices={"airport": airport}, values_without_rows={"airport": ["SWF"]})
     said = check(judge(replace(GATES, slices=Slices(by=("airport",))), seen, 1), "slices of airport").sentence
     assert said.endswith("not judged, with fewer than 500 rows: JFK (101), LGA (50), SWF (0)")
 
 
 def test_a_metric_of_the_users_own_is_held_to_its_limits() -> None:
     gates = replace(GATES, metrics={"brier": Metric("sklearn.metrics:brier_score_loss", max=0.2)})
-    good, bad = (judge(gates, world(own={"brier": (v, (v - 0.01, v + 0.01))}), 1) for v in (0.19, 0.21))
+    good, bad = (judge(gates, world(own_metrics={"brier": (v, (v - 0.01, v + 0.01))}), 1) for v in (0.19, 0.21))
     assert check(good, "brier").outcome is PASS
     assert check(bad, "brier").sentence == "brier is 0.21 (0.2 to 0.22); it must be at most 0.2"
 
@@ -239,7 +230,7 @@ def test_behaviour(behaviour: Behaviour, moved: float, outcome: Outcome) -> None
     scores = np.asarray(evidence.scores["challenger"]) + moved
     gates = replace(GATES, behaviour=(behaviour,), champion=AgainstChampion(margin=1))
     changed = {behaviour.name: scores}
-    assert check(judge(gates, replace(evidence, changed=changed), 1), behaviour.name).outcome is outcome
+    assert check(judge(gates, replace(evidence, changed_scores=changed), 1), behaviour.name).outcome is outcome
     assert check(judge(gates, evidence, 1), behaviour.name).outcome is FAIL  # nothing was scored
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from include.artifacts.store import Reference
+from include.domain.evaluation.gate_settings import Gates
 from include.domain.features.online_features import LandedSums
 from include.ports.serving import ProbeResult
 from include.stages.evaluation import evaluation, serving_check
@@ -50,6 +51,6 @@ def test_the_server_is_asked_with_rows_as_callers_send_them(world: World) -> Non
 def test_a_server_that_scores_otherwise_than_the_trainer_fails_the_gate(world: World, tmp_path: Path) -> None:
     measured = measure(world, FakeProbe(off=1e-3))
     assert measured["score_gap"] == pytest.approx(1e-3)
-    spec = SPEC.model_copy(update={"gates": evaluation.gates.Gates(max_score_gap=1e-5, baselines=())})
+    spec = SPEC.model_copy(update={"gates": Gates(max_score_gap=1e-5, baselines=())})
     result = evaluation.judge(spec, world.evaluate(spec), measured)
     assert any("score_gap" in reason for reason in result.verdict.reasons)
