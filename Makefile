@@ -52,8 +52,8 @@ lint: setup ## ruff, mypy --strict, import-linter
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy && cd "$(ROOT)" && "$(VENV)/bin/lint-imports" --no-cache
 test-k8s: setup ## training, loss of a pod, rollout and rollback on the cluster that KUBECONFIG names; PERENNIAL_TRAINER_IMAGE and _SERVER_IMAGE
 	@$(PY) -m pytest tests/cluster
-bench-%: setup ## bench-judgement, -features, -serve, -train, -watch, -rollout: measured claims, last line JSON
-	@$(PY) -m benchmarks.$*
+bench-%: setup ## bench-judgement, -features, -serve, -gateways, -train, -quality, -watch, -rollout: measured claims, last line JSON
+	@$(PY) -m benchmarks $*
 lock: setup ## resolve requirements*.txt anew into requirements.lock, keeping what still fits
 	@cd "$(ROOT)" && sed -i '/^torch==/d' requirements.lock && .venv/bin/uv pip compile -q requirements-dev.txt \
 	  --python-version 3.11 --no-emit-find-links --no-header --no-annotate -o requirements.lock && sed -i 's/+cpu//' requirements.lock \

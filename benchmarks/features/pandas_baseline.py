@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.features_data import Counts
+from benchmarks.features.data import Counts
 from include.local.clicks import CATEGORIES, NUMBERS
 from include.ports.validation import Profile
 from include.spec.model_spec import ModelSpec

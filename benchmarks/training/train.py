@@ -1,6 +1,6 @@
 """Training speed on the CPU: our DCN-v2 against FuxiCTR's and DeepCTR-Torch's on the same rows of the same machine.
 
-`make bench-train`, or `python -m benchmarks.train --section flights --quick` (one epoch, fewer rows). All train at batch
+`make bench-train`, or `python -m benchmarks train --section flights --quick` (one epoch, fewer rows). All train at batch
 4096 on two threads: embedding 16, three full-rank cross layers, MLP 256-128. FuxiCTR embeds numbers too, as its DCN-v2 does;
 DeepCTR-Torch takes them as they are, and so do we. The peers get an environment of their own under Perennial's home. With
 `--keep FOLDER` a bench that was stopped goes on where it was. The last line is one JSON object with the figures, the bounds and `holds`.
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from benchmarks import train_data
+from benchmarks.training import data as train_data
 from include import settings
 from include.artifacts import store
 from include.artifacts.model_manifest import ModelManifest
@@ -34,7 +34,7 @@ from include.spec.loading import find
 from include.spec.model_spec import ModelSpec
 from include.stages.training import training
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PEERS = ("torch==2.13.0", "fuxictr==2.3.10", "numpy==2.4.6", "pandas==3.1.1", "catboost==1.2.10")
 #: Its own requirements ask for TensorFlow, which it does not import.
 BARE = ("deepctr-torch==0.3.0",)
@@ -98,7 +98,7 @@ def _flops(weights: Path) -> int:
 def peer(name: str, dataset: Reference, work: Path, epochs: int) -> dict[str, Any]:
     work.mkdir(parents=True, exist_ok=True)
     folder = Path(dataset.uri.removeprefix("file://")).parent
-    command = [str(environment()), "benchmarks/train_peers.py", name, str(folder), str(work), str(epochs)]
+    command = [str(environment()), "benchmarks/training/peers.py", name, str(folder), str(work), str(epochs)]
     said = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=_environ())
     found = json.loads(said.stdout.splitlines()[-1])
     auc = metrics.auc(np.load(folder / "test.labels.npy"), np.load(work / f"{name}.npy"))
@@ -195,7 +195,3 @@ def main() -> int:
         )
     )
     return 0 if all(holds.values()) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

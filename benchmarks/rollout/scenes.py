@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.rollout_live import MODEL, ROLLOUT, Live
+from benchmarks.rollout.live import MODEL, ROLLOUT, Live
 from include.domain.rollout.actions import Word
 from include.ports.traffic import Routes
 from include.stages.rollout import rollout

@@ -1,6 +1,6 @@
 """How good the models are on flights: three rolling splits, three seeds, the same rows and features for all.
 
-`python -m benchmarks.train_quality [--seeds 3] [--keep FOLDER]`: train to May, July, September; validate on the month after;
+`python -m benchmarks quality [--seeds 3] [--keep FOLDER]`: train to May, July, September; validate on the month after;
 test on July, September, November and December. Ours (DCN-v2, and its mean with LightGBM, which is the family `blend`)
 against LightGBM, CatBoost (in the peers' environment) and logistic regression. Differences carry intervals over days. The
 last line is one JSON object with the figures, the bounds and `holds`.
@@ -20,8 +20,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from benchmarks.train import ROOT, environment
-from benchmarks.train_data import Rows, clicks_stream, year
+from benchmarks.training.data import Rows, clicks_stream, year
+from benchmarks.training.train import ROOT, environment
 from include import settings
 from include.artifacts import store
 from include.artifacts.model_manifest import ModelManifest
@@ -83,7 +83,7 @@ def trained(spec: ModelSpec, data: Reference, family: str, seed: int, out: Path)
 def catboost(data: Reference, seed: int, out: Path) -> Scores:
     out.mkdir(parents=True, exist_ok=True)
     folder = store.path_of(data.uri).parent
-    command = [str(environment()), "benchmarks/train_peers.py", "catboost", str(folder), str(out), str(seed)]
+    command = [str(environment()), "benchmarks/training/peers.py", "catboost", str(folder), str(out), str(seed)]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return {split: np.load(out / f"catboost.{split}.npy") for split in ("validate", "test")}
 
@@ -200,7 +200,3 @@ def main() -> int:
     print(json.dumps({"bench": "train_quality", "figures": figures, "bounds": BOUNDS, "checks": checks,
                       "holds": all(checks.values())}))  # fmt: skip
     return 0 if all(checks.values()) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

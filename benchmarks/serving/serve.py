@@ -2,7 +2,7 @@
 
 `make bench-serve`: through the gateway, direct, and beside other model servers with the same ONNX model. The model is the
 flights spec's DCN with its first, random weights: serving costs the same as trained, and its scores can be compared with
-torch's. `python -m benchmarks.serve soak` lets it run for an hour. The last line is one JSON object with the figures, the
+torch's. `python -m benchmarks serve soak` lets it run for an hour. The last line is one JSON object with the figures, the
 bounds and `holds`. `ceiling` is what the same gateway and callers reach, in the same run, before servers that do nothing;
 `cpu_us` is each process's CPU time for a request. Peers are given encoded tensors, and what they are compared with is the
 server's answer to the very tensors (`tensors`), each row logged; beside one that keeps every core busy by itself stands a slot with
@@ -30,10 +30,10 @@ import httpx
 import numpy as np
 import psutil
 
-from benchmarks import peers
-from benchmarks.peers.scoring import Session
-from benchmarks.serve_data import Prepared, prepare
-from benchmarks.serve_stack import SETTINGS, hollow, server, servers, stack
+from benchmarks.serving import peers
+from benchmarks.serving.data import Prepared, prepare
+from benchmarks.serving.peers.scoring import Session
+from benchmarks.serving.stack import SETTINGS, hollow, server, servers, stack
 from include.local.cpu_affinity import pinned
 from include.settings import ROOT, Settings
 
@@ -69,7 +69,7 @@ def load(
     bodies: Path, port: int, seconds: float, rate: float = 0, path: str = "/predict", callers: int = CONNECTIONS,
     on: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    command = [*on, sys.executable, "-m", "benchmarks.load", "--port", str(port), "--bodies", str(bodies), "--path", path,
+    command = [*on, sys.executable, "-m", "benchmarks.serving.load", "--port", str(port), "--bodies", str(bodies), "--path", path,
                "--seconds", str(seconds), "--rate", str(rate), "--connections", str(callers)]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout))
@@ -189,7 +189,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.what == "soak":
-            from benchmarks import soak
+            from benchmarks.serving import soak
 
             figures, bounds, held = soak.run(Path(folder), options.seconds or 3600)
         else:
@@ -200,7 +200,3 @@ def main() -> int:
             print(f"{name:>10}: {found}", file=sys.stderr)
     print(json.dumps({"figures": figures, "bounds": bounds, "holds": held}))
     return 0 if all(held.values()) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

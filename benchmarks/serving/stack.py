@@ -41,7 +41,13 @@ def server(settings: Settings, slot: str, name: str, port: int) -> list[str]:
 
 def hollow(settings: Settings, slot: str, name: str, port: int) -> list[str]:
     """A server's in its place that does nothing: what the gateway and the callers leave of the machine."""
-    return [sys.executable, "-m", "benchmarks.hollow", str(port), str(settings.slot_sockets(slot)[name])]
+    return [
+        sys.executable,
+        "-m",
+        "benchmarks.serving.constant_server",
+        str(port),
+        str(settings.slot_sockets(slot)[name]),
+    ]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A server that gives one answer to whatever it is asked: `python -m benchmarks.hollow <port> <socket>`."""
+"""A server that gives one answer to whatever it is asked: `python -m benchmarks.serving.constant_server <port> <socket>`."""
 
 import asyncio
 import sys

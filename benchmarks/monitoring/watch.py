@@ -1,8 +1,8 @@
 """`make bench-watch`: the speed of drift statistics beside Evidently's, their memory, and a year of retraining policies.
 
-python -m benchmarks.watch                   everything; the last line is JSON
-python -m benchmarks.watch year              the yearly table alone (about ten minutes of two cores)
-python -m benchmarks.watch speed memory      some of the three
+python -m benchmarks watch                   everything; the last line is JSON
+python -m benchmarks watch year              the yearly table alone (about ten minutes of two cores)
+python -m benchmarks watch speed memory      some of the three
 """
 
 import json
@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
-from benchmarks.flights_year import Year, weekly_scores, year
+from benchmarks.monitoring.flights_year import Year, weekly_scores, year
 from include.domain.features.encoding import Encoding
 from include.domain.metrics import row_losses
 from include.domain.monitoring import drift, performance, retraining
@@ -245,7 +245,3 @@ def main() -> None:
         holds["year"] = _year_holds(figures["year"])
     bounds = {"times": 50, "memory_growth": 1.1, "year_logloss_over_weekly": 0.001, "year_runs": 20}
     print(json.dumps({**figures, "bounds": bounds, "holds": holds}))
-
-
-if __name__ == "__main__":
-    main()

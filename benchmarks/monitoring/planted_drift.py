@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.watch_world import ENDS, FIRST, World
+from benchmarks.monitoring.world import ENDS, FIRST, World
 from include.adapters.tables.ledger import FileLedger
 from include.domain.monitoring.signal import State
 from include.local.clicks import Drift

@@ -20,9 +20,9 @@ from include.settings import ROOT, Settings
 def load(settings: Settings, bodies: Path, rate: float, planned: Sequence[Routes]) -> Iterator[dict[str, Any]]:
     """Requests at that rate while it lasts, none where it is 0.
 
-    At its end there is the report of `benchmarks/load.py`, with the splits in their order, and those that are not `planned`.
+    At its end there is the report of `benchmarks/serving/load.py`, with the splits in their order, and those that are not `planned`.
     """
-    command = [sys.executable, "-m", "benchmarks.load", "--port", str(settings.gateway_port), "--bodies", str(bodies),
+    command = [sys.executable, "-m", "benchmarks.serving.load", "--port", str(settings.gateway_port), "--bodies", str(bodies),
                "--seconds", "3600", "--rate", str(rate), "--connections", "32"]  # fmt: skip
     seen: dict[str, Any] = {}
     sender = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) if rate else None

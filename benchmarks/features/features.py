@@ -1,6 +1,6 @@
 """Landing, validation and features of Criteo-shape rows: rows a second against plain pandas, time and memory by size.
 
-`make bench-features`, or `python -m benchmarks.features --quick` (half a million and a million rows); the last line is one JSON object
+`make bench-features`, or `python -m benchmarks features --quick` (half a million and a million rows); the last line is one JSON object
 with the figures, the bounds and `"holds"`. Each measurement is a process of its own; on the smallest size ours and pandas' take turns
 three times, and the one of middle duration counts.
 """
@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.features_data import Counts, generate
+from benchmarks.features.data import Counts, generate
 from include.settings import ROOT
 from include.spec.data import SourceSpec
 from include.spec.loading import find
@@ -52,7 +52,7 @@ def ours(spec: ModelSpec, folder: Path, home: Path) -> Counts:
 
 
 def pandas(spec: ModelSpec, folder: Path, home: Path) -> Counts:
-    from benchmarks.features_pandas import work
+    from benchmarks.features.pandas_baseline import work
 
     return work(spec, folder, home)
 
@@ -73,7 +73,7 @@ def measured(work: str, folder: Path) -> dict[str, Any]:
 
 def apart(work: str, folder: Path) -> dict[str, Any]:
     """The same in a process of its own."""
-    said = subprocess.run([sys.executable, "-m", "benchmarks.features", "--work", work, str(folder)], check=True, text=True, cwd=ROOT,
+    said = subprocess.run([sys.executable, "-m", "benchmarks", "features", "--work", work, str(folder)], check=True, text=True, cwd=ROOT,
                           stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT), "GX_ANALYTICS_ENABLED": "false"})  # fmt: skip
     return dict(json.loads(said.stdout.splitlines()[-1]))
 
@@ -118,7 +118,3 @@ def main() -> None:
     }  # fmt: skip
     holds = all(value >= BOUNDS[n] if n == "times_pandas" else value <= BOUNDS[n] for n, value in figures.items())
     print(json.dumps({"figures": {**figures, **found}, "bounds": BOUNDS, "holds": holds}))
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import signal
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -19,8 +18,8 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from benchmarks.rollout_live import Live
-from benchmarks.rollout_scenes import BOUNDS, CALM, SCENES, table
+from benchmarks.rollout.live import Live
+from benchmarks.rollout.scenes import BOUNDS, CALM, SCENES, table
 from include.local import stack
 from include.local.rest import Airflow
 from include.settings import ROOT, Settings, from_env
@@ -88,7 +87,3 @@ def main() -> int:
         json.dumps({"bench": "rollout", "load": load, "scenes": shown, "bounds": BOUNDS, "holds": holds}, default=str)
     )
     return 0 if all(holds.values()) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,7 +14,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import ndtri
 from scipy.stats import ks_2samp
 
-from benchmarks import judgement_planted
+from benchmarks.monitoring import planted_drift
 from include.domain.monitoring import drift
 from include.domain.monitoring.drift import Drift, History, Moved
 from include.domain.monitoring.signal import State
@@ -131,10 +131,10 @@ def _evidently(reference: Rows, latent: Rows) -> int:
 def section() -> dict[str, Any]:
     """The figures, their bounds, and whether they hold."""
     fires = false_fires()
-    figures, holds = judgement_planted.section()
+    figures, holds = planted_drift.section()
     bounds = {
         "false_fires": 0.01,
-        **{name: day for name, (_, day) in judgement_planted.INPUTS.items()},
+        **{name: day for name, (_, day) in planted_drift.INPUTS.items()},
         "cbpe_auc_error_p95": 0.02,
     }
     return {"false_fires": fires, "evidently_as_here": agreement(), **figures, "bounds": bounds,

@@ -17,8 +17,8 @@ from typing import Any
 
 import httpx
 
-from benchmarks.serve_data import prepare
-from benchmarks.serve_stack import ROOT, SETTINGS, program, ready
+from benchmarks.serving.data import prepare
+from benchmarks.serving.stack import ROOT, SETTINGS, program, ready
 from tests.serving import FakeRegistry
 
 RATE, SWAPS, WARM = 2000, 20, 2
@@ -39,7 +39,7 @@ def run(home: Path, seconds: float) -> tuple[dict[str, Any], dict[str, Any], dic
     ) as server:  # fmt: skip
         ready(f"{url}/v2/health/ready")
         caller = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.load", "--port", url.rsplit(":", 1)[1], "--bodies", home / "rows.jsonl",
+            [sys.executable, "-m", "benchmarks.serving.load", "--port", url.rsplit(":", 1)[1], "--bodies", home / "rows.jsonl",
              "--seconds", str(seconds), "--rate", str(RATE)],
             cwd=ROOT, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip

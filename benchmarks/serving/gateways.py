@@ -1,6 +1,6 @@
 """What a gateway costs: HAProxy as Perennial sets it up, and nginx, Envoy and Traefik, before two servers that do nothing.
 
-`python -m benchmarks.gateways`: each splits 90/10 and sends a failed request to the other server, on one thread, and asks
+`python -m benchmarks gateways`: each splits 90/10 and sends a failed request to the other server, on one thread, and asks
 the servers by Unix sockets where it can. It prints requests a second, latency and each part's CPU time a request, one gateway
 after the other, `--rounds` times; the last line is one JSON object with the medians. The others come from PyPI.
 """
@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import peers
-from benchmarks.serve import SHARED, WARM, closed, measured
-from benchmarks.serve_stack import SETTINGS, hollow, program, ready, servers
+from benchmarks.serving import peers
+from benchmarks.serving.serve import SHARED, WARM, closed, measured
+from benchmarks.serving.stack import SETTINGS, hollow, program, ready, servers
 from include.adapters.routers import haproxy
 from include.settings import SLOTS, Settings
 
@@ -178,7 +178,3 @@ def main() -> None:
         for name, rounds in found.items()
     }
     print(json.dumps({"bench": "gateways", "figures": medians}))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""The stack on which `benchmarks/rollout_scenes.py` plays: versions, load, a person's words, kills, and what can be awaited."""
+"""The stack on which `benchmarks/rollout/scenes.py` plays: versions, load, a person's words, kills, and what can be awaited."""
 
 import json
 import signal
@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import rollout_traffic
+from benchmarks.rollout import traffic
 from include.artifacts.store import Reference
 from include.domain.errors import Unavailable
 from include.domain.events import RolloutChanged, StepAnalysed
@@ -199,10 +199,10 @@ class Live:
     def load(self, rate: float) -> AbstractContextManager[dict[str, Any]]:
         """Requests at that rate meanwhile, and what callers and the gateway showed."""
         planned = [rollout.ALL_TO_STABLE, *(stage.routes for stage in rollout.plan(self.spec))]
-        return rollout_traffic.load(self.settings, self.bodies, rate, planned)
+        return traffic.load(self.settings, self.bodies, rate, planned)
 
     def split(self) -> Routes:
-        return rollout_traffic.split(self.settings)
+        return traffic.split(self.settings)
 
     def until(self, true: Callable[[], bool], timeout: float, what: str) -> None:
         deadline = time.monotonic() + timeout

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from benchmarks.train_quality import year as features_of_year
+from benchmarks.training.quality import year as features_of_year
 from include.local import flights
 from include.spec.loading import find
 

@@ -1,6 +1,6 @@
 """A load generator on raw connections: closed loop, or at a fixed rate with latency counted from when a request was due.
 
-`python -m benchmarks.load --port 8088 --bodies rows.jsonl --seconds 60 --rate 10000` prints one JSON object. A rate counts
+`python -m benchmarks.serving.load --port 8088 --bodies rows.jsonl --seconds 60 --rate 10000` prints one JSON object. A rate counts
 latency from the due time, so that a server that stalls is charged for every request that had to wait (no coordinated
 omission). It keeps the default 64 connections busy at most; what is due beyond that waits here, and is charged too. For Linux.
 """

@@ -1,4 +1,4 @@
-"""What `benchmarks.features` measures on: days of the click stream with some bad rows and some duplicates, and what became of them."""
+"""What `benchmarks.features.features` measures on: days of the click stream with some bad rows and some duplicates, and what became of them."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta

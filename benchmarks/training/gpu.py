@@ -1,13 +1,12 @@
 """The trainer's steps on one GPU against a plain eager PyTorch loop: 39 fields, width 16, three cross layers, bf16.
 
-`python -m benchmarks.train_gpu [--rows 8000000 --batch 65536 --table 1000000]` needs a CUDA device, torch, numpy, httpx and
+`python -m benchmarks gpu [--rows 8000000 --batch 65536 --table 1000000]` needs a CUDA device, torch, numpy, httpx and
 safetensors, and no data: rows are drawn on the spot. The last line is one JSON object with the figures, the bounds and
 `holds`. `--device cpu` tries the script out where there is no GPU, with figures that mean nothing.
 """
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -176,7 +175,3 @@ def main() -> int:
         )
     )
     return 0 if all(checks.values()) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,31 @@
+"""Run a benchmark: `python -m benchmarks NAME [options]`, as `make bench-NAME` does. Its last line is one JSON object."""
+
+import importlib
+import sys
+
+#: The benchmarks by the name that a person uses, and the module of each.
+BENCHMARKS = {
+    "features": "benchmarks.features.features",
+    "gateways": "benchmarks.serving.gateways",
+    "gpu": "benchmarks.training.gpu",
+    "judgement": "benchmarks.judgement",
+    "quality": "benchmarks.training.quality",
+    "rollout": "benchmarks.rollout.rollout",
+    "serve": "benchmarks.serving.serve",
+    "train": "benchmarks.training.train",
+    "watch": "benchmarks.monitoring.watch",
+}
+
+
+def main() -> int:
+    """Return the benchmark's exit code; 2 for a name that there is not."""
+    name, *options = sys.argv[1:] or [""]
+    if name not in BENCHMARKS:
+        print(f"there is no benchmark named {name!r}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
+        return 2
+    sys.argv = [f"benchmarks {name}", *options]
+    return int(importlib.import_module(BENCHMARKS[name]).main() or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
