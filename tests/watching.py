@@ -14,7 +14,7 @@ from include.artifacts import store
 from include.artifacts.dataset_manifest import SplitWindows
 from include.artifacts.files import file_facts
 from include.domain.features.encoding import fit
-from include.domain.monitoring.retraining import Decision
+from include.domain.monitoring.retraining import RetrainingDecision
 from include.domain.windows import Window, window_label
 from include.ports.registry import Version
 from include.spec.model_spec import ModelSpec
@@ -134,7 +134,7 @@ class World:
     def look(self) -> Look:
         return monitoring.sense(SPEC, tables=self.tables, signals=self, registry=self.registry)  # type: ignore[arg-type]
 
-    def decide(self, run: str = "watch-1", **situation: Any) -> Decision:
+    def decide(self, run: str = "watch-1", **situation: Any) -> RetrainingDecision:
         return monitoring.decide_and_record(SPEC, self.look(), self.ledger, run=run, **situation)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.monitoring.world import ENDS, FIRST, World
 from include.adapters.tables.ledger import FileLedger
-from include.domain.monitoring.signal import State
+from include.domain.monitoring.signal import SignalState
 from include.local.clicks import Drift
 from include.stages.monitoring.monitoring import Look
 
@@ -40,7 +40,7 @@ def planted(world: World, name: str, *drift: Drift, days: int = DAYS) -> dict[st
         world.live([BEGIN + number - 1], *drift)
         look = world.look(BEGIN + number - 1)
         for signal in look.signals:
-            if signal.state is State.FIRE:
+            if signal.state is SignalState.FIRE:
                 first.setdefault(signal.name, number)
         if world.asks(look, f"{name} {number}"):
             first.setdefault("asked", number)

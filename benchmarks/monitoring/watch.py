@@ -23,9 +23,9 @@ from benchmarks.monitoring.flights_year import Year, weekly_scores, year
 from include.domain.features.encoding import Encoding
 from include.domain.metrics import row_losses
 from include.domain.monitoring import drift, performance, retraining
-from include.domain.monitoring.drift import Drift, History
-from include.domain.monitoring.performance import Performance, Scored
-from include.domain.monitoring.retraining import Retraining, Situation
+from include.domain.monitoring.drift import Drift, ReferenceWindows
+from include.domain.monitoring.performance import LabelledScores, Performance
+from include.domain.monitoring.retraining import Retraining, RetrainingContext
 from include.domain.monitoring.signal import Signal
 from include.domain.windows import Grain, Window, window_label
 from include.stages.monitoring import sketching
@@ -61,7 +61,7 @@ def speed() -> dict[str, float]:
     """Rows per second of both, on one core's work; the watch's includes the comparison with 28 reference windows."""
     parts = [rows(PART, i) for i in range(SPEED // PART)]
     reference = [sketching.sketch(ENCODING, p.slice(0, 20_000)) for p in parts] * 3
-    history = History(reference, [0] * len(reference), ENCODING.knots)
+    history = ReferenceWindows(reference, [0] * len(reference), ENCODING.knots)
     start = time.process_time()
     whole = sketching.sketch(ENCODING, parts[0])
     for part in parts[1:]:
@@ -130,11 +130,11 @@ class Replay:
     of: Year
     scores: Mapping[int, NDArray[np.float64]]
 
-    def between(self, first: int, last: int, model: int) -> Scored:
+    def between(self, first: int, last: int, model: int) -> LabelledScores:
         """What that day's model says of the days `[first, last)`."""
         chosen = (self.of.day >= first) & (self.of.day < last)
         names = CALENDAR[first:last]
-        return Scored(self.of.labels[chosen], self.scores[model][chosen], self.of.day[chosen] - first, names)
+        return LabelledScores(self.of.labels[chosen], self.scores[model][chosen], self.of.day[chosen] - first, names)
 
     def run(self, policy: Callable[["Replay", int, int], bool]) -> tuple[float, list[int]]:
         """Mean logloss from April on, and the days of its trainings after the first."""
@@ -147,11 +147,11 @@ class Replay:
             lost.append(row_losses(live.labels, live.scores))
         return float(np.concatenate(lost).mean()), trained
 
-    def test(self, model: int) -> Scored:
+    def test(self, model: int) -> LabelledScores:
         """The champion's test windows: the last 14 days before its training, by the model trained before them."""
         return self.between(model - TEST, model, model - TEST)
 
-    def live(self, day: int, model: int) -> Scored:
+    def live(self, day: int, model: int) -> LabelledScores:
         """The last week whose labels are due."""
         return self.between(max(model, day - 1 - WEEK), day - 1, model)
 
@@ -162,8 +162,8 @@ def watch(rules: Retraining, bounds: Performance) -> Callable[[Replay, int, int]
     def decide(replay: Replay, day: int, model: int) -> bool:
         found = signals(replay, bounds, day, model)
         found.append(retraining.age(rules, _at(model), _at(day)))
-        situation = Situation(_at(day), trained=_at(model))
-        return retraining.decide(rules, found, situation, str(day)).start
+        context = RetrainingContext(_at(day), data_ends=_at(model))
+        return retraining.decide(rules, found, context, str(day)).start
 
     return decide
 

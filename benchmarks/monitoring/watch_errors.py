@@ -16,9 +16,9 @@ from scipy.stats import ks_2samp
 
 from benchmarks.monitoring import planted_drift
 from include.domain.monitoring import drift
-from include.domain.monitoring.drift import Drift, History, Moved
-from include.domain.monitoring.signal import State
-from include.domain.monitoring.sketch import Sketches, of_ids, of_numbers
+from include.domain.monitoring.drift import Drift, FeatureDrift, ReferenceWindows
+from include.domain.monitoring.signal import SignalState
+from include.domain.monitoring.sketch import Sketches, sketch_ids, sketch_numbers
 
 NUMBERS, CATEGORIES, WORDS = 13, 26, 50
 FEATURES = NUMBERS + CATEGORIES
@@ -41,13 +41,15 @@ def draw(random: np.random.Generator, rows: int, shift: Rows | float = 0.0) -> R
 
 def sketches(latent: Rows) -> Sketches:
     """What the watch keeps: the first 13 as numbers, the others cut into words."""
-    numbers = {f"I{i}": of_numbers(KNOTS, latent[:, i]) for i in range(NUMBERS)}
-    words = {f"C{i}": of_ids(WORDS + 2, np.searchsorted(CUTS, latent[:, i]) + 2) for i in range(NUMBERS, FEATURES)}
+    numbers = {f"I{i}": sketch_numbers(KNOTS, latent[:, i]) for i in range(NUMBERS)}
+    words = {f"C{i}": sketch_ids(WORDS + 2, np.searchsorted(CUTS, latent[:, i]) + 2) for i in range(NUMBERS, FEATURES)}
     return {**numbers, **words}
 
 
-def history(windows: Sequence[Sketches], seasons: Sequence[int] | None = None) -> History:
-    return History(windows, seasons or [i % 7 for i in range(len(windows))], {f"I{i}": KNOTS for i in range(NUMBERS)})
+def history(windows: Sequence[Sketches], seasons: Sequence[int] | None = None) -> ReferenceWindows:
+    return ReferenceWindows(
+        windows, seasons or [i % 7 for i in range(len(windows))], {f"I{i}": KNOTS for i in range(NUMBERS)}
+    )
 
 
 def false_fires(seed: int = 7) -> dict[str, Any]:
@@ -57,12 +59,12 @@ def false_fires(seed: int = 7) -> dict[str, Any]:
     for rows, count in SIZES.items():
         judge = Simple(draw(random, max(rows, 20_000)))
         reference = history([sketches(draw(random, rows)) for _ in range(REFERENCE)])
-        recent: dict[str, list[Moved]] = {}
+        recent: dict[str, list[FeatureDrift]] = {}
         for i in range(count):
             latent = draw(random, rows)
             recent[str(i)] = drift.compare(Drift(), reference, sketches(latent), i % 7)
             ours = drift.signal("feature_drift", Drift(), recent)
-            for name, alarm in {"watch": ours.state is State.FIRE, **judge(latent)}.items():
+            for name, alarm in {"watch": ours.state is SignalState.FIRE, **judge(latent)}.items():
                 alarms.setdefault(name, []).append(alarm)
     return {name: round(float(np.mean(each)), 4) for name, each in alarms.items()}
 

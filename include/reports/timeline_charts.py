@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from include.domain.monitoring.drift import Moved
+from include.domain.monitoring.drift import FeatureDrift
 from include.domain.monitoring.sketch import Sketch
 from include.stages.monitoring.online_comparison import Interval
 
@@ -69,7 +69,7 @@ def series(
     return _svg(WIDTH, HEIGHT, body)
 
 
-def heat_map(moved: Mapping[str, Sequence[Moved]], strongest: float) -> str:
+def heat_map(moved: Mapping[str, Sequence[FeatureDrift]], strongest: float) -> str:
     """Features × windows, the furthest feature first; an effect of `strongest` is darkest, drift is red and the rest grey."""
     windows = list(moved)
     by_window = {w: {m.feature: m for m in found} for w, found in moved.items()}
@@ -127,11 +127,11 @@ def _bars(reference: Sketch) -> NDArray[np.intp]:
     return bars
 
 
-def _cell(moved: Moved, window: str, place: tuple[float, float, float], strongest: float) -> str:
+def _cell(moved: FeatureDrift, window: str, place: tuple[float, float, float], strongest: float) -> str:
     x, y, wide = place
     depth = min(1.0, moved.effect / strongest)
     look = f'fill="{RED if moved.drifted else GREY}" fill-opacity="{0.1 + 0.9 * depth:.2f}"'
-    title = f"{moved.feature}, {window}: effect {moved.effect:.3f}, PSI {moved.psi:.3f}, p {moved.p:.2g}"
+    title = f"{moved.feature}, {window}: effect {moved.effect:.3f}, PSI {moved.psi:.3f}, p {moved.p_value:.2g}"
     return _rect(x, y + 1, wide - 2, CELL - 3, look, title)
 
 

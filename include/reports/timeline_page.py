@@ -7,7 +7,7 @@ from pathlib import Path
 
 from include.artifacts.files import write_atomically
 from include.domain.events import CauseRechecked, RetrainingDecided
-from include.domain.monitoring.signal import Signal, State
+from include.domain.monitoring.signal import Signal, SignalState
 from include.reports import timeline_charts as charts
 from include.reports.timeline_charts import Mark
 from include.stages.monitoring.online_comparison import Comparison
@@ -151,7 +151,7 @@ def _cleared(event: CauseRechecked | None) -> str:
 
 
 def _states(signals: Iterable[Signal]) -> str:
-    loud = [s for s in signals if s.state is not State.OK]
+    loud = [s for s in signals if s.state is not SignalState.OK]
     return " ".join(f'<span class="{s.state}" title="{escape(s.sentence)}">{s.name}</span>' for s in loud)
 
 

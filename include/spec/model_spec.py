@@ -28,7 +28,7 @@ from include.domain.monitoring.naive_checks import Simple
 from include.domain.monitoring.performance import Performance
 from include.domain.monitoring.quality import Quality
 from include.domain.monitoring.retraining import Retraining
-from include.domain.monitoring.signal import NAMES
+from include.domain.monitoring.signal import SIGNAL_NAMES
 from include.domain.rollout.plan import Rollout
 from include.domain.training.pods import Pods
 from include.domain.windows import Grain
@@ -141,7 +141,7 @@ class Watch(Section):
 
     @model_validator(mode="after")
     def _names_signals_that_exist(self) -> Self:
-        signals, retraining = (*NAMES, *self.simple.checks), self.retraining
+        signals, retraining = (*SIGNAL_NAMES, *self.simple.checks), self.retraining
         errors = [
             f"retraining.{path}: {name} is no signal; there are {', '.join(signals)}"
             for path, names in (("triggers", retraining.triggers), ("blocks", retraining.blocks))

@@ -1,11 +1,11 @@
-"""How far production has moved from what the model was trained on.
+"""Drift: how far the features of a window lie from those that the model was trained on.
 
-A feature has drifted in a window when it moved *far* (effect size) and *surely*: further than the reference's own
-windows of that size move from each other, with the false-discovery rate over all features kept at `1 − confidence`.
+A feature has drifted in a window when its distance is both *large* (effect size) and *significant*: larger than the distances
+among the reference windows themselves, with the false-discovery rate over all features kept at `1 − confidence`.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -14,20 +14,23 @@ from numpy.typing import NDArray
 
 from include.domain.bounds import SECTION, Confidence, NonNegativeFloat, PositiveInt, Share
 from include.domain.monitoring import distance
-from include.domain.monitoring.signal import Signal, State, span, unknown
-from include.domain.monitoring.sketch import Sketch, Sketches, total
+from include.domain.monitoring.signal import Signal, describe_windows, fire_or_warn, unknown
+from include.domain.monitoring.sketch import Sketch, Sketches, merge
 
-#: So few like windows (same hour, same weekday) say nothing about how windows differ; then all of them are used.
-MIN_LIKE = 4
+#: Fewer reference windows of one season (same weekday or hour) than this do not show how windows differ; then all are used.
+MIN_SEASON_WINDOWS = 4
+#: Drifted features that a sentence names.
+NAMED_FEATURES = 4
 
 
 @dataclass(frozen=True)
 class Drift:
     """The `watch.drift` section of a spec.
 
-    `effect` is in standard deviations (Wasserstein) for a number, a Jensen-Shannon distance (0 to 1) for a category.
-    Fires on drift in the newest window and in `windows_needed` of the last `recent_windows`, or in the newest alone when
-    it is `sudden` times the effect. A feature below `min_importance` (share of the model's total, where known) only warns.
+    `effect` is the least distance that counts: standard deviations (Wasserstein) for a number, a Jensen-Shannon distance (0
+    to 1) for a category. The signal fires when a feature has drifted in the newest window and in `windows_needed` of the last
+    `recent_windows`, or in the newest alone by `sudden` times the effect. A feature whose share of the model's importance is
+    known and below `min_importance` only warns. Windows with fewer than `min_rows` rows are not compared.
     """
 
     __pydantic_config__ = SECTION
@@ -45,8 +48,11 @@ class Drift:
 
 
 @dataclass(frozen=True)
-class History:
-    """The reference: per window its sketches and its season (what makes windows alike); `knots` bin the numbers."""
+class ReferenceWindows:
+    """The windows of the model's training data.
+
+    `seasons[i]` is what window i has in common with windows that are like it; `knots` are the bin edges of each number.
+    """
 
     windows: Sequence[Sketches]
     seasons: Sequence[Hashable]
@@ -54,92 +60,117 @@ class History:
 
 
 @dataclass(frozen=True)
-class Moved:
-    """One feature in one window against the reference. `effect` is corrected for sample size; `p` is of the null that
-    the window is one more reference window; `drifted` after false-discovery control and the effect's bound."""
+class FeatureDrift:
+    """How far one feature of one window lies from the reference.
+
+    `effect` and `psi` are corrected for the sample size. `p_value` is of the null hypothesis that the window is one more
+    reference window. `drifted` is the judgement after control of the false-discovery rate and comparison with the least effect.
+    """
 
     feature: str
     effect: float
-    p: float
+    p_value: float
     psi: float
     drifted: bool
 
 
-def compare(rules: Drift, history: History, window: Sketches, season: Hashable) -> list[Moved]:
-    """Every feature that the window and all of the reference have, largest effect first."""
-    shared = [f for f in window if history.windows and all(f in w for w in history.windows)]
-    rows = [_moved(f, history, window[f], season) for f in shared]
-    surely = distance.discoveries([m.p for m in rows], 1 - rules.confidence)
+def compare(rules: Drift, reference: ReferenceWindows, window: Sketches, season: Hashable) -> list[FeatureDrift]:
+    """Return the drift of each feature that the window and all reference windows have, largest effect first."""
+    features = [f for f in window if reference.windows and all(f in w for w in reference.windows)]
+    measured = [_feature_drift(f, reference, window[f], season) for f in features]
+    significant = distance.benjamini_hochberg([d.p_value for d in measured], 1 - rules.confidence)
     judged = [
-        Moved(m.feature, m.effect, m.p, m.psi, bool(sure and m.effect >= rules.effect))
-        for m, sure in zip(rows, surely, strict=True)
+        replace(drift, drifted=bool(rejected and drift.effect >= rules.effect))
+        for drift, rejected in zip(measured, significant, strict=True)
     ]
-    return sorted(judged, key=lambda m: -m.effect)
+    return sorted(judged, key=lambda drift: -drift.effect)
 
 
-def signal(name: str, rules: Drift, recent: Mapping[str, Sequence[Moved]],
-           importance: Mapping[str, float] | None = None) -> Signal:  # fmt: skip
-    """`recent`: by window label, oldest first, what moved. `importance`: the features' shares, which sum to 1."""
+def signal(
+    name: str,
+    rules: Drift,
+    recent: Mapping[str, Sequence[FeatureDrift]],
+    importance: Mapping[str, float] | None = None,
+) -> Signal:
+    """Return the signal `name` from the drift of the recent windows, by label, oldest first.
+
+    `importance` is each feature's share of the model's importance; the shares sum to 1.
+    """
     labels = tuple(recent)[-rules.recent_windows :]
     if not labels or not recent[labels[-1]]:
         return unknown(name, "no recent window has rows enough to compare", labels)
     newest = recent[labels[-1]]
-    times = {m.feature: sum(_drifted(recent[w], m.feature) for w in labels) for m in newest}
-    matters = {m.feature: importance is None or importance.get(m.feature, 0.0) >= rules.min_importance for m in newest}
-    fired = [m for m in newest if m.drifted and matters[m.feature]
-             and (times[m.feature] >= rules.windows_needed or m.effect >= rules.sudden * rules.effect)]  # fmt: skip
-    seen = [m for m in newest if m.drifted]
-    state = State.FIRE if fired else State.WARN if seen else State.OK
-    top = (fired or seen or list(newest))[0]
-    return Signal(name, state, _sentence(rules, labels, fired or seen, newest, times), top.effect, rules.effect,
-                  windows=labels)  # fmt: skip
+    counts = {d.feature: sum(_has_drifted(recent[label], d.feature) for label in labels) for d in newest}
+    drifted = [d for d in newest if d.drifted]
+    firing = [
+        d
+        for d in drifted
+        if (importance is None or importance.get(d.feature, 0.0) >= rules.min_importance)
+        and (counts[d.feature] >= rules.windows_needed or d.effect >= rules.sudden * rules.effect)
+    ]
+    state = fire_or_warn(fire=bool(firing), warn=bool(drifted))
+    strongest = (firing or drifted or list(newest))[0]
+    sentence = _sentence(rules, labels, firing or drifted, newest, counts)
+    return Signal(name, state, sentence, strongest.effect, rules.effect, windows=labels)
 
 
-def _moved(feature: str, history: History, window: Sketch, season: Hashable) -> Moved:
-    past = [w[feature] for w in history.windows]
-    alike = [i for i, s in enumerate(history.seasons) if s == season]
-    like = [past[i] for i in alike] if len(alike) >= MIN_LIKE else past
-    reference = total(like)
-    groups = distance.groups(reference.counts, window.rows, ordered=window.numeric)
-    now, then = _grouped(groups, [window]), _grouped(groups, [reference])
-    excess, spread = _natural(groups, past, history.seasons)
-    p = distance.p_value(now[0], then[0], excess, spread)
-    effect = distance.jensen_shannon(now[0], then[0])
+def _feature_drift(feature: str, reference: ReferenceWindows, window: Sketch, season: Hashable) -> FeatureDrift:
+    past = [w[feature] for w in reference.windows]
+    of_season = [sketch for sketch, s in zip(past, reference.seasons, strict=True) if s == season]
+    total = merge(of_season if len(of_season) >= MIN_SEASON_WINDOWS else past)
+    groups = distance.pool_bins(total.counts, window.rows, ordered=window.numeric)
+    now, then = _grouped_counts(groups, [window])[0], _grouped_counts(groups, [total])[0]
+    excess, spread = _natural_excess(groups, past, reference.seasons)
+    effect = distance.jensen_shannon(now, then)
     if window.numeric:
-        effect = max(effect, distance.wasserstein(window, reference, history.knots[feature]))
-    return Moved(feature, effect, p, distance.psi(now[0], then[0]), False)
+        effect = max(effect, distance.wasserstein(window, total, reference.knots[feature]))
+    p_value = distance.p_value(now, then, excess, spread)
+    return FeatureDrift(feature, effect, p_value, distance.psi(now, then), drifted=False)
 
 
-def _natural(groups: NDArray[np.intp], past: Sequence[Sketch], seasons: Sequence[Hashable]) -> tuple[float, float]:
-    """How far reference windows lie from the others of their season beyond noise: mean and variance of the excess."""
-    if len(past) < MIN_LIKE:
+def _natural_excess(
+    groups: NDArray[np.intp], past: Sequence[Sketch], seasons: Sequence[Hashable]
+) -> tuple[float, float]:
+    """Return mean and variance of the excess χ² distance of each reference window from the others of its season."""
+    if len(past) < MIN_SEASON_WINDOWS:
         return 0.0, 0.0
-    counts = _grouped(groups, past)
-    rest = np.empty_like(counts)
+    counts = _grouped_counts(groups, past)
+    others = np.empty_like(counts)
     for season in dict.fromkeys(seasons):
         own = np.array([s == season for s in seasons])
-        rest[own] = counts[own if own.sum() >= MIN_LIKE else slice(None)].sum(axis=0) - counts[own]
-    excess, noise = distance.excess(counts, rest)
-    return max(0.0, float(excess.mean())), max(0.0, float(excess.var(ddof=1) - noise.mean()))
+        compared = own if own.sum() >= MIN_SEASON_WINDOWS else slice(None)
+        others[own] = counts[compared].sum(axis=0) - counts[own]
+    excess, sampling_variance = distance.chi_square_excess(counts, others)
+    return max(0.0, float(excess.mean())), max(0.0, float(excess.var(ddof=1) - sampling_variance.mean()))
 
 
-def _grouped(groups: NDArray[np.intp], sketches: Sequence[Sketch]) -> NDArray[np.float64]:
-    """Counts `[sketches, groups]`."""
+def _grouped_counts(groups: NDArray[np.intp], sketches: Sequence[Sketch]) -> NDArray[np.float64]:
+    """Return the rows of each sketch in each group of bins, `[sketches, groups]`."""
     size = int(groups.max()) + 1
     return np.array([np.bincount(groups, weights=s.counts, minlength=size) for s in sketches])
 
 
-def _drifted(moved: Sequence[Moved], feature: str) -> bool:
-    return any(m.drifted for m in moved if m.feature == feature)
+def _has_drifted(window: Sequence[FeatureDrift], feature: str) -> bool:
+    return any(drift.drifted for drift in window if drift.feature == feature)
 
 
-def _sentence(rules: Drift, labels: tuple[str, ...], drifted: Sequence[Moved], newest: Sequence[Moved],
-              times: Mapping[str, int]) -> str:  # fmt: skip
+def _sentence(
+    rules: Drift,
+    labels: tuple[str, ...],
+    drifted: Sequence[FeatureDrift],
+    newest: Sequence[FeatureDrift],
+    counts: Mapping[str, int],
+) -> str:
     if not drifted:
         top = newest[0]
-        return (f"none of {len(newest)} drifted in {labels[-1]}; furthest is {top.feature}, effect {top.effect:.2f} "
-                f"(bound {rules.effect:g}), p {top.p:.2g}")  # fmt: skip
-    named = ", ".join(f"{m.feature} {m.effect:.2f} ({times[m.feature]} of {len(labels)} windows)" for m in drifted[:4])
-    more = f" and {len(drifted) - 4} more" if len(drifted) > 4 else ""
-    return (f"{len(drifted)} of {len(newest)} drifted in {span(labels)}: {named}{more}; effect bound {rules.effect:g}, "
-            f"false-discovery rate {1 - rules.confidence:.2g}")  # fmt: skip
+        return (
+            f"none of {len(newest)} drifted in {labels[-1]}; furthest is {top.feature}, effect {top.effect:.2f} "
+            f"(bound {rules.effect:g}), p {top.p_value:.2g}"
+        )
+    shown = drifted[:NAMED_FEATURES]
+    named = ", ".join(f"{d.feature} {d.effect:.2f} ({counts[d.feature]} of {len(labels)} windows)" for d in shown)
+    more = f" and {len(drifted) - NAMED_FEATURES} more" if len(drifted) > NAMED_FEATURES else ""
+    return (
+        f"{len(drifted)} of {len(newest)} drifted in {describe_windows(labels)}: {named}{more}; "
+        f"effect bound {rules.effect:g}, false-discovery rate {1 - rules.confidence:.2g}"
+    )

@@ -1,4 +1,7 @@
-"""The common simple rules, as checks by name for who wants them: they mistake sample size and season for drift."""
+"""Naive checks: the rules that are in common use, by name, for a spec that asks for them.
+
+They take sample size and season for drift, so none of them is a trigger by default.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,54 +9,62 @@ from typing import Literal
 import numpy as np
 
 from include.domain.bounds import SECTION, Confidence, NonNegativeFloat
-from include.domain.monitoring.signal import Signal, State, span, unknown
+from include.domain.monitoring.signal import Signal, SignalState, describe_windows, unknown
 from include.domain.monitoring.sketch import Sketch, Sketches
 
-Rule = Literal["ks", "mean_score"]
+CheckName = Literal["ks", "mean_score"]
 
 
 @dataclass(frozen=True)
 class Simple:
-    """The `watch.simple` section of a spec: the checks that are shown and can be named in `retraining.triggers`.
+    """The `watch.simple` section of a spec: the naive checks that are shown and can be named in `retraining.triggers`.
 
-    `ks` fires when any number's p falls below `ks_p`; `mean_score` when the mean score moved by more than the share
-    `score_shift`.
+    `ks` fires when the p-value of any number is below `ks_p`; `mean_score` when the mean score has changed by more than the
+    share `score_shift`.
     """
 
     __pydantic_config__ = SECTION
-    checks: tuple[Rule, ...] = ()
+    checks: tuple[CheckName, ...] = ()
     ks_p: Confidence = 0.05
     score_shift: NonNegativeFloat = 0.1
 
 
 def ks(rules: Simple, reference: Sketches, window: Sketches, label: str) -> Signal:
-    """Kolmogorov and Smirnov's test of every number, uncorrected for how many there are."""
-    ps = {f: ks_p_value(window[f], reference[f]) for f in window if f in reference and window[f].numeric}
-    if not ps:
+    """Return the signal `ks`: the Kolmogorov-Smirnov test of every number, not corrected for how many there are."""
+    numbers = [f for f in window if f in reference and window[f].numeric]
+    p_values = {f: ks_p_value(window[f], reference[f]) for f in numbers}
+    if not p_values:
         return unknown("ks", f"no number to compare in {label}", (label,))
-    worst = min(ps, key=lambda f: ps[f])
-    below = sum(p < rules.ks_p for p in ps.values())
+    lowest = min(p_values, key=lambda f: p_values[f])
+    below = sum(p < rules.ks_p for p in p_values.values())
     sentence = (
-        f"{below} of {len(ps)} numbers have p < {rules.ks_p:g} in {label}; smallest is {worst}'s, {ps[worst]:.2g}"
+        f"{below} of {len(p_values)} numbers have p < {rules.ks_p:g} in {label}; "
+        f"smallest is {lowest}'s, {p_values[lowest]:.2g}"
     )
-    return Signal("ks", State.FIRE if below else State.OK, sentence, ps[worst], rules.ks_p, windows=(label,))
+    state = SignalState.FIRE if below else SignalState.OK
+    return Signal("ks", state, sentence, p_values[lowest], rules.ks_p, windows=(label,))
 
 
 def ks_p_value(a: Sketch, b: Sketch) -> float:
-    """P(sup|F − G| this large) for equal distributions of the known numbers, at the bins' edges (Kolmogorov's limit)."""
-    from scipy.special import kolmogorov
+    """Return the p-value of the hypothesis that the present numbers of both have one distribution, or 1 for an empty side.
+
+    It is the two-sample test by Kolmogorov's limit, with sup|F − G| taken over the edges of the bins.
+    """
+    from scipy.special import kolmogorov  # imported here, because DAG files reach this module when they are parsed
 
     n, m = (float(s.counts[1:].sum()) for s in (a, b))
     if not n or not m:
         return 1.0
-    apart = np.abs(np.cumsum(a.counts[1:]) / n - np.cumsum(b.counts[1:]) / m).max()
-    return float(kolmogorov(np.sqrt(n * m / (n + m)) * apart))
+    distance = np.abs(np.cumsum(a.counts[1:]) / n - np.cumsum(b.counts[1:]) / m).max()
+    return float(kolmogorov(np.sqrt(n * m / (n + m)) * distance))
 
 
-def mean_score(rules: Simple, now: float, usual: float, windows: tuple[str, ...]) -> Signal:
-    """`now` of the live scores against `usual`, that of the test windows."""
-    shift = now / usual - 1
-    moved = f"mean score {now:.4f} in {span(windows)}, {shift:+.1%} of the {usual:.4f} of the test windows"
-    state = State.FIRE if abs(shift) > rules.score_shift else State.OK
-    sentence = f"{moved}; bound {rules.score_shift:.0%}"
-    return Signal("mean_score", state, sentence, abs(shift), rules.score_shift, windows=windows)
+def mean_score(rules: Simple, live: float, reference: float, windows: tuple[str, ...]) -> Signal:
+    """Return the signal `mean_score`: the mean of the live scores against that of the test windows, `reference`."""
+    change = live / reference - 1
+    state = SignalState.FIRE if abs(change) > rules.score_shift else SignalState.OK
+    sentence = (
+        f"mean score {live:.4f} in {describe_windows(windows)}, {change:+.1%} of the {reference:.4f} of the test windows; "
+        f"bound {rules.score_shift:.0%}"
+    )
+    return Signal("mean_score", state, sentence, abs(change), rules.score_shift, windows=windows)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from include.domain.monitoring import drift, naive_checks, quality
-from include.domain.monitoring.drift import History, Moved
+from include.domain.monitoring.drift import FeatureDrift, ReferenceWindows
 from include.domain.monitoring.signal import Signal, unknown
 from include.domain.monitoring.sketch import Sketches
 from include.domain.windows import Grain, Window, parse_utc, window_of
@@ -18,7 +18,7 @@ NAMES = ("feature_drift", "missing", "unseen", "volume", "ks")
 
 def signals(
     spec: ModelSpec, tables: Tables, champion: Champion, landed: Sequence[str]
-) -> tuple[dict[str, list[Moved]], list[Signal]]:
+) -> tuple[dict[str, list[FeatureDrift]], list[Signal]]:
     """What moved in each of the last windows since the champion's training, and the signals of `NAMES`."""
     past = [w for w in champion.train_windows if w in set(landed)]
     recent = [w for w in landed if w > max(champion.train_windows)][-spec.watch.drift.recent_windows :]
@@ -34,8 +34,8 @@ def signals(
 
 
 def compare(
-    rules: drift.Drift, history: History, windows: Mapping[str, Sketches], grain: Grain
-) -> dict[str, list[Moved]]:
+    rules: drift.Drift, history: ReferenceWindows, windows: Mapping[str, Sketches], grain: Grain
+) -> dict[str, list[FeatureDrift]]:
     """What moved in each window that has rows enough."""
     return {
         w: drift.compare(rules, history, sketches, season(w, grain))
@@ -52,10 +52,10 @@ def season(window: str, grain: Grain) -> tuple[int, ...]:
 
 def _against(
     spec: ModelSpec, champion: Champion, past: Mapping[str, Sketches], recent: Mapping[str, Sketches]
-) -> tuple[dict[str, list[Moved]], list[Signal]]:
+) -> tuple[dict[str, list[FeatureDrift]], list[Signal]]:
     rules, newest = spec.watch, max(recent)
     reference = list(past.values())
-    history = History(reference, [season(w, spec.window) for w in past], champion.encoding.knots)
+    history = ReferenceWindows(reference, [season(w, spec.window) for w in past], champion.encoding.knots)
     moved = compare(rules.drift, history, recent, spec.window)
     return moved, [
         drift.signal("feature_drift", rules.drift, moved, champion.importance),
@@ -69,7 +69,7 @@ def _against(
 def _volume(spec: ModelSpec, past: Mapping[str, Sketches], recent: Mapping[str, Sketches]) -> Signal:
     newest = max(recent)
     like = [w for w in past if season(w, spec.window) == season(newest, spec.window)]
-    sizes = [_rows(past[w]) for w in (like if len(like) >= drift.MIN_LIKE else past)]
+    sizes = [_rows(past[w]) for w in (like if len(like) >= drift.MIN_SEASON_WINDOWS else past)]
     return quality.volume(spec.watch.quality, sizes, _rows(recent[newest]), newest, _gaps(recent, spec.window))
 
 

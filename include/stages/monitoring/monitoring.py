@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from include.domain.errors import Corrupt
 from include.domain.events import CauseRechecked, RetrainingDecided, TrainingFinished
 from include.domain.monitoring import retraining
-from include.domain.monitoring.drift import Moved
-from include.domain.monitoring.retraining import Decision, Situation
-from include.domain.monitoring.signal import NAMES, Signal, State, unknown
+from include.domain.monitoring.drift import FeatureDrift
+from include.domain.monitoring.retraining import RetrainingContext, RetrainingDecision
+from include.domain.monitoring.signal import SIGNAL_NAMES, Signal, SignalState, unknown
 from include.domain.windows import Grain, parse_utc, window_of
 from include.ports.ledger import Ledger
 from include.ports.registry import Registry
@@ -35,7 +35,7 @@ class Look:
     version: str | None
     trained: datetime | None
     signals: tuple[Signal, ...]
-    moved: Mapping[str, Sequence[Moved]]
+    moved: Mapping[str, Sequence[FeatureDrift]]
     evidence: str = ""
 
     def __getitem__(self, name: str) -> Signal:
@@ -84,12 +84,12 @@ def sense(
     found += traffic_signals.signals(spec, tables, champion, seen, landed=landed, as_of=as_of)
     found.append(retraining.age(spec.watch.retraining, champion.ends, as_of, _jump(spec.window, landed)))
     by_name = {s.name: s for s in found}
-    shown = tuple(by_name.get(n, unknown(n, "not measured")) for n in (*NAMES, *spec.watch.simple.checks))
+    shown = tuple(by_name.get(n, unknown(n, "not measured")) for n in (*SIGNAL_NAMES, *spec.watch.simple.checks))
     return Look(as_of, landed[-1] if landed else "", champion.version, champion.ends, shown, moved, rests_on)
 
 
 def decide_and_record(spec: ModelSpec, look: Look, ledger: Ledger, *, run: str, running: str | None = None,
-                      paused: bool = False) -> Decision:  # fmt: skip
+                      paused: bool = False) -> RetrainingDecision:  # fmt: skip
     """The decision and its row in the ledger; the same `run` asked again gets the answer it was given.
 
     `running`: the training run in flight; `paused`: a person has stopped retraining.
@@ -97,12 +97,12 @@ def decide_and_record(spec: ModelSpec, look: Look, ledger: Ledger, *, run: str, 
     decisions = ledger.read(spec.name, RetrainingDecided)
     for earlier in decisions:
         if earlier.run == run:
-            return Decision(earlier.start, earlier.sentence, earlier.cause, earlier.request)
+            return RetrainingDecision(earlier.start, earlier.sentence, earlier.cause, earlier.request)
     _recheck_cause(spec, look, ledger, decisions)
     if look.as_of is None or look.trained is None:
-        decision = Decision(False, look["age"].sentence)
+        decision = RetrainingDecision(False, look["age"].sentence)
     else:
-        situation = Situation(
+        situation = RetrainingContext(
             look.as_of, look.trained, _last_request(decisions), running, paused, _hours(spec, ledger, look.as_of)
         )
         decision = retraining.decide(spec.watch.retraining, look.signals, situation, look.newest)
@@ -130,7 +130,7 @@ def _jump(grain: Grain, landed: Sequence[str]) -> str | None:
 
 
 def _blind(as_of: datetime | None, version: str | None, rests_on: str, reason: str) -> Look:
-    return Look(as_of, "", version, None, tuple(unknown(n, reason) for n in NAMES), {}, rests_on)
+    return Look(as_of, "", version, None, tuple(unknown(n, reason) for n in SIGNAL_NAMES), {}, rests_on)
 
 
 def _last_request(decisions: Sequence[RetrainingDecided]) -> datetime | None:
@@ -151,11 +151,11 @@ def _recheck_cause(spec: ModelSpec, look: Look, ledger: Ledger, decisions: Seque
     if any(event.request == request.request for event in ledger.read(spec.name, CauseRechecked)):
         return
     now = next((s for s in look.signals if s.name == request.cause), None)
-    if now is not None and now.state is not State.UNKNOWN:
+    if now is not None and now.state is not SignalState.UNKNOWN:
         event = CauseRechecked(
             request=request.request,
             window=look.newest,
-            cleared=now.state is not State.FIRE,
+            cleared=now.state is not SignalState.FIRE,
             champion=look.version,
             sentence=now.sentence,
         )

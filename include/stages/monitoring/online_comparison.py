@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.domain.monitoring import performance
-from include.domain.monitoring.performance import Scored
-from include.domain.monitoring.signal import span
+from include.domain.monitoring.performance import LabelledScores
+from include.domain.monitoring.signal import describe_windows
 from include.ports.tables import Tables
 from include.ports.traffic import Signals
 from include.spec.model_spec import ModelSpec
@@ -55,12 +55,12 @@ def compare(spec: ModelSpec, *, tables: Tables, signals: Signals, champion: str,
     return found
 
 
-def _comparison(spec: ModelSpec, versions: tuple[str, str], a: Scored, b: Scored) -> Comparison | None:
+def _comparison(spec: ModelSpec, versions: tuple[str, str], a: LabelledScores, b: LabelledScores) -> Comparison | None:
     if min(len(a), len(b)) < spec.watch.performance.min_rows or not (a.both_classes and b.both_classes):
         return None
-    differences = performance.compare_arms(a, b)
+    differences = performance.compare_variants(a, b)
     metrics = {name: (m.value, *m.interval(CONFIDENCE)) for name, m in differences.items()}
-    return Comparison(*versions, span(a.windows), (len(a), len(b)), metrics)
+    return Comparison(*versions, describe_windows(a.windows), (len(a), len(b)), metrics)
 
 
 def _without(arm: VersionPredictions, keys: pa.Array) -> VersionPredictions:
@@ -70,13 +70,13 @@ def _without(arm: VersionPredictions, keys: pa.Array) -> VersionPredictions:
     )
 
 
-def _shared(a: Scored, b: Scored) -> tuple[Scored, Scored]:
+def _shared(a: LabelledScores, b: LabelledScores) -> tuple[LabelledScores, LabelledScores]:
     """The rows of both in the windows that both have, in order."""
     windows = tuple(w for w in a.windows if w in b.windows)
     return _within(a, windows), _within(b, windows)
 
 
-def _within(scored: Scored, windows: tuple[str, ...]) -> Scored:
+def _within(scored: LabelledScores, windows: tuple[str, ...]) -> LabelledScores:
     place = np.array([windows.index(w) if w in windows else -1 for w in scored.windows], dtype=np.intp)[scored.window]
     kept = place >= 0
-    return Scored(scored.labels[kept], scored.scores[kept], place[kept], windows)
+    return LabelledScores(scored.labels[kept], scored.scores[kept], place[kept], windows)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from include.domain.categories import as_text
 from include.domain.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoding, as_numbers
-from include.domain.monitoring.sketch import Sketch, Sketches, of_ids, of_numbers, total
+from include.domain.monitoring.sketch import Sketch, Sketches, merge, sketch_ids, sketch_numbers
 from include.domain.windows import Grain, Window, window_of
 from include.ports.tables import Tables
 
@@ -57,7 +57,7 @@ def _column(encoding: Encoding, feature: str, column: pa.Array) -> Sketch | None
     if feature not in encoding.knots:
         return _categories(encoding.vocabulary[feature], column)
     try:
-        return of_numbers(encoding.knots[feature], _numbers(feature, column))
+        return sketch_numbers(encoding.knots[feature], _numbers(feature, column))
     except ValueError as fault:
         log.warning("left out: %s", fault)
         return None
@@ -82,7 +82,7 @@ def of_windows(
 def summed(windows: Sequence[Sketches]) -> dict[str, Sketch]:
     """The windows as one, in the features that all of them have."""
     held = [f for f in windows[0] if all(f in w for w in windows)]
-    return {feature: total([w[feature] for w in windows]) for feature in held}
+    return {feature: merge([w[feature] for w in windows]) for feature in held}
 
 
 def _both(a: Sketches, b: Sketches) -> Sketches:
@@ -138,4 +138,4 @@ def _categories(vocabulary: Mapping[str, int], column: pa.Array) -> Sketch:
     ids = [MISSING if text is None else vocabulary.get(text, UNKNOWN) for text in texts]
     times = np.bincount(coded.indices.drop_null().to_numpy(), minlength=len(ids))
     every = np.array([MISSING, *ids], dtype=np.intp)
-    return of_ids(FIRST_KNOWN + len(vocabulary), every, np.array([column.null_count, *times]))
+    return sketch_ids(FIRST_KNOWN + len(vocabulary), every, np.array([column.null_count, *times]))

@@ -7,7 +7,7 @@ from typing import Any
 
 from include.artifacts import store
 from include.artifacts.store import Reference
-from include.domain.monitoring.signal import Signal, State
+from include.domain.monitoring.signal import Signal, SignalState
 from include.stages.monitoring.monitoring import Look
 
 
@@ -29,4 +29,4 @@ def kept(known: Reference) -> Look:
 
 def _signal(row: dict[str, object]) -> Signal:
     lists = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
-    return Signal(**{**row, **lists, "state": State(str(row["state"]))})  # type: ignore[arg-type]
+    return Signal(**{**row, **lists, "state": SignalState(str(row["state"]))})  # type: ignore[arg-type]

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from include.domain.events import CauseRechecked, RetrainingDecided
 from include.domain.monitoring import performance
-from include.domain.monitoring.drift import History, Moved
-from include.domain.monitoring.performance import Scored
+from include.domain.monitoring.drift import FeatureDrift, ReferenceWindows
+from include.domain.monitoring.performance import LabelledScores
 from include.domain.monitoring.sketch import Sketches
 from include.domain.windows import window_of
 from include.ports.ledger import Ledger
@@ -53,7 +53,7 @@ class Course:
 
     model: str
     version: str
-    moved: Mapping[str, Sequence[Moved]]
+    moved: Mapping[str, Sequence[FeatureDrift]]
     points: Mapping[str, Point]
     test: Mapping[str, float]
     decisions: Sequence[RetrainingDecided]
@@ -93,7 +93,7 @@ def course(spec: ModelSpec, *, tables: Tables, signals: Signals, registry: Regis
         return None
     kept = sketching.of_windows(tables, data_signals.SOURCE, champion.encoding, [*past, *since], spec.window)
     rules, seasons = spec.watch.drift, [data_signals.season(w, spec.window) for w in past]
-    reference = History([kept[w] for w in past], seasons, champion.encoding.knots)
+    reference = ReferenceWindows([kept[w] for w in past], seasons, champion.encoding.knots)
     return Course(
         model=spec.name, version=champion.version,
         moved=data_signals.compare(rules, reference, {w: kept[w] for w in since}, spec.window),
@@ -137,10 +137,10 @@ def _points(spec: ModelSpec, tables: Tables, signals: Signals, champion: Champio
     seen = live_predictions.served(signals, spec.name, champion.version, as_of)
     joined = live_predictions.labelled(spec, tables, seen, windows, as_of, last=LAST)
     by_window = seen.windows(spec.window)
-    calibrated = performance.calibration(champion.test) if champion.test else None
+    calibrated = performance.platt_scaling(champion.test) if champion.test else None
     points = {}
     for window in windows:
-        own = joined.of(window)
+        own = joined.in_window(window)
         scores = seen.scores[by_window[window]] if window in by_window else np.zeros(0)
         promised = performance.expected_auc(calibrated(scores)) if calibrated and len(scores) else None
         points[window] = Point(
@@ -149,7 +149,7 @@ def _points(spec: ModelSpec, tables: Tables, signals: Signals, champion: Champio
     return points
 
 
-def _measured(own: Scored) -> tuple[Interval | None, Interval | None, Interval | None]:
+def _measured(own: LabelledScores) -> tuple[Interval | None, Interval | None, Interval | None]:
     """AUC, logloss and label rate."""
     if not own.both_classes:
         return None, None, None

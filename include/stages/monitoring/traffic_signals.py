@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from include.domain.categories import as_text
 from include.domain.features.encoding import as_numbers
 from include.domain.monitoring import drift, naive_checks, performance, quality, retraining
-from include.domain.monitoring.drift import History
-from include.domain.monitoring.performance import Scored
+from include.domain.monitoring.drift import ReferenceWindows
+from include.domain.monitoring.performance import LabelledScores
 from include.domain.monitoring.signal import Signal, unknown
-from include.domain.monitoring.sketch import of_numbers
+from include.domain.monitoring.sketch import sketch_numbers
 from include.domain.windows import parse_utc, window_of
 from include.ports.tables import Tables
 from include.spec.model_spec import ModelSpec
@@ -73,8 +73,8 @@ def _estimated(spec: ModelSpec, champion: Champion, seen: VersionPredictions) ->
     if champion.test is None or not champion.test.both_classes:
         return unknown("estimated_auc", "the scores of the champion's test windows are not kept")
     scores, window, names = _newest(spec, seen)
-    calibrated = performance.calibration(champion.test)(scores)
-    return performance.estimated(spec.watch.performance, calibrated, window, names, champion.measured["auc"])
+    calibrated = performance.platt_scaling(champion.test)(scores)
+    return performance.estimated_auc(spec.watch.performance, calibrated, window, names, champion.measured["auc"])
 
 
 def _prediction_drift(spec: ModelSpec, champion: Champion, seen: VersionPredictions) -> Signal:
@@ -86,14 +86,14 @@ def _prediction_drift(spec: ModelSpec, champion: Champion, seen: VersionPredicti
     if not windows:
         return unknown("prediction_drift", f"no window with {rules.min_rows} predictions of version {champion.version}")
     knots = np.unique(np.quantile(test.scores, KNOTS)).tolist()
-    past = [{"score": of_numbers(knots, test.scores[test.window == i])} for i in range(len(test.windows))]
-    history = History(past, [data_signals.season(w, spec.window) for w in test.windows], {"score": knots})
+    past = [{"score": sketch_numbers(knots, test.scores[test.window == i])} for i in range(len(test.windows))]
+    history = ReferenceWindows(past, [data_signals.season(w, spec.window) for w in test.windows], {"score": knots})
     newest = list(windows)[-rules.recent_windows :]
-    live = {w: {"score": of_numbers(knots, seen.scores[windows[w]])} for w in newest}
+    live = {w: {"score": sketch_numbers(knots, seen.scores[windows[w]])} for w in newest}
     return drift.signal("prediction_drift", rules, data_signals.compare(rules, history, live, spec.window))
 
 
-def _label_rate(spec: ModelSpec, champion: Champion, joined: Scored) -> Signal:
+def _label_rate(spec: ModelSpec, champion: Champion, joined: LabelledScores) -> Signal:
     if champion.test is None or not len(joined):
         return unknown("label_rate", "no labels to compare", joined.windows)
     live, then = (performance.label_rate(s) for s in (joined, champion.test))

@@ -14,7 +14,7 @@ from include.artifacts.model_manifest import ModelManifest, ScoreMetrics
 from include.artifacts.store import Reference
 from include.domain.errors import Corrupt
 from include.domain.features.encoding import Encoding
-from include.domain.monitoring.performance import Measured, Scored, auc, logloss
+from include.domain.monitoring.performance import LabelledScores, MetricEstimate, auc, logloss
 from include.domain.windows import Grain, group_by_window, window_of
 from include.ports.registry import Version
 
@@ -31,8 +31,8 @@ class Champion:
     encoding: Encoding
     train_windows: tuple[str, ...]
     ends: datetime
-    measured: Mapping[str, Measured]
-    test: Scored | None
+    measured: Mapping[str, MetricEstimate]
+    test: LabelledScores | None
     importance: Mapping[str, float] | None
 
 
@@ -56,13 +56,13 @@ def load(version: Version, grain: Grain) -> Champion:
 
 def scored(
     labels: NDArray[np.floating], scores: NDArray[np.floating], times: NDArray[np.int64], grain: Grain
-) -> Scored:
+) -> LabelledScores:
     """Return labels and scores `[n]` with the windows that `times` `[n]`, epoch seconds, lie in."""
     windows, index = group_by_window(times, grain)
-    return Scored(labels.astype(np.float64), scores.astype(np.float64), index, windows)
+    return LabelledScores(labels.astype(np.float64), scores.astype(np.float64), index, windows)
 
 
-def _evaluation(version: Version, path: Path, grain: Grain) -> tuple[Scored | None, Mapping[str, float] | None]:
+def _evaluation(version: Version, path: Path, grain: Grain) -> tuple[LabelledScores | None, Mapping[str, float] | None]:
     """Return the scores of the test windows and the features' importance; None each for a version without an evaluation."""
     if "evaluation" not in version.tags:
         return None, None
@@ -73,8 +73,8 @@ def _evaluation(version: Version, path: Path, grain: Grain) -> tuple[Scored | No
     return test, record.importance or None
 
 
-def _measured(metrics: ScoreMetrics, test: Scored | None) -> dict[str, Measured]:
+def _measured(metrics: ScoreMetrics, test: LabelledScores | None) -> dict[str, MetricEstimate]:
     """Return logloss and AUC, with their errors where the scores of the test windows are there to tell."""
     if test is not None and test.both_classes:
         return {"logloss": logloss(test), "auc": auc(test)}
-    return {"logloss": Measured(metrics.logloss, 0.0, 1), "auc": Measured(metrics.auc, 0.0, 1)}
+    return {"logloss": MetricEstimate(metrics.logloss, 0.0, 1), "auc": MetricEstimate(metrics.auc, 0.0, 1)}

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from include.domain.monitoring.performance import Scored
+from include.domain.monitoring.performance import LabelledScores
 from include.domain.windows import Grain, group_by_window, parse_utc, window_of
 from include.ports.tables import Tables
 from include.ports.traffic import Signals
@@ -59,7 +59,7 @@ def of_version(rows: pa.Table, version: str) -> VersionPredictions:
 
 def labelled(
     spec: ModelSpec, tables: Tables, served: VersionPredictions, landed: Sequence[str], as_of: datetime, *, last: int
-) -> Scored:
+) -> LabelledScores:
     """The served rows of the `last` landed windows whose label is due by `as_of` and has landed."""
     by_window, due = served.windows(spec.window), as_of - spec.label_delay
     ripe = [w for w in by_window if w in set(landed) and parse_utc(w) < due][-last:]

@@ -29,7 +29,7 @@ from include.domain.events import (
     TrainingFinished,
     VersionApproved,
 )
-from include.domain.monitoring.signal import Signal, State
+from include.domain.monitoring.signal import Signal, SignalState
 from include.domain.verdict import Check, Outcome, Verdict
 from include.domain.windows import parse_utc
 from include.ports.ledger import Ledger
@@ -81,7 +81,7 @@ def test_what_is_nested_in_an_event_comes_back_typed(ledger: Ledger) -> None:
         run="r", version="2", step="10 %", number=3, decision="roll back", sentence="worse",
         verdict=Verdict("canary", (check,)), counts={},
     )  # fmt: skip
-    signal = Signal("auc", State.WARN, "lower", 0.7, 0.75, (0.6, 0.8), ("2013-07-01",))
+    signal = Signal("auc", SignalState.WARN, "lower", 0.7, 0.75, (0.6, 0.8), ("2013-07-01",))
     decided = RetrainingDecided(
         run="w", as_of=None, window="", champion=None, start=False, sentence="no", cause=None, request=None,
         signals=(signal,),
@@ -93,7 +93,7 @@ def test_what_is_nested_in_an_event_comes_back_typed(ledger: Ledger) -> None:
 
 def test_an_interval_without_an_end_comes_back_with_nan_there(tmp_path: Path) -> None:
     ledger = FileLedger(tmp_path)
-    signal = Signal("auc", State.WARN, "lower", None, None, (0.6, float("inf")))
+    signal = Signal("auc", SignalState.WARN, "lower", None, None, (0.6, float("inf")))
     event = RetrainingDecided(
         run="w", as_of=None, window="", champion=None, start=False, sentence="no", cause=None, request=None,
         signals=(signal,),
@@ -137,7 +137,7 @@ def test_pages_are_made_of_rows_of_earlier_releases(tmp_path: Path) -> None:
     assert "promoted (version 2): passed every step" in rollout_page.page("flights", "run-1", ledger)
     versions, rollouts, decisions = summary.tables("flights", ledger, tmp_path)
     assert (len(versions.rows), len(rollouts.rows), len(decisions.rows)) == (0, 4, 4)
-    assert summary.reign("flights", ledger, datetime(2100, 1, 1, tzinfo=UTC)).startswith("version 2 since")
+    assert summary.champion_at("flights", ledger, datetime(2100, 1, 1, tzinfo=UTC)).startswith("version 2 since")
     assert "training asked for: logloss" in summary.why("flights", ledger, datetime(2026, 1, 2, tzinfo=UTC))
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from include.domain.monitoring import distance, drift
-from include.domain.monitoring.drift import Drift, History, Moved
-from include.domain.monitoring.signal import State
-from include.domain.monitoring.sketch import Sketch, Sketches, of_ids, of_numbers, total
+from include.domain.monitoring.drift import Drift, FeatureDrift, ReferenceWindows
+from include.domain.monitoring.signal import SignalState
+from include.domain.monitoring.sketch import Sketch, Sketches, merge, sketch_ids, sketch_numbers
 
 KNOTS = np.linspace(-2.5, 2.5, 41).tolist()
 WORDS = 1 / np.arange(1, 41)
@@ -21,43 +21,45 @@ def window(seed: int, rows: int = 2000, shift: float = 0.0, turn: int = 0, featu
     found = {}
     for i in range(features):
         values = 0.6 * shared + 0.8 * random.normal(size=rows) + (shift if i == 0 else 0)
-        found[f"number{i}"] = of_numbers(KNOTS, values)
+        found[f"number{i}"] = sketch_numbers(KNOTS, values)
         words = random.choice(40, size=rows, p=np.roll(WORDS, turn if i == 0 else 0))
-        found[f"word{i}"] = of_ids(42, words + 2)
+        found[f"word{i}"] = sketch_ids(42, words + 2)
     return found
 
 
-def history(rows: int = 2000, windows: int = 28, of: Callable[[int], dict[str, Sketch]] | None = None) -> History:
+def history(
+    rows: int = 2000, windows: int = 28, of: Callable[[int], dict[str, Sketch]] | None = None
+) -> ReferenceWindows:
     made = [(of or (lambda i: window(1000 + i, rows)))(i) for i in range(windows)]
-    return History(made, [i % 7 for i in range(windows)], {f"number{i}": KNOTS for i in range(6)})
+    return ReferenceWindows(made, [i % 7 for i in range(windows)], {f"number{i}": KNOTS for i in range(6)})
 
 
-def named(moved: list[Moved]) -> set[str]:
+def named(moved: list[FeatureDrift]) -> set[str]:
     return {m.feature for m in moved if m.drifted}
 
 
 def test_sketches_of_parts_add_up_to_the_sketch_of_the_whole() -> None:
     values = np.random.default_rng(1).normal(size=1000)
     values[::10] = np.nan
-    parts = [of_numbers(KNOTS, part) for part in np.split(values, 4)]
-    whole = of_numbers(KNOTS, values)
-    assert np.array_equal(total(parts).counts, whole.counts)
-    assert np.allclose(total(parts).sums, whole.sums)
-    assert (whole.rows, whole.missing) == (1000, 0.1)
+    parts = [sketch_numbers(KNOTS, part) for part in np.split(values, 4)]
+    whole = sketch_numbers(KNOTS, values)
+    assert np.array_equal(merge(parts).counts, whole.counts)
+    assert np.allclose(merge(parts).sums, whole.sums)
+    assert (whole.rows, whole.missing_share) == (1000, 0.1)
 
 
 def test_sketches_on_other_bins_do_not_add_up() -> None:
     with pytest.raises(ValueError, match="do not add up"):
-        total([of_ids(5, np.array([2])), of_ids(6, np.array([2]))])
+        merge([sketch_ids(5, np.array([2])), sketch_ids(6, np.array([2]))])
 
 
 @pytest.mark.parametrize("rows", [200, 2000, 20_000])
 def test_windows_like_the_reference_never_fire(rows: int) -> None:
     reference = history(rows)
-    recent: dict[str, list[Moved]] = {}
+    recent: dict[str, list[FeatureDrift]] = {}
     for i in range(20):
         recent[str(i)] = drift.compare(Drift(), reference, window(i, rows), i % 7)
-        assert drift.signal("feature_drift", Drift(), recent).state is not State.FIRE
+        assert drift.signal("feature_drift", Drift(), recent).state is not SignalState.FIRE
 
 
 def test_a_shifted_number_and_a_turned_category_drift_and_nothing_else_does() -> None:
@@ -67,7 +69,7 @@ def test_a_shifted_number_and_a_turned_category_drift_and_nothing_else_does() ->
 def test_a_shift_too_small_to_matter_is_not_drift_however_sure() -> None:
     found = drift.compare(Drift(), history(50_000, 8), window(1, 50_000, shift=0.05), 1)
     moved = next(m for m in found if m.feature == "number0")
-    assert moved.p < 1e-6
+    assert moved.p_value < 1e-6
     assert not moved.drifted
 
 
@@ -99,38 +101,38 @@ def test_distances_of_samples_from_one_distribution_are_near_zero() -> None:
 
 
 def test_values_that_training_never_saw_are_drift() -> None:
-    strange: Sketches = {**window(1), "word1": of_ids(42, np.ones(2000, dtype=int))}
+    strange: Sketches = {**window(1), "word1": sketch_ids(42, np.ones(2000, dtype=int))}
     assert "word1" in named(drift.compare(Drift(), history(), strange, 1))
 
 
-def moved(effect: float, drifted: bool, feature: str = "dest") -> list[Moved]:
-    return [Moved(feature, effect, 0.001, 0.2, drifted)]
+def moved(effect: float, drifted: bool, feature: str = "dest") -> list[FeatureDrift]:
+    return [FeatureDrift(feature, effect, 0.001, 0.2, drifted)]
 
 
 def test_fires_when_two_windows_and_the_newest_drifted() -> None:
     found = drift.signal("feature_drift", Drift(), {"a": moved(0.2, True), "b": moved(0, False), "c": moved(0.2, True)})
-    assert found.state is State.FIRE
+    assert found.state is SignalState.FIRE
     assert "dest 0.20 (2 of 3 windows)" in found.sentence
 
 
 def test_only_warns_on_one_window_that_is_not_extreme() -> None:
-    assert drift.signal("d", Drift(), {"a": moved(0, False), "b": moved(0.2, True)}).state is State.WARN
+    assert drift.signal("d", Drift(), {"a": moved(0, False), "b": moved(0.2, True)}).state is SignalState.WARN
 
 
 def test_fires_at_once_on_a_sudden_drift() -> None:
-    assert drift.signal("d", Drift(), {"a": moved(0, False), "b": moved(0.4, True)}).state is State.FIRE
+    assert drift.signal("d", Drift(), {"a": moved(0, False), "b": moved(0.4, True)}).state is SignalState.FIRE
 
 
 def test_is_quiet_again_once_the_newest_window_is() -> None:
     recent = {"a": moved(0.4, True), "b": moved(0.4, True), "c": moved(0, False)}
-    assert drift.signal("d", Drift(), recent).state is State.OK
+    assert drift.signal("d", Drift(), recent).state is SignalState.OK
 
 
 def test_drift_in_a_feature_that_the_model_hardly_uses_only_warns() -> None:
     recent = {"a": moved(0.4, True), "b": moved(0.4, True)}
-    assert drift.signal("d", Drift(), recent, {"dest": 0.001}).state is State.WARN
-    assert drift.signal("d", Drift(), recent, {"dest": 0.3}).state is State.FIRE
+    assert drift.signal("d", Drift(), recent, {"dest": 0.001}).state is SignalState.WARN
+    assert drift.signal("d", Drift(), recent, {"dest": 0.3}).state is SignalState.FIRE
 
 
 def test_no_recent_window_is_unknown() -> None:
-    assert drift.signal("d", Drift(), {}).state is State.UNKNOWN
+    assert drift.signal("d", Drift(), {}).state is SignalState.UNKNOWN

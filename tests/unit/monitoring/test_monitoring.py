@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 
 from include.domain.events import CauseRechecked, RetrainingDecided
-from include.domain.monitoring.signal import State
+from include.domain.monitoring.signal import SignalState
 from include.domain.windows import window_label
 from include.reports import summary
 from include.spec.model_spec import ModelSpec
 from include.stages.monitoring import monitoring, timeline
-from include.stages.monitoring.monitoring import NAMES, Look
+from include.stages.monitoring.monitoring import SIGNAL_NAMES, Look
 from include.stages.monitoring.online_comparison import Comparison
 from tests.watching import ROWS, SPEC, START, World, hotter, reversed_truth, window
 
@@ -25,7 +25,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def states(look: Look) -> dict[str, State]:
+def states(look: Look) -> dict[str, SignalState]:
     return {s.name: s.state for s in look.signals}
 
 
@@ -36,8 +36,8 @@ def decisions(world: World) -> list[RetrainingDecided]:
 def test_days_like_those_of_the_training_are_ok_and_start_nothing(world: World) -> None:
     world.live(range(42, 50))
     look = world.look()
-    assert [s.name for s in look.signals] == list(NAMES)
-    assert set(states(look).values()) == {State.OK}, [s for s in look.signals if s.state is not State.OK]
+    assert [s.name for s in look.signals] == list(SIGNAL_NAMES)
+    assert set(states(look).values()) == {SignalState.OK}, [s for s in look.signals if s.state is not SignalState.OK]
     decision = world.decide()
     assert (decision.start, decision.sentence) == (False, "no trigger fires")
     assert decisions(world)[0].champion == "1"
@@ -46,8 +46,8 @@ def test_days_like_those_of_the_training_are_ok_and_start_nothing(world: World) 
 def test_concept_drift_is_found_by_performance_alone_and_asks_for_a_training(world: World) -> None:
     world.live(range(42, 50), land=reversed_truth)
     found = states(world.look())
-    assert {found["logloss"], found["auc"]} == {State.FIRE}
-    assert {found["feature_drift"], found["prediction_drift"], found["estimated_auc"]} == {State.OK}
+    assert {found["logloss"], found["auc"]} == {SignalState.FIRE}
+    assert {found["feature_drift"], found["prediction_drift"], found["estimated_auc"]} == {SignalState.OK}
     decision = world.decide()
     assert (decision.start, decision.request) == (True, f"logloss-{window_label(START + timedelta(days=49))}")
     assert decisions(world)[0].sentence == decision.sentence
@@ -56,20 +56,20 @@ def test_concept_drift_is_found_by_performance_alone_and_asks_for_a_training(wor
 def test_only_events_whose_label_is_due_count(world: World) -> None:
     world.live(range(42, 44))
     look = world.look()
-    assert look["logloss"].state is State.UNKNOWN
+    assert look["logloss"].state is SignalState.UNKNOWN
     assert "300 predictions with due labels" in look["logloss"].sentence
 
 
 def test_moved_features_fire_and_the_predictions_follow(world: World) -> None:
     world.live(range(42, 45), land=hotter, serve=lambda c: {**hotter(c), "chance": np.minimum(c["chance"] * 1.5, 0.99)})
     found = states(world.look())
-    assert {found["feature_drift"], found["prediction_drift"]} == {State.FIRE}
+    assert {found["feature_drift"], found["prediction_drift"]} == {SignalState.FIRE}
 
 
 def test_drift_in_a_feature_that_the_champion_hardly_uses_only_warns(world: World) -> None:
     world.registry.champion = world.train("2", 0, importance={"temp": 0.001, "dest": 0.999})
     world.live(range(42, 45), land=hotter, serve=hotter)
-    assert world.look()["feature_drift"].state is State.WARN
+    assert world.look()["feature_drift"].state is SignalState.WARN
 
 
 def test_broken_input_blocks_retraining(world: World) -> None:
@@ -85,14 +85,14 @@ def test_broken_input_blocks_retraining(world: World) -> None:
 
 def test_a_server_that_was_given_other_values_than_the_table_holds_is_skewed(world: World) -> None:
     world.live(range(42, 43), serve=hotter)
-    assert world.look()["skew"].state is State.FIRE
+    assert world.look()["skew"].state is SignalState.FIRE
 
 
 def test_a_day_without_traffic_is_unknown_and_never_ok(world: World) -> None:
     world.land(42)
     found = states(world.look())
     for name in ("logloss", "auc", "calibration", "estimated_auc", "label_rate", "prediction_drift", "skew"):
-        assert found[name] is State.UNKNOWN
+        assert found[name] is SignalState.UNKNOWN
 
 
 def test_labels_that_never_landed_are_unknown(world: World) -> None:
@@ -101,12 +101,12 @@ def test_labels_that_never_landed_are_unknown(world: World) -> None:
         rows = world.tables.read("landed", [window(day)])
         nulls = rows.set_column(rows.column_names.index("late"), "late", pa.nulls(ROWS, pa.float64()))
         world.tables.replace("landed", {window(day): nulls}, "r")
-    assert world.look()["logloss"].state is State.UNKNOWN
+    assert world.look()["logloss"].state is SignalState.UNKNOWN
 
 
 def test_without_a_champion_everything_is_unknown_and_the_no_is_recorded(world: World) -> None:
     world.registry.champion = None
-    assert set(states(world.look()).values()) == {State.UNKNOWN}
+    assert set(states(world.look()).values()) == {SignalState.UNKNOWN}
     assert world.decide().sentence == "no champion yet"
     assert decisions(world)[0].start is False
 
@@ -114,7 +114,7 @@ def test_without_a_champion_everything_is_unknown_and_the_no_is_recorded(world: 
 def test_a_champion_whose_artifact_is_damaged_is_unknown_with_the_reason(world: World) -> None:
     (world.folder / "run1" / "dcn" / "encoding.json").write_text("{}")
     look = world.look()
-    assert set(states(look).values()) == {State.UNKNOWN}
+    assert set(states(look).values()) == {SignalState.UNKNOWN}
     assert "encoding.json" in look["logloss"].sentence
 
 
@@ -125,7 +125,7 @@ def test_a_table_of_another_schema_is_unknown(world: World) -> None:
     for day in range(43):
         world.land(day, without)
     look = world.look()
-    assert look["feature_drift"].state is State.UNKNOWN
+    assert look["feature_drift"].state is SignalState.UNKNOWN
     assert "lacks dest" in look["feature_drift"].sentence
 
 
@@ -133,7 +133,7 @@ def test_numbers_that_have_become_words_are_unknown_with_the_column(world: World
     for day in range(50):
         world.land(day, lambda c: {**c, "temp": ["warm"] * ROWS})
     look = world.look()
-    assert look["missing"].state is State.UNKNOWN
+    assert look["missing"].state is SignalState.UNKNOWN
     assert "lacks temp" in look["missing"].sentence
     assert world.decide().start is False
 
@@ -145,7 +145,7 @@ def test_a_reference_that_is_gone_is_unknown(world: World) -> None:
         world.tables.replace("features", {window(day): gone}, "r")
     look = world.look()
     assert look["feature_drift"].sentence == "the champion's training windows are gone"
-    assert {look[name].state for name in ("feature_drift", "missing", "unseen", "volume")} == {State.UNKNOWN}
+    assert {look[name].state for name in ("feature_drift", "missing", "unseen", "volume")} == {SignalState.UNKNOWN}
 
 
 def test_a_new_category_everywhere_blocks_and_is_named(world: World) -> None:
@@ -154,7 +154,7 @@ def test_a_new_category_everywhere_blocks_and_is_named(world: World) -> None:
 
     world.live(range(42, 50), land=lambda c: reversed_truth(renamed(c)), serve=renamed)
     look = world.look()
-    assert (look["unseen"].state, look["feature_drift"].state) == (State.FIRE, State.FIRE)
+    assert (look["unseen"].state, look["feature_drift"].state) == (SignalState.FIRE, SignalState.FIRE)
     decision = world.decide()
     assert not decision.start
     assert "never saw in dest" in decision.sentence
@@ -167,16 +167,16 @@ def test_features_without_any_value_are_never_ok(world: World) -> None:
     world.live(range(42, 49))
     world.land(49, empty)
     look = world.look()
-    assert (look["missing"].state, look["feature_drift"].state) == (State.FIRE, State.FIRE)
+    assert (look["missing"].state, look["feature_drift"].state) == (SignalState.FIRE, SignalState.FIRE)
 
 
 def test_a_window_years_ahead_is_a_clock_that_jumped(world: World) -> None:
     world.live(range(42, 50))
     world.land(2000)
     look = world.look()
-    assert look["age"].state is State.UNKNOWN
+    assert look["age"].state is SignalState.UNKNOWN
     assert "the clock jumped: after 2013-02-25" in look["age"].sentence
-    assert look["volume"].state is State.WARN
+    assert look["volume"].state is SignalState.WARN
     assert len(look["volume"].sentence) < 250
     assert world.decide().start is False
 
@@ -186,7 +186,7 @@ def test_scores_of_the_test_windows_that_are_half_written_are_named(world: World
     path.write_bytes(path.read_bytes()[:500])
     world.live(range(42, 50))
     look = world.look()
-    assert set(states(look).values()) == {State.UNKNOWN}
+    assert set(states(look).values()) == {SignalState.UNKNOWN}
     assert "scores.npz: its SHA-256" in look["auc"].sentence
 
 
@@ -195,14 +195,14 @@ def test_predictions_without_a_key_or_a_time_are_left_out(world: World) -> None:
     world.serve(42, spoil=lambda c: {**c, "id": [None] * ROWS})
     world.serve(42, spoil=lambda c: {**c, "at": [None] * ROWS})
     look = world.look()
-    assert look["skew"].state is State.UNKNOWN
-    assert look["prediction_drift"].state is State.UNKNOWN
+    assert look["skew"].state is SignalState.UNKNOWN
+    assert look["prediction_drift"].state is SignalState.UNKNOWN
 
 
 def test_a_clock_before_the_champions_data_is_unknown(world: World) -> None:
     early = monitoring.sense(SPEC, tables=world.tables, signals=world, registry=world.registry,  # type: ignore[arg-type]
                              as_of=START + timedelta(days=20))  # fmt: skip
-    assert State.OK not in states(early).values()
+    assert SignalState.OK not in states(early).values()
 
 
 def test_the_same_run_asked_twice_gets_one_answer_and_leaves_one_row(world: World) -> None:
@@ -326,6 +326,6 @@ def test_a_simple_rule_that_the_spec_names_is_shown_and_can_start_a_training(wor
     named = {"simple": {"checks": ["ks", "mean_score"]}, "retraining": {"triggers": ["mean_score"]}}
     spec = ModelSpec.model_validate({**SPEC.model_dump(), "watch": named})
     look = monitoring.sense(spec, tables=world.tables, signals=world, registry=world.registry)  # type: ignore[arg-type]
-    assert (look["ks"].state, look["mean_score"].state) == (State.FIRE, State.FIRE)
+    assert (look["ks"].state, look["mean_score"].state) == (SignalState.FIRE, SignalState.FIRE)
     assert monitoring.decide_and_record(spec, look, world.ledger, run="r").cause == "mean_score"  # type: ignore[arg-type]
     assert "ks" not in states(world.look())

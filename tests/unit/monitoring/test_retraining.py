@@ -5,20 +5,20 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from include.domain.monitoring.retraining import Retraining, Situation, age, decide, new_labels
-from include.domain.monitoring.signal import Signal, State
+from include.domain.monitoring.retraining import Retraining, RetrainingContext, age, decide, new_labels
+from include.domain.monitoring.signal import Signal, SignalState
 
 NOW = datetime(2013, 7, 1, tzinfo=UTC)
 RULES = Retraining()
-QUIET = Situation(NOW, trained=datetime(2013, 4, 1, tzinfo=UTC))
+QUIET = RetrainingContext(NOW, data_ends=datetime(2013, 4, 1, tzinfo=UTC))
 
 
-def signal(name: str, state: State = State.FIRE) -> Signal:
+def signal(name: str, state: SignalState = SignalState.FIRE) -> Signal:
     return Signal(name, state, f"{name} says so")
 
 
 def test_the_first_trigger_that_fires_is_the_cause() -> None:
-    signals = [signal("feature_drift"), signal("logloss"), signal("age", State.OK)]
+    signals = [signal("feature_drift"), signal("logloss"), signal("age", SignalState.OK)]
     found = decide(RULES, signals, QUIET, "2013-06-30")
     assert found.start
     assert (found.cause, found.request) == ("logloss", "logloss-2013-06-30")
@@ -32,7 +32,7 @@ def test_the_same_cause_and_window_make_the_same_request() -> None:
 
 
 def test_quiet_signals_start_nothing_and_unknown_ones_are_named() -> None:
-    found = decide(RULES, [signal("age", State.OK), signal("logloss", State.UNKNOWN)], QUIET, "w")
+    found = decide(RULES, [signal("age", SignalState.OK), signal("logloss", SignalState.UNKNOWN)], QUIET, "w")
     assert not found.start
     assert "unknown: logloss" in found.sentence
 
@@ -42,17 +42,17 @@ def test_a_signal_that_is_no_trigger_starts_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("signals", "situation", "reason"),
+    ("signals", "context", "reason"),
     [
         ([signal("missing")], QUIET, "the input is broken"),
         ([], replace(QUIET, paused=True), "paused by a person"),
         ([], replace(QUIET, running="flights-2"), "flights-2 is still running"),
-        ([], replace(QUIET, trained=NOW - timedelta(days=3)), "cooling down until 2013-07-05"),
+        ([], replace(QUIET, data_ends=NOW - timedelta(days=3)), "cooling down until 2013-07-05"),
         ([], replace(QUIET, requested=NOW - timedelta(days=2)), "the last request is of 2013-06-29"),
     ],
 )
-def test_a_run_is_held_back_with_its_reason(signals: list[Signal], situation: Situation, reason: str) -> None:
-    found = decide(RULES, [signal("logloss"), *signals], situation, "w")
+def test_a_run_is_held_back_with_its_reason(signals: list[Signal], context: RetrainingContext, reason: str) -> None:
+    found = decide(RULES, [signal("logloss"), *signals], context, "w")
     assert not found.start
     assert found.request is None
     assert found.sentence.startswith("logloss fires, but ")
@@ -67,12 +67,12 @@ def test_a_spent_budget_holds_a_run_back() -> None:
 
 def test_age_fires_at_its_bound_and_is_unknown_when_the_clock_jumps_back() -> None:
     trained = datetime(2013, 4, 1, tzinfo=UTC)
-    assert age(RULES, trained, trained + timedelta(days=20)).state is State.OK
-    assert age(RULES, trained, trained + timedelta(days=21)).state is State.FIRE
-    assert age(RULES, trained, trained - timedelta(days=1)).state is State.UNKNOWN
+    assert age(RULES, trained, trained + timedelta(days=20)).state is SignalState.OK
+    assert age(RULES, trained, trained + timedelta(days=21)).state is SignalState.FIRE
+    assert age(RULES, trained, trained - timedelta(days=1)).state is SignalState.UNKNOWN
 
 
 def test_new_labels_fire_only_when_the_spec_says_how_many() -> None:
-    assert new_labels(RULES, 10**6, ("w",)).state is State.OK
-    assert new_labels(replace(RULES, new_labels=1000), 1000, ("w",)).state is State.FIRE
-    assert new_labels(RULES, 0, ()).state is State.UNKNOWN
+    assert new_labels(RULES, 10**6, ("w",)).state is SignalState.OK
+    assert new_labels(replace(RULES, new_labels=1000), 1000, ("w",)).state is SignalState.FIRE
+    assert new_labels(RULES, 0, ()).state is SignalState.UNKNOWN

@@ -28,7 +28,7 @@ def test_numbers_are_counted_between_the_encodings_knots_and_infinite_ones_are_m
     _, numbers = ENCODING.encode(COLUMNS)
     for i, field in enumerate(("temp", "count")):
         known = numbers[~np.isnan(numbers[:, i]), i]
-        assert found[field].missing == pytest.approx(1 - len(known) / 6)
+        assert found[field].missing_share == pytest.approx(1 - len(known) / 6)
         assert found[field].sums[0] == pytest.approx(known.sum())
         below = np.searchsorted(np.asarray(ENCODING.knots[field], np.float32), known, side="right")
         assert np.array_equal(found[field].counts[1:], np.bincount(below, minlength=len(ENCODING.knots[field]) + 1))
