@@ -23,9 +23,10 @@ from include.adapters.kubernetes import NOT_FOUND
 from include.adapters.training import pods as training_pods
 from include.artifacts.store import Reference
 from include.domain.errors import Unavailable, UserMistake
+from include.domain.training.families import FAMILIES, FamilyName
 from include.domain.training.pods import Cause, Ending, PodLost, TookTooLong, ending
 from include.settings import from_env
-from include.spec.model_spec import Family, ModelSpec
+from include.spec.model_spec import ModelSpec
 from include.stages.training import training
 from plugins.pod_logs import PodLogs
 from plugins.run import open_model, run_name, synced_run_folder, training_request, training_run
@@ -37,7 +38,7 @@ LOOK = 3.0
 def operator(spec: ModelSpec, dataset: Any, *, baselines: bool = False) -> "TrainInPod | TrainInJob":
     """The task `train`, or `baselines`, on the cluster: baselines and trees need no second node."""
     asked, settings = spec.training.kubernetes, from_env()
-    several = asked.nodes > 1 and not baselines and spec.model.family != "lightgbm"
+    several = asked.nodes > 1 and not baselines and FAMILIES[spec.model.family].runs_on_several_processes
     wait = int(asked.schedule_timeout.total_seconds())
     own: dict[str, Any] = {"deferrable": False, "job_poll_interval": LOOK} if several else {
         "deferrable": True, "logging_interval": 10, "on_finish_action": "delete_pod"}  # fmt: skip
@@ -81,7 +82,7 @@ class _Trains(KubernetesPodOperator):
         if self.config_file:
             super().convert_config_file_to_dict()
 
-    def families(self, spec: ModelSpec) -> tuple[Family, ...]:
+    def families(self, spec: ModelSpec) -> tuple[FamilyName, ...]:
         return spec.gates.baselines if self.baselines else (spec.model.family,)
 
     def begin(self, context: Any) -> list[Path]:

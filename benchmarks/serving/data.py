@@ -21,7 +21,6 @@ from include.trainer.data.dataset import Fields
 from include.trainer.export.artifact import signature
 from include.trainer.export.onnx_model import Probability, write
 from include.trainer.files import facts
-from include.trainer.job import Model
 from include.trainer.model.network import Net, Table, build, width
 
 ROWS = 5000
@@ -49,9 +48,8 @@ def prepare(home: Path) -> Prepared:
         looked_up=aggregates,
     )  # fmt: skip
     torch.manual_seed(found.training.seed)
-    shape = {k: v for k, v in found.model.model_dump().items() if k in Model.__dataclass_fields__}
-    table = Table(encoding.sizes, 0.05 * torch.randn(sum(encoding.sizes), width("dcn", Model(**shape))))
-    tower = build("dcn", Model(**shape), Fields.of(encoding), encoding.encode(past.to_dict(as_series=False))[1])
+    table = Table(encoding.sizes, 0.05 * torch.randn(sum(encoding.sizes), width("dcn", found.model)))
+    tower = build("dcn", found.model, Fields.of(encoding), encoding.encode(past.to_dict(as_series=False))[1])
     model = Probability(Net(table, tower)).eval()
     ids, numbers = encoding.encode(asked.to_dict(as_series=False))
     with torch.no_grad():

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def year(spec: ModelSpec) -> Rows:
 
 def flights_year(spec: ModelSpec, out: Path) -> Reference:
     """All flights of 2013: the last 36 days are the test, the 36 before validate, the rest trains."""
-    wanted = spec.training.model_copy(update={"validate_windows": 36, "test_windows": 36})
+    wanted = replace(spec.training, validate_windows=36, test_windows=36)
     asked = spec.model_copy(update={"training": wanted})
     return dataset.assemble(asked, datetime(2014, 2, 1, tzinfo=UTC), year(spec), "bench", out)  # type: ignore[arg-type]
 

@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,14 +56,14 @@ PERIODS = (
 
 
 def dataset(spec: ModelSpec, tables: Rows, period: Period, out: Path) -> Reference:
-    held = spec.training.model_copy(update={"validate_windows": period.validate, "test_windows": period.test})
+    held = replace(spec.training, validate_windows=period.validate, test_windows=period.test)
     asked = spec.model_copy(update={"training": held})
     return assembly.assemble(asked, period.end + spec.label_delay, tables, "bench", out)  # type: ignore[arg-type]
 
 
 def train(spec: ModelSpec, data: Reference, family: str, seed: int, out: Path) -> None:
     """The trainer program."""
-    asked = spec.model_copy(update={"training": spec.training.model_copy(update={"seed": seed})})
+    asked = spec.model_copy(update={"training": replace(spec.training, seed=seed)})
     store.write(out / "job.json", training.job(asked, data, family, out))
     subprocess.run([sys.executable, "-m", "include.trainer", str(out / "job.json")], cwd=ROOT, check=True,
                    stdout=subprocess.DEVNULL)  # fmt: skip

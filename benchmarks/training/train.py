@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,8 @@ def environment() -> Path:
 
 def ours(spec: ModelSpec, dataset: Reference, out: Path, epochs: int, precision: str) -> dict[str, Any]:
     """The trainer program, whole: samples/s of its steps, test AUC, its peak memory, and the matrix work it did."""
-    changed = spec.model_copy(update={
-        "model": spec.model.model_copy(update=SHAPE),
-        "training": spec.training.model_copy(update={
-            "batch_size": 4096, "threads": THREADS, "epochs": epochs, "precision": precision}),
-    })  # fmt: skip
+    settings = replace(spec.training, batch_size=4096, threads=THREADS, epochs=epochs, precision=precision)
+    changed = spec.model_copy(update={"model": replace(spec.model, **SHAPE), "training": settings})
     store.write(out / "job.json", training.job(changed, dataset, "dcn", out))
     command = [sys.executable, "-c", MEASURED, sys.executable, "-m", "include.trainer", str(out / "job.json")]
     said = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=_environ()).stdout

@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from include.adapters.training.torchrun import MISTAKE, STOPPED, Node, Stopped, Torchrun
+from include.adapters.training.torchrun import Node, Stopped, Torchrun
 from include.domain.errors import PerennialError, Unavailable, UserMistake
+from include.domain.training.exit_codes import ExitCode
 from include.ports.training import Storage
 from include.wiring import parts
 
@@ -82,20 +83,20 @@ def _go_on(_number: int, _frame: FrameType | None) -> None:
     """The trainer is told of a SIGTERM, and its checkpoint has still to be brought to storage."""
 
 
-def main() -> int:
+def main() -> ExitCode:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
         train(arguments(), parts().storage())
     except Stopped as stopped:
-        return _last_words(stopped, STOPPED)
+        return _last_words(stopped, ExitCode.STOPPED)
     except UserMistake as mistake:
-        return _last_words(mistake, MISTAKE)
+        return _last_words(mistake, ExitCode.USER_MISTAKE)
     except PerennialError as fault:
-        return _last_words(fault, 1)
-    return 0
+        return _last_words(fault, ExitCode.FAILURE)
+    return ExitCode.SUCCESS
 
 
-def _last_words(error: PerennialError, code: int) -> int:
+def _last_words(error: PerennialError, code: ExitCode) -> ExitCode:
     print(error, flush=True)  # noqa: T201 - the pod's status shows the last line
     return code
 

@@ -4,8 +4,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le, MinLen, Predicate
 from pydantic import Field, model_validator
@@ -13,12 +14,10 @@ from pydantic import Field, model_validator
 from include.domain.bounds import (
     Duration,
     Fraction,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveDuration,
     PositiveFloat,
     PositiveInt,
-    Share,
     in_order,
 )
 from include.domain.evaluation.gate_settings import MEASURED, Gates
@@ -30,28 +29,21 @@ from include.domain.monitoring.quality import Quality
 from include.domain.monitoring.retraining import Retraining
 from include.domain.monitoring.signal import SIGNAL_NAMES
 from include.domain.rollout.plan import Rollout
+from include.domain.training.families import FAMILIES, FamilyName
 from include.domain.training.pods import Pods
+from include.domain.training.settings import NetworkSettings, TrainingSettings
 from include.domain.windows import Grain
 from include.spec.data import Columns, Features, Section, SourceSpec, Validation
 
+ONE_POD = Pods()
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-Family = Literal["dcn", "logistic", "lightgbm", "blend"]
 
 
-class Model(Section):
+@dataclass(frozen=True)
+class Model(NetworkSettings):
     """The architecture; `family` picks the algorithm (`blend` is the mean of dcn and lightgbm), the rest is DCN-v2's."""
 
-    family: Family = "dcn"
-    embedding: PositiveInt = 8
-    cross_layers: NonNegativeInt = 3
-    cross_rank: NonNegativeInt = 32  #: 0 is full rank
-    hidden: tuple[PositiveInt, ...] = (256, 128)
-    experts: PositiveInt = 1  #: low-rank experts a cross layer, gated
-    structure: Literal["parallel", "stacked"] = "parallel"  #: cross layers beside the hidden ones, or below them
-    dropout: Fraction = 0.3
-    numbers: Literal["scaled", "embedded"] = "scaled"  #: as they are, or each as a vector along its field's direction
-    first_order: NonNegativeFloat = 0.0  #: usual size of a category's own effect, in logits; 0: none beside
-    serve: Literal["fp32", "int8"] = "fp32"  #: int8: the quantized graph, where it loses less than its bound
+    family: FamilyName = "dcn"
 
 
 class Search(Section):
@@ -67,7 +59,8 @@ class Search(Section):
     dropout: Annotated[tuple[Fraction, Fraction], Predicate(in_order)] = (0.0, 0.5)
 
 
-class Training(Section):
+@dataclass(frozen=True)
+class Training(TrainingSettings):
     """Window counts are counted back from the newest labelled window: `test`, before it `validate`, before it the rest."""
 
     windows: PositiveInt | None = None  #: train on the last so many; all when left out
@@ -75,28 +68,11 @@ class Training(Section):
     test_windows: PositiveInt = 14
     processes: PositiveInt = 1
     restarts: NonNegativeInt = 3  #: of several processes after one is lost, each from the last checkpoint
-    epochs: PositiveInt = 3
-    batch_size: PositiveInt = 1024
-    learning_rate: PositiveFloat = 2e-3
-    embedding_decay: NonNegativeFloat = 100.0  #: of which each step takes its learning rate's share
-    ema: Fraction = 0.999
-    label_smoothing: Fraction = 0.0
-    warm_up: Share = 0.02  #: share of the steps in which the rate rises; more for large batches
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    micro_batch: NonNegativeInt = 0  #: rows a process works on at once, their gradients summed up; 0 is all
-    compile: bool = False  #: by torch.compile: half a minute at the start
-    strategy: Literal["ddp", "fsdp", "sharded"] = "ddp"  #: of several processes; docs/training.md
-    backend: Literal["auto", "gloo", "nccl"] = "auto"  #: between processes; nccl on GPUs
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: NonNegativeInt = 0  #: of arithmetic in each process; 0 is half the cores, shared by the processes
-    checkpoint_steps: PositiveInt = 500
-    checkpoint_minutes: PositiveFloat = 10  #: whichever comes first
     warm_start: bool = False  #: go on from the champion's weights, category by category, instead of from nothing
     search: Search | None = None
-    max_auc_loss_int8: Share = 0.001  #: the quantized graph is kept when its AUC loses less
     seed: Annotated[int, Ge(0), Le(2**31 - 1)] = 17
     timeout: PositiveDuration = timedelta(hours=6)
-    kubernetes: Pods = Pods()
+    kubernetes: Pods = ONE_POD
 
 
 class Approval(Section):
@@ -205,9 +181,11 @@ class ModelSpec(Section):
 
     @model_validator(mode="after")
     def _search_fits_the_family(self) -> Self:
-        family = self.model.family
-        if self.training.search and family not in {"dcn", "blend"}:
-            raise ValueError(f"training.search: a {family} model has none of its settings; dcn and blend have")
+        if self.training.search and not FAMILIES[self.model.family].searchable:
+            searchable = " and ".join(name for name, family in FAMILIES.items() if family.searchable)
+            raise ValueError(
+                f"training.search: a {self.model.family} model has none of its settings; {searchable} have"
+            )
         return self
 
     @model_validator(mode="after")
@@ -225,7 +203,7 @@ class ModelSpec(Section):
         """Yield an error for each metric, baseline and column that the gates name and that does not exist."""
         gates, features = self.gates, (*self.columns.categorical, *self.numeric)
         yield from _unknown("bounds", tuple(gates.bounds), MEASURED)
-        yield from _unknown("baselines", gates.baselines, get_args(Family))
+        yield from _unknown("baselines", gates.baselines, tuple(FAMILIES))
         yield from _unknown("slices.by", gates.slices.by, features)
         yield from _unknown("behaviour", [check.column for check in gates.behaviour], features)
 

@@ -8,27 +8,29 @@ import sys
 from pathlib import Path
 
 from include.domain.errors import PerennialError, UserMistake
-from include.trainer import job as jobs
-from include.trainer.process import MISTAKE, STOPPED, Stop, Stopped
+from include.domain.training.exit_codes import ExitCode
+from include.trainer import job
+from include.trainer.process import StopSignal, TrainingStopped
 from include.trainer.run import run
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> ExitCode:
     try:
         if len(arguments) != 1:
             raise UserMistake("usage: python -m include.trainer job.json")
-        run(jobs.read(Path(arguments[0])), Stop())
-    except Stopped as stopped:
-        return _last_words(str(stopped), STOPPED)
+        run(job.read(Path(arguments[0])), StopSignal.on_sigterm())
+    except TrainingStopped as stopped:
+        return _end(str(stopped), ExitCode.STOPPED)
     except UserMistake as mistake:
-        return _last_words(str(mistake), MISTAKE)
-    except PerennialError as fault:
-        return _last_words(str(fault), 1)
-    return 0
+        return _end(str(mistake), ExitCode.USER_MISTAKE)
+    except PerennialError as error:
+        return _end(str(error), ExitCode.FAILURE)
+    return ExitCode.SUCCESS
 
 
-def _last_words(line: str, code: int) -> int:
-    sys.stderr.write(f"{line}\n")  # in one piece: print writes the newline apart, and other processes write between
+def _end(message: str, code: ExitCode) -> ExitCode:
+    """Write the last line of stderr and return the code."""
+    sys.stderr.write(f"{message}\n")  # in one piece: print writes the newline apart, and other processes write between
     return code
 
 

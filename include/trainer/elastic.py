@@ -9,40 +9,39 @@ import os
 import sys
 from typing import Any
 
-from include.trainer.process import MISTAKE, STOPPED
+from include.domain.training.exit_codes import ExitCode
 
 
 def main(arguments: list[str]) -> int:
     os.environ.setdefault("LOGLEVEL", "CRITICAL")  # the last line on stderr shall be the trainer's own
-    os.environ.setdefault(
-        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1"
-    )  # a restarted process else meets those that are gone
+    # Else a process that was started again would meet those that are gone.
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher import api
 
-    api.LocalElasticAgent = _ending_at_mistakes(api.LocalElasticAgent)  # type: ignore[attr-defined]
+    api.LocalElasticAgent = _without_restarts_after_mistakes(api.LocalElasticAgent)  # type: ignore[attr-defined]
     try:
         run.run(run.parse_args(arguments))  # type: ignore[no-untyped-call]
-    except ChildFailedError as failed:
-        _, first = failed.get_first_failure()
+    except ChildFailedError as error:
+        _, first = error.get_first_failure()
         return first.exitcode if first.exitcode > 0 else 128 - first.exitcode
     except SignalException:
-        return STOPPED
-    return 0
+        return ExitCode.STOPPED
+    return ExitCode.SUCCESS
 
 
-def _ending_at_mistakes(agent: Any) -> Any:
-    """torchrun's agent, with no restart left once a process has ended by a mistake of the user's."""
+def _without_restarts_after_mistakes(agent_class: Any) -> Any:
+    """Return torchrun's agent, changed so that no restart is left once a process has ended by a mistake of the user's."""
 
-    class Agent(agent):  # type: ignore[misc]
+    class Agent(agent_class):  # type: ignore[misc]
         def _monitor_workers(self, workers: Any) -> Any:
-            seen = super()._monitor_workers(workers)
-            if any(failure.exitcode == MISTAKE for failure in seen.failures.values()):
+            result = super()._monitor_workers(workers)
+            if any(failure.exitcode == ExitCode.USER_MISTAKE for failure in result.failures.values()):
                 self._remaining_restarts = 0
-            return seen
+            return result
 
     return Agent
 

@@ -9,53 +9,64 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from include.domain.errors import Conflict
+from include.domain.training.families import FAMILIES
 from include.trainer.data import dataset
 from include.trainer.data.dataset import Dataset
 from include.trainer.export import artifact
-from include.trainer.export.trained_model import Fitted
+from include.trainer.export.trained_model import TrainedModel
 from include.trainer.files import write_atomically
 from include.trainer.job import Job
-from include.trainer.process import Stop, Stopped, arithmetic_threads
-from include.trainer.tracking.tracker import Silent, Tracker, send_left
+from include.trainer.process import StopSignal, TrainingStopped, arithmetic_threads
+from include.trainer.tracking.tracker import SilentTracker, Tracker, send_waiting
 
-LOCK = Path(__file__).parents[2] / "requirements.lock"
+LOCK_FILE = Path(__file__).parents[2] / "requirements.lock"
 
 
-def run(job: Job, stop: Stop) -> None:
-    """Raises UserMistake, Corrupt, NonFiniteLoss, or Stopped on SIGTERM."""
-    if artifact.finished(job):
+def run(job: Job, stop: StopSignal) -> None:
+    """Train the job's model and publish it. Raises UserMistake, Corrupt, NonFiniteLoss, or TrainingStopped on SIGTERM."""
+    if artifact.is_complete(job):
         print(f"{job.out / artifact.MANIFEST} is there already", flush=True)  # noqa: T201
         return
     data = dataset.load(job.dataset, job.dataset_digest)
-    if job.family == "lightgbm":
-        from include.trainer.trees import boosting
+    if FAMILIES[job.family].network:
+        _run_network(job, data, stop)
+    else:
+        _run_trees(job, data)
 
-        with _alone(job) as draft, _tracked(job, data, Tracker(job.out, job.tracking)) as tracker:
-            _publish(job, data, boosting.fit(job, data, tracker, draft), tracker)
-        return
+
+def _run_trees(job: Job, data: Dataset) -> None:
+    """Fit a family of trees alone, without the libraries of a network."""
+    from include.trainer.trees import boosting
+
+    with _exclusive(job) as folder, _tracked(job, data) as tracker:
+        _publish(job, data, boosting.fit(job, data, tracker, folder), tracker)
+
+
+def _run_network(job: Job, data: Dataset, stop: StopSignal) -> None:
+    """Fit a family's network by all processes, and in the main one its trees where it has them, and publish the result."""
     from include.trainer import train
     from include.trainer.distributed import checkpoint, process_group
-    from include.trainer.optim import precision
+    from include.trainer.optim.precision import resolve_precision
 
-    with process_group.join(job.training) as here:
-        settled = precision.settled(job, here)
-        if not here.first:
-            train.trained(settled, data, here, Silent(), stop)
+    with process_group.join(job.training) as group:
+        resolved = resolve_precision(job, group)
+        if not group.is_main:
+            train.train(resolved, data, group, SilentTracker(), stop)
             return
-        with _alone(job) as draft, _tracked(settled, data, Tracker(job.out, job.tracking)) as tracker:
-            fitted = train.fit(settled, data, here, tracker, stop, draft)
-            if job.family == "blend":
-                from include.trainer.export import blend
+        with _exclusive(job) as folder, _tracked(resolved, data) as tracker:
+            model = train.fit(resolved, data, group, tracker, stop, folder)
+            if FAMILIES[job.family].trees:
+                from include.trainer.export.blend import blend
                 from include.trainer.trees import boosting
 
-                fitted = blend.of([fitted, boosting.fit(job, data, tracker, draft)], draft)
-            _publish(job, data, fitted, tracker)
-        checkpoint.forget(job.checkpoints)
+                model = blend([model, boosting.fit(job, data, tracker, folder)], folder)
+            _publish(job, data, model, tracker)
+        checkpoint.remove(job.checkpoints)
 
 
 @contextmanager
-def _alone(job: Job) -> Iterator[Path]:
-    """A folder for files that are not published yet, beside those that are.
+def _exclusive(job: Job) -> Iterator[Path]:
+    """Yield a folder for files that are not published yet, beside those that are.
 
     Raises Conflict while another trainer works on the same result, as one may whose launcher died.
     """
@@ -74,52 +85,70 @@ def _alone(job: Job) -> Iterator[Path]:
 
 
 @contextmanager
-def _tracked(job: Job, data: Dataset, tracker: Tracker) -> Iterator[Tracker]:
-    status = "FAILED"
+def _tracked(job: Job, data: Dataset) -> Iterator[Tracker]:
+    """Yield the job's MLflow run, which ends as finished, killed or failed with the context."""
+    tracker, status = Tracker(job.out, job.tracking), "FAILED"
     try:
-        _describe(job, data, tracker)
+        _log_job(job, data, tracker)
         yield tracker
         status = "FINISHED"
-    except Stopped:
+    except TrainingStopped:
         status = "KILLED"
         raise
     finally:
         tracker.close(status)
         if tracker.run_id:  # MLflow answers: it may take what other runs of the model could not send
-            send_left(job.out.parents[1])
+            send_waiting(job.out.parents[1])
 
 
-def _describe(job: Job, data: Dataset, tracker: Tracker) -> None:
-    """All that `make reproduce` needs: code, lock, spec, tables and windows, the settled job, and how many threads it has."""
-    record, lock = data.record, hashlib.sha256(LOCK.read_bytes()).hexdigest() if LOCK.is_file() else ""
-    commit, changed = artifact.git_state()
-    for note in record.get("notes", ()):
-        tracker.say(note)
-    tracker.params(job.params)
-    for split, context in (("train", "training"), ("validate", "validation"), ("test", "testing")):
-        windows, rows = record["windows"][split], len(getattr(data, split))
-        name = f"{record['model']}.{record['table']}@{record['table_version']} {split}"
-        tracker.dataset(name, f"{job.dataset_digest[:28]}{split}", str(job.dataset), context,
-                        {"windows": f"{windows[0]} to {windows[-1]}", "count": len(windows), "rows": rows})  # fmt: skip
-    tracker.tags({
-        "run": record["run"], "family": job.family, "spec_digest": job.spec_digest, "lock_digest": lock,
-        "dataset_digest": job.dataset_digest, "dataset_uri": str(job.dataset),
-        "mlflow.source.git.commit": commit, "uncommitted": changed, "threads": str(arithmetic_threads(job.training)),
-        "windows": " | ".join(f"{name} {w[0]} to {w[-1]}" for name, w in record["windows"].items()),
-    })  # fmt: skip
+def _log_job(job: Job, data: Dataset, tracker: Tracker) -> None:
+    """Log all that `make reproduce` needs: code, lock, spec, tables and windows, the job, and how many threads it has."""
+    manifest, lock = data.manifest, hashlib.sha256(LOCK_FILE.read_bytes()).hexdigest() if LOCK_FILE.is_file() else ""
+    commit, changed_files = artifact.git_state()
+    for note in manifest.get("notes", ()):
+        tracker.log(note)
+    tracker.log_params(job.params)
+    _log_inputs(job, data, tracker)
+    tracker.set_tags(
+        {
+            "run": manifest["run"],
+            "family": job.family,
+            "spec_digest": job.spec_digest,
+            "lock_digest": lock,
+            "dataset_digest": job.dataset_digest,
+            "dataset_uri": str(job.dataset),
+            "mlflow.source.git.commit": commit,
+            "uncommitted": changed_files,
+            "threads": str(arithmetic_threads(job.training)),
+            "windows": " | ".join(f"{name} {w[0]} to {w[-1]}" for name, w in manifest["windows"].items()),
+        }
+    )
     path = job.out / "record" / "job.json"
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, json.dumps(job.to_dict(), indent=1).encode())
-    tracker.files("record", [job.dataset, path])
+    tracker.log_artifacts("record", [job.dataset, path])
 
 
-def _publish(job: Job, data: Dataset, fitted: Fitted, tracker: Tracker) -> None:
-    manifest = artifact.publish(job, data, fitted, tracker)
-    last = int(max((curve[-1][0] for curve in tracker.curves.values()), default=0))
+def _log_inputs(job: Job, data: Dataset, tracker: Tracker) -> None:
+    """Log the windows and rows of each split as an input of the run."""
+    manifest = data.manifest
+    table = f"{manifest['model']}.{manifest['table']}@{manifest['table_version']}"
+    for split, context in (("train", "training"), ("validate", "validation"), ("test", "testing")):
+        windows, rows = manifest["windows"][split], len(getattr(data, split))
+        profile = {"windows": f"{windows[0]} to {windows[-1]}", "count": len(windows), "rows": rows}
+        digest = f"{job.dataset_digest[:28]}{split}"
+        tracker.log_input(f"{table} {split}", digest, str(job.dataset), context, profile)
+
+
+def _publish(job: Job, data: Dataset, model: TrainedModel, tracker: Tracker) -> None:
+    """Publish the artifact and log its metrics and files."""
+    manifest = artifact.publish(job, data, model, tracker)
+    last_step = int(max((curve[-1][0] for curve in tracker.curves.values()), default=0))
     for split, values in manifest["metrics"].items():
-        tracker.metrics({f"{split}_{name}": value for name, value in values.items()}, last)
-        tracker.say(f"{split} " + " ".join(f"{name} {value:.4f}" for name, value in values.items()))
-    tracker.metrics({"seconds": fitted.seconds, "samples_per_second": fitted.samples_per_second}, last)
-    tracker.tags({"artifact_uri": str(job.out / artifact.MANIFEST)})
-    tracker.files("model", [job.out / name for name in (*(path.name for path in fitted.weights), artifact.MANIFEST)])
-    tracker.say(f"wrote {job.out / artifact.MANIFEST}")
+        tracker.log_metrics({f"{split}_{name}": value for name, value in values.items()}, last_step)
+        tracker.log(f"{split} " + " ".join(f"{name} {value:.4f}" for name, value in values.items()))
+    tracker.log_metrics({"seconds": model.seconds, "samples_per_second": model.samples_per_second}, last_step)
+    path = job.out / artifact.MANIFEST
+    tracker.set_tags({"artifact_uri": str(path)})
+    tracker.log_artifacts("model", [*(job.out / weights.name for weights in model.weights), path])
+    tracker.log(f"wrote {path}")

@@ -29,7 +29,7 @@ from plugins.run import (
 from plugins.tasks import search
 
 if TYPE_CHECKING:
-    from include.spec.model_spec import Family
+    from include.domain.training.families import FamilyName
     from include.wiring import Parts
 
 AS_OF = {
@@ -104,7 +104,7 @@ def train_baselines(spec: ModelSpec, dataset: Any) -> Any:
         spec, parts = open_model(model)
         run, launcher = training_run(spec, parts, dataset), parts.launcher()
         return {
-            family: asdict(training.train(spec, run, launcher, family=cast("Family", family)))
+            family: asdict(training.train(spec, run, launcher, family=cast("FamilyName", family)))
             for family in spec.gates.baselines
         }
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from include.adapters.kubernetes import CONTAINER_SECURITY, POD_SECURITY, name_of
-from include.domain.training.pods import CONTAINER, MISTAKE, STOPPED, Pods
+from include.domain.training.exit_codes import ExitCode
+from include.domain.training.pods import CONTAINER, Pods
 from include.settings import Settings
 from include.spec.model_spec import ModelSpec
 
@@ -62,10 +63,11 @@ def job(spec: ModelSpec, jobs: Sequence[Path], settings: Settings, training: str
 
 def _failure_rules() -> list[dict[str, Any]]:
     def on(action: str, *codes: int) -> dict[str, Any]:
-        return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": list(codes)}}
+        values = [int(code) for code in codes]
+        return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": values}}
 
     lost = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-    return [lost, on("Ignore", STOPPED), on("FailJob", MISTAKE, OUT_OF_MEMORY)]
+    return [lost, on("Ignore", ExitCode.STOPPED), on("FailJob", ExitCode.USER_MISTAKE, OUT_OF_MEMORY)]
 
 
 def _arguments(spec: ModelSpec, jobs: Sequence[Path]) -> list[str]:

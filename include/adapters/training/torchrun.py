@@ -14,11 +14,12 @@ from types import FrameType
 from typing import Any
 
 from include.domain.errors import Unavailable, UserMistake
+from include.domain.training.exit_codes import ExitCode
+from include.domain.training.families import FAMILIES
 
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[3]
-MISTAKE, STOPPED = 2, 75
 #: Seconds the trainer has to save a checkpoint after SIGTERM.
 GRACE = 25.0
 
@@ -51,9 +52,9 @@ class Torchrun:
         with _started(_command(job, processes, self.node)) as trainer, _passing_on_sigterm(trainer):
             last = _follow(trainer)
         code = trainer.returncode
-        if code == MISTAKE:
+        if code == ExitCode.USER_MISTAKE:
             raise UserMistake(last)
-        if code == STOPPED:
+        if code == ExitCode.STOPPED:
             raise Stopped(f"the trainer was stopped ({last}); the next start goes on from there")
         if code:
             raise Unavailable(f"the trainer ended with {_meaning(code)}: {last}")
@@ -61,7 +62,8 @@ class Torchrun:
 
 def _command(job: Path, processes: int, node: Node | None) -> list[str]:
     asked = json.loads(job.read_text(encoding="utf-8"))
-    alone = asked["family"] == "lightgbm" or (asked["family"] == "logistic" and processes == 1)
+    family = FAMILIES[asked["family"]]
+    alone = family.trains_in_seconds and (processes == 1 or not family.runs_on_several_processes)
     if alone and node is None:  # one process of seconds needs no supervisor
         return [sys.executable, "-m", "include.trainer", str(job)]
     restarts = asked["training"].get("restarts", 0) if processes > 1 else 0

@@ -8,11 +8,10 @@ from typing import Any
 
 from include.domain.bounds import SECTION, Duration, NonNegativeInt, PositiveDuration, PositiveInt
 from include.domain.errors import PerennialError, Unavailable, UserMistake
+from include.domain.training.exit_codes import ExitCode
 
 #: The container that trains.
 CONTAINER = "base"
-#: Exit codes of the trainer: the job or the data is wrong; it was stopped with a checkpoint saved.
-MISTAKE, STOPPED = 2, 75
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def _signs(status: Mapping[str, Any]) -> Iterator[tuple[Cause, str]]:
     code, last = ended.get("exitCode"), _last_line(ended.get("message"))
     conditions = {c["type"]: c for c in status.get("conditions") or []}
     reason, message = status.get("reason"), status.get("message") or ""
-    if code == 0:
+    if code == ExitCode.SUCCESS:
         yield Cause.DONE, "it ended well"
     if ended.get("reason") == "OOMKilled":
         yield Cause.OUT_OF_MEMORY, "raise training.kubernetes.memory, or lower training.batch_size"
@@ -138,9 +137,9 @@ def _signs(status: Mapping[str, Any]) -> Iterator[tuple[Cause, str]]:
         yield DISRUPTIONS.get(disruption["reason"], Cause.EVICTED), disruption.get("message") or disruption["reason"]
     if reason in REASONS:
         yield REASONS[reason], message or reason
-    if code == MISTAKE:
+    if code == ExitCode.USER_MISTAKE:
         yield Cause.MISTAKE, last
-    if code == STOPPED:
+    if code == ExitCode.STOPPED:
         yield Cause.STOPPED, last
     if code is not None:
         yield Cause.FAILED, f"exit code {code} ({ended.get('reason')}): {last}"

@@ -1,7 +1,7 @@
 """Search: trainings with other settings on the same dataset; the best on the validate windows becomes the challenger."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from include.artifacts import store
@@ -64,9 +64,8 @@ def settings_of(spec: ModelSpec) -> Settings:
 
 def with_settings(spec: ModelSpec, settings: Settings) -> ModelSpec:
     """Return the spec with these settings in the place of its own."""
-    shape = {"cross_rank": int(settings["cross_rank"]), "dropout": settings["dropout"]}
-    model = spec.model.model_copy(update=shape)
-    training_section = spec.training.model_copy(update={"learning_rate": settings["learning_rate"]})
+    model = replace(spec.model, cross_rank=int(settings["cross_rank"]), dropout=settings["dropout"])
+    training_section = replace(spec.training, learning_rate=settings["learning_rate"])
     return spec.model_copy(update={"model": model, "training": training_section})
 
 

@@ -11,10 +11,11 @@ from include.artifacts.model_manifest import ModelManifest
 from include.artifacts.store import Reference
 from include.domain.errors import Corrupt, UserMistake
 from include.domain.events import TrainingFinished
+from include.domain.training.families import FamilyName
 from include.domain.windows import parse_utc
 from include.ports.ledger import Ledger
 from include.ports.training import Launcher
-from include.spec.model_spec import Family, ModelSpec
+from include.spec.model_spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class TrainingRun:
 
 
 def train(
-    spec: ModelSpec, run: TrainingRun, launcher: Launcher, *, family: Family | None = None, name: str | None = None
+    spec: ModelSpec, run: TrainingRun, launcher: Launcher, *, family: FamilyName | None = None, name: str | None = None
 ) -> Reference:
     """Train a model of that family (the spec's own when left out) and return the reference to its manifest.
 
@@ -48,7 +49,7 @@ def train(
     return result(spec, run.dataset, run.folder / (name or family))
 
 
-def prepare(spec: ModelSpec, run: TrainingRun, family: Family, *, name: str | None = None) -> Path | None:
+def prepare(spec: ModelSpec, run: TrainingRun, family: FamilyName, *, name: str | None = None) -> Path | None:
     """Write the job file for a launcher and return its path; None when the result is there already."""
     out = run.folder / (name or family)
     dataset = store.read(run.dataset, DatasetManifest)
@@ -95,7 +96,7 @@ def finished(out: Path, dataset: Reference, spec_digest: str) -> Reference | Non
 def job(
     spec: ModelSpec,
     dataset: Reference,
-    family: str,
+    family: FamilyName,
     out: Path,
     tracking: Mapping[str, Any] | None = None,
     start: Reference | None = None,
@@ -104,9 +105,7 @@ def job(
     return {
         "dataset": {"uri": dataset.uri, "digest": dataset.digest},
         "family": family,
-        "model": spec.model.model_dump(mode="json"),
-        "training": spec.training.model_dump(mode="json"),
-        "serving": spec.serving.model_dump(mode="json"),
+        **spec.model_dump(mode="json", include={"model", "training", "serving"}),
         "seed": spec.training.seed,
         "spec_digest": spec.digest,
         "out": str(out),
@@ -115,7 +114,7 @@ def job(
     }
 
 
-def _tracking(spec: ModelSpec, run_name: str, family: str, run: TrainingRun) -> dict[str, Any]:
+def _tracking(spec: ModelSpec, run_name: str, family: FamilyName, run: TrainingRun) -> dict[str, Any]:
     """Return where the trainer logs to: the MLflow server, the experiment, and the name and tags of its run there."""
     tags = {"run": run_name, "family": family, "spec_digest": spec.digest, **run.tags}
     return {"uri": run.tracking_url, "experiment": spec.name, "run_name": f"{run_name} {family}", "tags": tags}

@@ -1,4 +1,4 @@
-"""The dataset on disk as memory-mapped arrays, checked against its record."""
+"""The dataset on disk as memory-mapped arrays, checked against its manifest."""
 
 import hashlib
 import json
@@ -15,33 +15,32 @@ from include.domain.errors import Corrupt, UserMistake
 from include.domain.features.encoding import Encoding
 
 SPLITS = ("train", "validate", "test")
-PARTS = ("ids", "numbers", "labels", "times")
+ARRAYS = ("ids", "numbers", "labels", "times")
 
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of some windows: ids `[n, C]`, numbers `[n, N]` (NaN is missing), labels `[n]`, times `[n]` (epoch s),
-    and what each counts for in the loss, `[n]` with mean 1, where the spec names a column of weights."""
+    """The rows of some windows. `weights`, with mean 1, say how much each row counts in the loss; None is alike."""
 
-    ids: NDArray[np.int32]
-    numbers: NDArray[np.float32]
-    labels: NDArray[np.float32]
-    times: NDArray[np.int64]
-    weights: NDArray[np.float32] | None = None
+    ids: NDArray[np.int32]  #: `[n, C]`, a categorical field a column
+    numbers: NDArray[np.float32]  #: `[n, N]`, NaN where missing
+    labels: NDArray[np.float32]  #: `[n]`
+    times: NDArray[np.int64]  #: epoch s `[n]`
+    weights: NDArray[np.float32] | None = None  #: `[n]`
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def let_go(self) -> None:
-        """Of the pages that were read from disk: they count as the process's memory, and stay in the system's cache."""
-        for part in (self.ids, self.numbers, self.labels, self.times, self.weights):
-            if part is not None and isinstance(part.base, mmap.mmap):
-                part.base.madvise(mmap.MADV_DONTNEED)
+    def release_pages(self) -> None:
+        """Let go of the pages read from disk so far: they count as the process's memory, and stay in the system's cache."""
+        for array in (self.ids, self.numbers, self.labels, self.times, self.weights):
+            if array is not None and isinstance(array.base, mmap.mmap):
+                array.base.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)
 class Fields:
-    """What a model is made of: the encoding but for its texts, which would take twice the memory of their embeddings."""
+    """What a network is made of: the encoding without its texts, which would take twice the memory of their embeddings."""
 
     categorical: tuple[str, ...]
     numeric: tuple[str, ...]
@@ -55,7 +54,7 @@ class Fields:
 
 @dataclass(frozen=True)
 class Dataset:
-    record: dict[str, Any]  #: `dataset.json`
+    manifest: dict[str, Any]  #: the content of `dataset.json`
     folder: Path
     fields: Fields
     train: Split
@@ -64,41 +63,41 @@ class Dataset:
 
 
 def load(path: Path, digest: str) -> Dataset:
-    """The dataset at `dataset.json`. Raises Corrupt where a digest differs, UserMistake where nothing can be learnt."""
+    """Return the dataset at `dataset.json`. Raises Corrupt where a digest differs, UserMistake where nothing can be learnt."""
     if not path.is_file():
         raise UserMistake(f"{path}: there is no dataset; run the features stage again")
-    _check(path, digest)
-    record, folder = json.loads(path.read_text(encoding="utf-8")), path.parent
-    for name, facts in record["files"].items():
-        _check(folder / name, facts["sha256"])
-    fields = Fields.of(encoding(folder / "encoding.json"))
-    splits = {name: _split(folder, name) for name in SPLITS}
+    _check_digest(path, digest)
+    manifest, folder = json.loads(path.read_text(encoding="utf-8")), path.parent
+    for name, entry in manifest["files"].items():
+        _check_digest(folder / name, entry["sha256"])
+    fields = Fields.of(read_encoding(folder / "encoding.json"))
+    splits = {name: _read_split(folder, name) for name in SPLITS}
     for name, split in splits.items():
-        _refuse_useless(name, split, record["windows"][name])
-    return Dataset(record, folder, fields, **splits)
+        _check_both_classes(name, split, manifest["windows"][name])
+    return Dataset(manifest, folder, fields, **splits)
 
 
-def encoding(path: Path) -> Encoding:
-    """With all texts."""
+def read_encoding(path: Path) -> Encoding:
+    """Return the encoding with all its texts."""
     return Encoding.from_dict(json.loads(path.read_bytes()))
 
 
-def _split(folder: Path, name: str) -> Split:
-    parts = [*PARTS, *(["weights"] if (folder / f"{name}.weights.npy").is_file() else [])]
-    return Split(*(np.load(folder / f"{name}.{part}.npy", mmap_mode="r", allow_pickle=False) for part in parts))
+def _read_split(folder: Path, name: str) -> Split:
+    arrays = [*ARRAYS, *(["weights"] if (folder / f"{name}.weights.npy").is_file() else [])]
+    return Split(*(np.load(folder / f"{name}.{array}.npy", mmap_mode="r", allow_pickle=False) for array in arrays))
 
 
-def _refuse_useless(name: str, split: Split, windows: list[str]) -> None:
+def _check_both_classes(name: str, split: Split, windows: list[str]) -> None:
     span = f"{windows[0]} to {windows[-1]}" if windows else "no window"
     if not len(split):
         raise UserMistake(f"{name}: no rows in {span}; land data there or change the windows of the spec")
     positives = int(split.labels.sum())
     if positives in (0, len(split)):
-        wants = "learning" if name == "train" else "measuring"
-        raise UserMistake(f"{name}: all {len(split)} labels of {span} are {int(positives > 0)}; {wants} needs both")
+        purpose = "learning" if name == "train" else "measuring"
+        raise UserMistake(f"{name}: all {len(split)} labels of {span} are {int(positives > 0)}; {purpose} needs both")
 
 
-def _check(path: Path, digest: str) -> None:
+def _check_digest(path: Path, digest: str) -> None:
     if not path.is_file():
         raise Corrupt(f"{path}: the dataset's record names it, but it is not there; run the features stage again")
     with path.open("rb") as file:

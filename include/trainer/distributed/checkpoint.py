@@ -13,74 +13,80 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from include.trainer.distributed.process_group import World
-from include.trainer.distributed.sharding import local, sharded, whole
+from include.trainer.distributed.process_group import ProcessGroup
+from include.trainer.distributed.sharding import full_tensor, is_sharded, local_tensor
 from include.trainer.job import Job
 
-KEEP = 2
-TYPES = {torch.float32: "F32", torch.int32: "I32"}
+MAX_KEPT = 2
+SAFETENSORS_TYPES = {torch.float32: "F32", torch.int32: "I32"}
+
+
+class StoredTensor(Protocol):
+    """A tensor in a safetensors file, of which any range along the first dimension can be read."""
+
+    def __getitem__(self, rows: slice) -> Tensor: ...
 
 
 @dataclass(frozen=True)
-class Part:
-    """A tensor of the state. `pieces` gives it whole, cut along its first dimension; all processes must ask together."""
+class StateTensor:
+    """A whole tensor of the training's state, by its name in the file; all processes must write and load it together."""
 
     name: str
     shape: Sequence[int]
     dtype: torch.dtype
-    pieces: Callable[[], Iterator[Tensor]]
-    load: Callable[[Any], None]  #: from a slice of the file, of which any range can be read
+    chunks: Callable[[], Iterator[Tensor]]  #: the tensor, cut along its first dimension
+    load: Callable[[StoredTensor], None]
 
 
-def of_tensor(name: str, tensor: Any) -> Part:
-    """A tensor that each process holds whole, or that PyTorch shards."""
+def state_tensor(name: str, tensor: Any) -> StateTensor:
+    """Return the state of a tensor that each process holds whole, or that PyTorch shards."""
 
-    def pieces() -> Iterator[Tensor]:
-        yield whole(tensor)
+    def chunks() -> Iterator[Tensor]:
+        yield full_tensor(tensor)
 
     @torch.no_grad()
-    def load(stored: Any) -> None:
-        given = stored[:].to(tensor.device)
-        if sharded(tensor):
+    def load(stored: StoredTensor) -> None:
+        values = stored[:].to(tensor.device)
+        if is_sharded(tensor):
             from torch.distributed.tensor import distribute_tensor
 
-            given = distribute_tensor(given, tensor.device_mesh, tensor.placements, src_data_rank=None)
-        local(tensor).copy_(local(given))
+            values = distribute_tensor(values, tensor.device_mesh, tensor.placements, src_data_rank=None)
+        local_tensor(tensor).copy_(local_tensor(values))
 
-    return Part(name, tuple(tensor.shape), tensor.dtype, pieces, load)
+    return StateTensor(name, tuple(tensor.shape), tensor.dtype, chunks, load)
 
 
 class Checkpoints:
-    """Those of one job. They are due after so many steps, or minutes, whichever comes first."""
+    """The checkpoints of one job. They are due after so many steps, or minutes, whichever comes first."""
 
-    def __init__(self, job: Job, world: World, parts: Sequence[Part]) -> None:
-        self.folder, self.job, self.plan = job.checkpoints, job.identity, job.training
-        self.world, self.parts = world, parts
-        self.saved = time.monotonic()
+    def __init__(self, job: Job, group: ProcessGroup, state: Sequence[StateTensor]) -> None:
+        self.folder, self.job, self.settings = job.checkpoints, job.identity, job.training
+        self.group, self.state = group, state
+        self.saved_at = time.monotonic()
 
-    def due(self, step: int) -> bool:
-        late = time.monotonic() - self.saved > 60 * self.plan.checkpoint_minutes
-        return step % self.plan.checkpoint_steps == 0 or (self.world.first and late)
+    def is_due(self, step: int) -> bool:
+        overdue = time.monotonic() - self.saved_at > 60 * self.settings.checkpoint_minutes
+        return step % self.settings.checkpoint_steps == 0 or (self.group.is_main and overdue)
 
-    def write(self, step: int) -> None:
-        """Save the state after `step` steps, atomically, and forget all but the last two."""
+    def save(self, step: int) -> None:
+        """Write the state after `step` steps, atomically, and remove all checkpoints but the last two."""
         draft = self.folder / "draft.part"
-        digest = self._draft(draft, step)
-        self.saved = time.monotonic()
-        if not self.world.first:
+        digest = self._write_draft(draft, step)
+        self.saved_at = time.monotonic()
+        if not self.group.is_main:
             return
         draft.replace(self.folder / f"step-{step:09d}-{digest[:32]}.safetensors")
-        for old in sorted(self.folder.glob("step-*.safetensors"))[:-KEEP]:
+        for old in sorted(self.folder.glob("step-*.safetensors"))[:-MAX_KEPT]:
             old.unlink()
 
     def restore(self) -> int:
-        """Load the newest sound checkpoint of this job; the steps it has behind it, 0 where there is none."""
+        """Load the newest sound checkpoint of this job and return the steps it has behind it; 0 where there is none."""
         for path in sorted(self.folder.glob("step-*.safetensors"), reverse=True):
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -88,42 +94,43 @@ class Checkpoints:
                 print(f"checkpoint {path.name} is damaged: going on from the one before", flush=True)  # noqa: T201
                 continue
             with safe_open(path, framework="pt") as file:
-                facts = file.metadata()
-                if facts["job"] == self.job:
-                    for part in self.parts:
-                        part.load(file.get_slice(part.name))
-                    return int(facts["step"])
+                metadata = file.metadata()
+                if metadata["job"] == self.job:
+                    for tensor in self.state:
+                        tensor.load(file.get_slice(tensor.name))
+                    return int(metadata["step"])
         return 0
 
-    def _draft(self, draft: Path, step: int) -> str:
-        """The file, whole and on the disk; its digest. The first process writes, all others only lend their parts."""
+    def _write_draft(self, draft: Path, step: int) -> str:
+        """Write the file to the disk and return its digest; the main process writes, the others only lend their parts."""
         digest = hashlib.sha256()
         self.folder.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") if self.world.first else open(os.devnull, "wb") as file:  # noqa: PTH123
-            for data in self._bytes(step):
-                if self.world.first:
+        with draft.open("wb") if self.group.is_main else Path(os.devnull).open("wb") as file:
+            for data in self._file_content(step):
+                if self.group.is_main:
                     digest.update(data)
                     file.write(data)
             file.flush()
-            if self.world.first:
+            if self.group.is_main:
                 os.fsync(file.fileno())
         return digest.hexdigest()
 
-    def _bytes(self, step: int) -> Iterator[bytes | memoryview]:
-        """The safetensors format: the header's length, the header, the tensors one after another."""
+    def _file_content(self, step: int) -> Iterator[bytes | memoryview]:
+        """Yield a safetensors file: the header's length, the header, the tensors one after another."""
         header: dict[str, Any] = {"__metadata__": {"step": str(step), "job": self.job}}
         end = 0
-        for part in self.parts:
-            start, end = end, end + torch.Size(part.shape).numel() * part.dtype.itemsize
-            header[part.name] = {"dtype": TYPES[part.dtype], "shape": part.shape, "data_offsets": [start, end]}
+        for tensor in self.state:
+            start, end = end, end + torch.Size(tensor.shape).numel() * tensor.dtype.itemsize
+            dtype = SAFETENSORS_TYPES[tensor.dtype]
+            header[tensor.name] = {"dtype": dtype, "shape": tensor.shape, "data_offsets": [start, end]}
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
         yield len(text).to_bytes(8, "little") + text
-        for part in self.parts:
-            for piece in part.pieces():
-                yield piece.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+        for tensor in self.state:
+            for chunk in tensor.chunks():
+                yield chunk.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
 
 
-def forget(folder: Path) -> None:
+def remove(folder: Path) -> None:
     """Remove the checkpoints of a finished training."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -12,42 +12,45 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from include.trainer.distributed.process_group import World
-from include.trainer.job import Training
+from include.domain.training.settings import TrainingSettings
+from include.trainer.distributed.process_group import ProcessGroup
 from include.trainer.process import arithmetic_threads
 
 T = TypeVar("T")
 
 
-class Crew:
-    """Its size is 1 where there are other processes, a GPU, or a compiled tower: operations are split over threads there."""
+class RowThreads:
+    """A pool of `size` threads, the caller's among them.
 
-    def __init__(self, plan: Training, world: World) -> None:
-        self.threads = arithmetic_threads(plan)
-        alone = world.size == 1 and world.device.type == "cpu" and not plan.compile
-        self.size = self.threads if alone else 1
+    With other processes, a GPU or a compiled tower the size is 1, and torch splits operations over threads instead.
+    """
+
+    def __init__(self, settings: TrainingSettings, group: ProcessGroup) -> None:
+        self.arithmetic_threads = arithmetic_threads(settings)
+        splits_rows = group.size == 1 and group.device.type == "cpu" and not settings.compile
+        self.size = self.arithmetic_threads if splits_rows else 1
         self._pool = ThreadPoolExecutor(self.size)
-        torch.set_num_threads(self.threads // self.size)
+        torch.set_num_threads(self.arithmetic_threads // self.size)
 
     def map(self, work: Callable[..., T], *shares: Iterable[object]) -> list[T]:
-        """What the work makes of each share, in order; the caller does the first. When one fails, all the same end before."""
+        """Return the results of `work` on each thread's share, in order; all have ended when one raises."""
         first, *others = zip(*shares, strict=True)
-        coming = [self._pool.submit(work, *share) for share in others]
+        futures = [self._pool.submit(work, *share) for share in others]
         try:
-            made = work(*first)
+            result = work(*first)
         finally:
-            wait(coming)
-        return [made, *(future.result() for future in coming)]
+            wait(futures)
+        return [result, *(future.result() for future in futures)]
 
-    def spans(self, rows: int, least: int = 1) -> list[slice]:
-        """A span of the rows for each, or for fewer of them where it would hold less than `least` rows."""
-        size = min(self.size, max(1, rows // least))
+    def spans(self, rows: int, minimum: int = 1) -> list[slice]:
+        """Cut the rows into a span a thread, or into fewer spans where one would hold less than `minimum` rows."""
+        size = min(self.size, max(1, rows // minimum))
         return [slice(rows * i // size, rows * (i + 1) // size) for i in range(size)]
 
-    def towers(self, tower: nn.Module) -> list[nn.Module]:
-        """One for each, the tower itself for the first: they share its weights, but each has gradients of its own."""
-        twins = [copy.deepcopy(tower) for _ in range(self.size - 1)]
-        for twin in twins:
-            for own, shared in zip(twin.parameters(), tower.parameters(), strict=True):
+    def replicas(self, tower: nn.Module) -> list[nn.Module]:
+        """Return one module a thread, the tower itself first: they share its weights, but each has gradients of its own."""
+        replicas = [copy.deepcopy(tower) for _ in range(self.size - 1)]
+        for replica in replicas:
+            for own, shared in zip(replica.parameters(), tower.parameters(), strict=True):
                 own.data = shared.data
-        return [tower, *twins]
+        return [tower, *replicas]

@@ -11,29 +11,29 @@ import numpy as np
 import onnx
 from onnx import compose, helper
 
-from include.trainer.export.trained_model import Fitted
+from include.trainer.export.trained_model import TrainedModel
 
 
-def of(parts: Sequence[Fitted], folder: Path) -> Fitted:
-    """One result of several: their mean, whose graph goes into the folder, all their weights, and the time of them all."""
-    whole = folder / "blend.onnx"
-    whole.write_bytes(graph([part.graph for part in parts]))
-    seconds = sum(part.seconds for part in parts)
-    seen = sum(part.samples_per_second * part.seconds for part in parts)
-    return Fitted(
-        weights=[path for part in parts for path in part.weights],
-        graph=whole,
-        scores=np.mean([part.scores for part in parts], axis=0),
+def blend(models: Sequence[TrainedModel], folder: Path) -> TrainedModel:
+    """Return the mean of the models, with all their weights and the time of them all; its graph goes into the folder."""
+    graph = folder / "blend.onnx"
+    graph.write_bytes(mean_graph([model.graph for model in models]))
+    seconds = sum(model.seconds for model in models)
+    samples = sum(model.samples_per_second * model.seconds for model in models)
+    return TrainedModel(
+        weights=[path for model in models for path in model.weights],
+        graph=graph,
+        test_scores=np.mean([model.test_scores for model in models], axis=0),
         seconds=seconds,
-        samples_per_second=seen / max(seconds, 1e-9),
+        samples_per_second=samples / max(seconds, 1e-9),
     )
 
 
-def graph(parts: Sequence[Path]) -> bytes:
-    """Graphs of the same inputs → one graph of these inputs, whose score is the mean of theirs."""
-    models = [compose.add_prefix(onnx.load(part), f"part{i}_", rename_inputs=False) for i, part in enumerate(parts)]
+def mean_graph(paths: Sequence[Path]) -> bytes:
+    """Return one graph of several that have the same inputs; its score is the mean of theirs."""
+    models = [compose.add_prefix(onnx.load(path), f"part{i}_", rename_inputs=False) for i, path in enumerate(paths)]
     mean = helper.make_node("Mean", [model.graph.output[0].name for model in models], ["score"])
-    whole = helper.make_graph(
+    graph = helper.make_graph(
         [*(node for model in models for node in model.graph.node), mean],
         "blend",
         models[0].graph.input,
@@ -41,8 +41,8 @@ def graph(parts: Sequence[Path]) -> bytes:
         [tensor for model in models for tensor in model.graph.initializer],
     )
     opsets = {opset.domain: opset for model in models for opset in model.opset_import}
-    blended = helper.make_model(
-        whole, opset_imports=list(opsets.values()), ir_version=max(model.ir_version for model in models)
+    model = helper.make_model(
+        graph, opset_imports=list(opsets.values()), ir_version=max(model.ir_version for model in models)
     )
-    onnx.checker.check_model(blended)
-    return bytes(blended.SerializeToString())
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())

@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto, TensorProto
 
+#: The bytes of each table by its name in the graph.
 Tables = Mapping[str, bytes | memoryview]
 
 #: Numbers of protobuf fields that onnx.proto gives.
@@ -15,7 +16,7 @@ RAW_DATA = TensorProto.RAW_DATA_FIELD_NUMBER
 
 
 def read(path: Path) -> tuple[ModelProto, Tables]:
-    """The graph with but the first row of each table that it reads rows of, and the tables by name."""
+    """Return the graph with but the first row of each table that it looks rows up in, and the tables."""
     model = onnx.load(path)
     looked_up, tables = {node.input[0] for node in model.graph.node if node.op_type == "Gather"}, {}
     for tensor in model.graph.initializer:
@@ -26,30 +27,30 @@ def read(path: Path) -> tuple[ModelProto, Tables]:
 
 
 def write(path: Path, model: ModelProto, tables: Tables) -> None:
-    """The graph with these tables, each in place of its first row, as one file; the model is used up."""
-    ends = []
+    """Write the graph with these tables, each in place of its first row, as one file; the model is used up."""
+    tensors = []  # (bytes before a table, the table)
     for tensor in [tensor for tensor in model.graph.initializer if tensor.name in tables]:
         model.graph.initializer.remove(tensor)
         rows = tables[tensor.name]
         tensor.dims[0] = len(rows) // len(tensor.raw_data)
         tensor.ClearField("raw_data")
-        head = tensor.SerializeToString() + _head(RAW_DATA, len(rows))
-        ends.append((_head(INITIALIZER, len(head) + len(rows)) + head, rows))
+        head = tensor.SerializeToString() + _field_header(RAW_DATA, len(rows))
+        tensors.append((_field_header(INITIALIZER, len(head) + len(rows)) + head, rows))
     body = model.graph.SerializeToString()
     model.ClearField("graph")
-    size = len(body) + sum(len(head) + len(rows) for head, rows in ends)
+    size = len(body) + sum(len(head) + len(rows) for head, rows in tensors)
     with path.open("wb") as file:
-        file.write(model.SerializeToString() + _head(GRAPH, size) + body)
-        for head, rows in ends:
+        file.write(model.SerializeToString() + _field_header(GRAPH, size) + body)
+        for head, rows in tensors:
             file.write(head)
             file.write(rows)
 
 
-def _head(number: int, length: int) -> bytes:
-    """What protobuf writes before a field of so many bytes: its number and wire type 2, and the length, as varints."""
+def _field_header(number: int, length: int) -> bytes:
+    """Return what protobuf writes before a field of so many bytes: number and wire type 2, then the length, as varints."""
     return b"".join(_varint(value) for value in (number << 3 | 2, length))
 
 
 def _varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; all but the last have the eighth set."""
+    """Return the number in seven bits a byte, the lowest first; all but the last byte have the eighth bit set."""
     return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + _varint(value >> 7)

@@ -1,65 +1,72 @@
-"""How large a step is: the numbers of AdamW and of the running mean that depend on the step alone."""
+"""How large a step is: the numbers of AdamW and of the weights' moving average that depend on the step alone."""
 
 import math
 from dataclasses import dataclass
 
 from include.trainer.job import Job
+from include.trainer.model.network import network_type
 
 BETAS = (0.9, 0.999)
-EPSILON = 1e-8
-#: A wide model has no deep gradient to keep calm and its weights are its whole answer: it takes longer steps and bears
-#: less decay than embeddings, whose scale the layers above make good.
-WIDE_RATE, WIDE_DECAY = 10.0, 0.01
+EPS = 1e-8
 
 
 @dataclass(frozen=True)
-class Pace:
-    """Of one step: `p ← keep · p - size · m / (√v / correction + ε)`, then `mean ← kept · mean + (1 - kept) · p`.
+class StepCoefficients:
+    """The numbers of one step, which does
 
-    `keep` is what the decay leaves of an embedding; the dense weights do not decay. `rate` and `step`, counted from 1, are what
-    size and correction come from.
+        p ← decay_factor · p - step_size · exp_avg / (√exp_avg_sq / bias_correction + ε)
+        ema ← ema_decay · ema + (1 - ema_decay) · p
+
+    `decay_factor` is what the weight decay leaves of an embedding; the dense weights do not decay. Step size and bias
+    correction come from `lr` and `step`, which is counted from 1.
     """
 
-    rate: float
+    lr: float
     step: float
-    size: float
-    correction: float
-    keep: float
-    kept: float
+    step_size: float
+    bias_correction: float
+    decay_factor: float
+    ema_decay: float
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """AdamW's rate over `total` steps: a linear rise in the first share `warm_up`, then half a cosine down to 0."""
+class StepSchedule:
+    """AdamW's learning rate over `total_steps`: a linear rise in the share `warm_up` of them, then half a cosine down to 0."""
 
-    rate: float
-    decay: float
-    ema: float
+    lr: float
+    weight_decay: float
+    ema_decay: float
     warm_up: float
-    total: int
+    total_steps: int
 
     @classmethod
-    def of(cls, job: Job, total: int) -> "Schedule":
-        plan, wide = job.training, job.family == "logistic"
-        rate, decay = (
-            plan.learning_rate * (WIDE_RATE if wide else 1),
-            plan.embedding_decay * (WIDE_DECAY if wide else 1),
+    def of(cls, job: Job, total_steps: int) -> "StepSchedule":
+        settings, network = job.training, network_type(job.family)
+        lr, weight_decay = settings.learning_rate, settings.embedding_decay
+        return cls(
+            lr=lr * network.lr_factor,
+            weight_decay=weight_decay * network.weight_decay_factor,
+            ema_decay=settings.ema,
+            warm_up=settings.warm_up,
+            total_steps=total_steps,
         )
-        return cls(rate, decay, plan.ema, plan.warm_up, total)
 
-    def rate_at(self, step: int) -> float:
-        """Loshchilov & Hutter 2017 (SGDR) after the warm-up of Goyal et al. 2017, which large batches need."""
-        warm = min(1.0, (step + 1) / max(1.0, self.warm_up * self.total))
-        return self.rate * warm * 0.5 * (1 + math.cos(math.pi * step / self.total))
+    def lr_at(self, step: int) -> float:
+        """Return the rate of step number `step`, counted from 0.
 
-    def pace(self, step: int) -> Pace:
-        """Of step number `step`, counted from 0 (Loshchilov & Hutter 2019, algorithm 2)."""
-        rate = self.rate_at(step)
-        return Pace(
-            rate=rate,
+        Loshchilov & Hutter 2017 (SGDR) after the warm-up of Goyal et al. 2017, which large batches need.
+        """
+        warm_up = min(1.0, (step + 1) / max(1.0, self.warm_up * self.total_steps))
+        return self.lr * warm_up * 0.5 * (1 + math.cos(math.pi * step / self.total_steps))
+
+    def coefficients(self, step: int) -> StepCoefficients:
+        """Return the numbers of step number `step`, counted from 0 (Loshchilov & Hutter 2019, algorithm 2)."""
+        lr = self.lr_at(step)
+        return StepCoefficients(
+            lr=lr,
             step=step + 1.0,
-            size=rate / (1 - BETAS[0] ** (step + 1)),
-            correction=math.sqrt(1 - BETAS[1] ** (step + 1)),
-            keep=max(0.0, 1 - rate * self.decay),
-            kept=min(self.ema, (1 + step) / (10 + step)),  # so that short runs forget where they began
+            step_size=lr / (1 - BETAS[0] ** (step + 1)),
+            bias_correction=math.sqrt(1 - BETAS[1] ** (step + 1)),
+            decay_factor=max(0.0, 1 - lr * self.weight_decay),
+            ema_decay=min(self.ema_decay, (1 + step) / (10 + step)),  # so that short runs forget where they began
         )

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from include.trainer.tracking.tracker import send_left
+from include.trainer.tracking.tracker import send_waiting
 
 if __name__ == "__main__":
-    sys.exit(bool(send_left(Path(sys.argv[1]))))
+    sys.exit(bool(send_waiting(Path(sys.argv[1]))))

@@ -6,13 +6,14 @@ from typing import Any, Protocol
 
 import torch
 
-IDLE, FULL = 0.5, 0.9  #: shares under and above which a person should know
+#: Shares of the time and of the memory under and above which a person should know.
+LOW_UTILIZATION, HIGH_MEMORY_USE = 0.5, 0.9
 #: Where more of the time than this goes into waiting for batches, reading them is what holds the GPU up.
-WAITING = 0.25
+HIGH_WAIT_SHARE = 0.25
 
 
 class Nvml(Protocol):
-    """The two questions that are asked of `pynvml`."""
+    """The two functions of `pynvml` that are called."""
 
     def nvmlDeviceGetUtilizationRates(self, handle: Any) -> Any: ...  # noqa: N802
 
@@ -21,43 +22,39 @@ class Nvml(Protocol):
 
 @dataclass
 class Gpu:
-    """One device; `used` and `filled` keep the shares of each look."""
+    """One device, with the shares of time and memory in use that each sample measured."""
 
     nvml: Nvml
     handle: Any
     name: str = "gpu_0"
-    used: list[float] = field(default_factory=list)
-    filled: list[float] = field(default_factory=list)
+    utilization: list[float] = field(default_factory=list)
+    memory_use: list[float] = field(default_factory=list)
 
-    def look(self) -> Mapping[str, float]:
-        """MLflow's system metrics of this moment, in percent and megabytes."""
-        rates, memory = (
-            self.nvml.nvmlDeviceGetUtilizationRates(self.handle),
-            self.nvml.nvmlDeviceGetMemoryInfo(self.handle),
-        )
-        self.used.append(rates.gpu / 100)
-        self.filled.append(memory.used / memory.total)
+    def sample(self) -> Mapping[str, float]:
+        """Return MLflow's system metrics of this moment, in percent and megabytes."""
+        rates = self.nvml.nvmlDeviceGetUtilizationRates(self.handle)
+        memory = self.nvml.nvmlDeviceGetMemoryInfo(self.handle)
+        self.utilization.append(rates.gpu / 100)
+        self.memory_use.append(memory.used / memory.total)
         return {
             f"system/{self.name}_utilization_percentage": float(rates.gpu),
             f"system/{self.name}_memory_usage_percentage": 100 * memory.used / memory.total,
             f"system/{self.name}_memory_usage_megabytes": memory.used / 2**20,
         }
 
-    def warnings(self, waited: float) -> list[str]:
-        """What a person should know at the end; `waited` is the share of the time in which no batch was ready."""
-        found = []
-        used = sum(self.used) / max(len(self.used), 1)
-        if self.used and used < IDLE:
-            held_up = f"reading batches ({waited:.0%} of the time none was ready)" if waited > WAITING else (
-                "starting small steps: raise training.batch_size")  # fmt: skip
-            found.append(f"the GPU was used {used:.0%} of the time; what holds it up is {held_up}")
-        if self.filled and max(self.filled) > FULL:
-            found.append(f"the GPU's memory was {max(self.filled):.0%} full: a larger model or batch will not fit")
-        return found
+    def warnings(self, wait_share: float) -> list[str]:
+        """Return what a person should know at the end; `wait_share` is the share of the time in which no batch was ready."""
+        lines = []
+        mean = sum(self.utilization) / max(len(self.utilization), 1)
+        if self.utilization and mean < LOW_UTILIZATION:
+            lines.append(f"the GPU was used {mean:.0%} of the time; what holds it up is {_bottleneck(wait_share)}")
+        if self.memory_use and (peak := max(self.memory_use)) > HIGH_MEMORY_USE:
+            lines.append(f"the GPU's memory was {peak:.0%} full: a larger model or batch will not fit")
+        return lines
 
 
-def of(device: torch.device) -> Gpu | None:
-    """The device's, or None on a CPU."""
+def open_gpu(device: torch.device) -> Gpu | None:
+    """Return the device as NVML shows it, or None for a CPU."""
     if device.type != "cuda":
         return None
     import pynvml
@@ -66,3 +63,9 @@ def of(device: torch.device) -> Gpu | None:
     index = device.index or 0
     uuid = f"GPU-{torch.cuda.get_device_properties(index).uuid}"  # CUDA_VISIBLE_DEVICES renumbers, NVML does not
     return Gpu(pynvml, pynvml.nvmlDeviceGetHandleByUUID(uuid), f"gpu_{index}")
+
+
+def _bottleneck(wait_share: float) -> str:
+    if wait_share > HIGH_WAIT_SHARE:
+        return f"reading batches ({wait_share:.0%} of the time none was ready)"
+    return "starting small steps: raise training.batch_size"
