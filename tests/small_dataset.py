@@ -1,14 +1,16 @@
 """A small learnable dataset and a job for it, with the files the features stage would write."""
 
-import hashlib
 import json
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from include.domain.features import encoding
+from include.artifacts.files import file_facts
+from include.domain.features.encoding import Encoding, fit
+from include.domain.training.settings import NetworkSettings
 from include.trainer.job import Job, read
 
 CATEGORIES, NUMBERS = ("shop", "part"), ("price", "age")
@@ -20,56 +22,70 @@ TRAINING = {"epochs": 2, "batch_size": 64, "learning_rate": 1e-2, "embedding_dec
 
 
 def write_dataset(
-    folder: Path, *, train: int = 1000, later: int = 300, classes: int = 2, one_class_in: str = "",
-    weigh: bool = False, turned: bool = False,
-) -> Path:  # fmt: skip
-    """`dataset.json` of so many rows; `shop` and `price` decide the label, `age` is missing at times, `part` is noise.
+    folder: Path,
+    *,
+    train: int = 1000,
+    later: int = 300,
+    classes: int = 2,
+    one_class_in: str = "",
+    weighted: bool = False,
+    flipped: bool = False,
+) -> Path:
+    """Write a dataset of so many rows and return its `dataset.json`.
 
-    `weigh` gives every other train row the weight 0; `turned` turns the labels of these over.
+    `shop` and `price` decide the label, `age` is missing at times, `part` is noise. `weighted` gives every other train row
+    the weight 0; `flipped` turns the labels of these over.
     """
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(5)
     raw = {name: _raw(random, rows) for name, rows in (("train", train), ("validate", later), ("test", later))}
-    fitted = encoding.fit(
-        {**raw["train"][0]} if train else _raw(random, 9)[0], time="at", zone="UTC", time_parts=("hour",),
-        categorical=CATEGORIES, numeric=NUMBERS, min_frequency=2,
-    )  # fmt: skip
+    encoding = fit(
+        {**raw["train"][0]} if train else _raw(random, 9)[0],
+        time="at",
+        zone="UTC",
+        time_parts=("hour",),
+        categorical=CATEGORIES,
+        numeric=NUMBERS,
+        min_frequency=2,
+    )
     files = {}
     for day, (name, (columns, labels)) in enumerate(raw.items()):
-        ids, numbers = fitted.encode(columns) if len(labels) else (np.zeros((0, 3)), np.zeros((0, 2)))
-        times = START + 20 * DAY * (day > 0) + DAY * day + np.arange(len(labels), dtype=np.int64)
-        parts = {"ids": ids.astype(np.int32), "numbers": numbers.astype(np.float32), "times": times,
-                 "labels": np.zeros_like(labels) if classes == 1 or name == one_class_in else labels}  # fmt: skip
-        if weigh and name == "train":
-            parts["weights"] = np.arange(len(labels), dtype=np.float32) % 2 * 2
-            parts["labels"] = np.where(parts["weights"] == 0, 1 - labels, labels) if turned else labels
-        for part, array in parts.items():
-            np.save(folder / f"{name}.{part}.npy", array)
-            files[f"{name}.{part}.npy"] = _facts(folder / f"{name}.{part}.npy")
-    for name, content in (("encoding.json", fitted.to_dict()), ("examples.json", _examples(raw["validate"][0]))):
+        one_class = classes == 1 or name == one_class_in
+        arrays = _arrays(encoding, columns, np.zeros_like(labels) if one_class else labels, day)
+        if weighted and name == "train":
+            weights = np.arange(len(labels), dtype=np.float32) % 2 * 2
+            arrays["weights"] = weights
+            arrays["labels"] = np.where(weights == 0, 1 - labels, labels) if flipped else labels
+        for array, values in arrays.items():
+            path = folder / f"{name}.{array}.npy"
+            np.save(path, values)
+            files[path.name] = asdict(file_facts(path))
+    for name, content in (("encoding.json", encoding.to_dict()), ("examples.json", _examples(raw["validate"][0]))):
         (folder / name).write_text(json.dumps(content))
-        files[name] = _facts(folder / name)
-    record = {
-        "format": 1, "model": "toy", "run": "first", "table": "features", "table_version": 3, "windows": WINDOWS,
-        "columns": {"time": "at", "label": "y", "keys": ["key"], "categorical": CATEGORIES, "numeric": NUMBERS},
-        "spec_digest": "5" * 64, "files": files,
-    }  # fmt: skip
-    (folder / "dataset.json").write_text(json.dumps(record))
+        files[name] = asdict(file_facts(folder / name))
+    (folder / "dataset.json").write_text(json.dumps(_manifest(files)))
     return folder / "dataset.json"
 
 
 def write_job(dataset: Path, out: Path, family: str = "dcn", **changes: Any) -> Path:
-    """`job.json` in `out`; `changes` go to its sections `model` and `training`, `tracking` and `start` stand for themselves."""
+    """Write and return `job.json` in `out`.
+
+    `changes` go to its sections `model` and `training`; `tracking` and `start` stand for themselves.
+    """
     out.mkdir(parents=True, exist_ok=True)
     tracking, start = changes.pop("tracking", None), changes.pop("start", None)
-    shape = (*MODEL, "structure", "experts", "numbers", "serve")
+    network = {field.name for field in fields(NetworkSettings)}
     content = {
-        "dataset": {"uri": str(dataset), "digest": str(_facts(dataset)["sha256"])},
+        "dataset": {"uri": str(dataset), "digest": file_facts(dataset).sha256},
         "family": family,
-        "model": {**MODEL, **{k: v for k, v in changes.items() if k in shape}},
-        "training": {**TRAINING, **{k: v for k, v in changes.items() if k not in shape}},
-        "seed": 17, "spec_digest": "5" * 64, "out": str(out), "tracking": tracking, "start": start,
-    }  # fmt: skip
+        "model": {**MODEL, **{k: v for k, v in changes.items() if k in network}},
+        "training": {**TRAINING, **{k: v for k, v in changes.items() if k not in network}},
+        "seed": 17,
+        "spec_digest": "5" * 64,
+        "out": str(out),
+        "tracking": tracking,
+        "start": start,
+    }
     (out / "job.json").write_text(json.dumps(content))
     return out / "job.json"
 
@@ -79,19 +95,44 @@ def job(dataset: Path, out: Path, family: str = "dcn", **changes: Any) -> Job:
 
 
 def _raw(random: np.random.Generator, rows: int) -> tuple[dict[str, Any], NDArray[np.float32]]:
+    """Return the columns and the labels `[rows]`."""
     shop, part = random.integers(0, 12, rows), random.integers(0, 200, rows)
     price, age = random.lognormal(2, 1, rows), random.normal(40, 9, rows)
     age[random.random(rows) < 0.2] = np.nan
     labels = (random.random(rows) < 1 / (1 + np.exp(1.5 - 0.25 * shop - np.log(price / 7)))).astype(np.float32)
-    columns = {"at": [START + int(h) for h in random.integers(0, DAY, rows)], "shop": shop.astype(str).tolist(),
-               "part": part.astype(str).tolist(), "price": price, "age": age}  # fmt: skip
+    columns = {
+        "at": [START + int(h) for h in random.integers(0, DAY, rows)],
+        "shop": shop.astype(str).tolist(),
+        "part": part.astype(str).tolist(),
+        "price": price,
+        "age": age,
+    }
     return columns, labels
+
+
+def _arrays(
+    encoding: Encoding, columns: dict[str, Any], labels: NDArray[np.float32], day: int
+) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a split by name; `day` 0 is the train split's first, 1 and 2 are the later splits'."""
+    ids, numbers = encoding.encode(columns) if len(labels) else (np.zeros((0, 3)), np.zeros((0, 2)))
+    times = START + 20 * DAY * (day > 0) + DAY * day + np.arange(len(labels), dtype=np.int64)
+    return {"ids": ids.astype(np.int32), "numbers": numbers.astype(np.float32), "times": times, "labels": labels}
+
+
+def _manifest(files: dict[str, Any]) -> dict[str, Any]:
+    columns = {"time": "at", "label": "y", "keys": ["key"], "categorical": CATEGORIES, "numeric": NUMBERS}
+    return {
+        "format": 1,
+        "model": "toy",
+        "run": "first",
+        "table": "features",
+        "table_version": 3,
+        "windows": WINDOWS,
+        "columns": columns,
+        "spec_digest": "5" * 64,
+        "files": files,
+    }
 
 
 def _examples(columns: dict[str, Any]) -> list[dict[str, Any]]:
     return [{name: None if (v := values[i]) != v else v for name, values in columns.items()} for i in range(4)]
-
-
-def _facts(path: Path) -> dict[str, int | str]:
-    data = path.read_bytes()
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -30,7 +30,7 @@ from include.spec.loading import find
 from include.stages.monitoring import monitoring
 from include.stages.monitoring.monitoring import Look
 from include.stages.training.dataset import encode_rows
-from include.trainer.trees.boosting import PARAMETERS, table
+from include.trainer.trees.boosting import PARAMETERS, features
 from tests.records import evaluation_record, model_manifest
 
 FIRST = date(2024, 1, 1)  #: a Monday
@@ -125,7 +125,7 @@ class World:
         )
 
     def _inputs(self, rows: pl.DataFrame) -> NDArray[np.float32]:
-        return table(*encode_rows(self.encoding, rows))
+        return features(*encode_rows(self.encoding, rows))
 
     def _scores(self, rows: pl.DataFrame) -> NDArray[np.float64]:
         return np.asarray(self.model.predict(self._inputs(rows)))

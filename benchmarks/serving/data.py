@@ -1,7 +1,7 @@
 """The flights model that `bench-serve` serves: its artifact, its online store, and the rows that callers ask about."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 from include.adapters.engines.duckdb import DuckDB
 from include.adapters.tables.delta import DeltaTables
+from include.artifacts.files import file_facts
 from include.domain.features.encoding import Encoding, fit
 from include.domain.windows import Window, parse_utc
 from include.local import flights
@@ -19,9 +20,8 @@ from include.spec import loading, model_spec
 from include.stages.features import aggregation
 from include.trainer.data.dataset import Fields
 from include.trainer.export.artifact import signature
-from include.trainer.export.onnx_model import Probability, write
-from include.trainer.files import facts
-from include.trainer.model.network import Net, Table, build, width
+from include.trainer.export.onnx_model import ProbabilityModel, write
+from include.trainer.model.network import FieldEmbedding, Network, build_tower, embedding_width
 
 ROWS = 5000
 
@@ -48,9 +48,9 @@ def prepare(home: Path) -> Prepared:
         looked_up=aggregates,
     )  # fmt: skip
     torch.manual_seed(found.training.seed)
-    table = Table(encoding.sizes, 0.05 * torch.randn(sum(encoding.sizes), width("dcn", found.model)))
-    tower = build("dcn", found.model, Fields.of(encoding), encoding.encode(past.to_dict(as_series=False))[1])
-    model = Probability(Net(table, tower)).eval()
+    table = FieldEmbedding(encoding.sizes, 0.05 * torch.randn(sum(encoding.sizes), embedding_width("dcn", found.model)))
+    tower = build_tower("dcn", found.model, Fields.of(encoding), encoding.encode(past.to_dict(as_series=False))[1])
+    model = ProbabilityModel(Network(table, tower)).eval()
     ids, numbers = encoding.encode(asked.to_dict(as_series=False))
     with torch.no_grad():
         scores = model(torch.from_numpy(ids), torch.from_numpy(numbers)).numpy()
@@ -78,7 +78,7 @@ def _with_aggregates(found: model_spec.ModelSpec, home: Path) -> tuple[pl.DataFr
 
 
 def _write_artifact(
-    folder: Path, encoding: Encoding, net: Net, examples: list[Any], found: model_spec.ModelSpec
+    folder: Path, encoding: Encoding, net: Network, examples: list[Any], found: model_spec.ModelSpec
 ) -> None:
     folder.mkdir()
     files = {
@@ -90,7 +90,7 @@ def _write_artifact(
     write(net, folder / "model.onnx")
     manifest = {
         "format": 1, "model": "flights", "family": "dcn", "run": "bench",
-        "files": {n: facts(folder / n) for n in (*files, "model.onnx")},
+        "files": {n: asdict(file_facts(folder / n)) for n in (*files, "model.onnx")},
         "signature": signature(len(encoding.categorical), len(encoding.numeric)),
         "columns": {**found.columns.model_dump(mode="json"),
                     "aggregates": found.features.model_dump(mode="json")["aggregates"]},

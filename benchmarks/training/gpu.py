@@ -17,18 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from include.domain.training.settings import NetworkSettings, TrainingSettings
 from include.trainer import train
 from include.trainer.data.dataset import Dataset, Fields, Split
-from include.trainer.distributed.process_group import World
-from include.trainer.job import Job, Model, Training
-from include.trainer.tracking.tracker import Silent
+from include.trainer.distributed.process_group import ProcessGroup
+from include.trainer.job import Job
+from include.trainer.process import StopSignal
+from include.trainer.tracking.tracker import SilentTracker
 
 CATEGORIES, NUMBERS, WIDTH, CROSSES, HIDDEN = 26, 13, 16, 3, (256, 128)
 BOUNDS = {"samples_per_second": 20e6, "times_plain": 5.0}
-
-
-class Never:
-    asked = False
 
 
 class Plain(nn.Module):
@@ -68,12 +66,15 @@ def drawn(rows: int, table: int) -> Dataset:
 
 def ours(data: Dataset, batch: int, device: torch.device, folder: Path) -> float:
     """Samples/s of the trainer's own loop, after one training that warms the device up."""
-    plan = Training(1, batch, 2e-3, 100.0, 0.999, precision="bf16", device=device.type, checkpoint_steps=10**9)
-    shape = Model(WIDTH, CROSSES, 0, HIDDEN, 0.0)
+    network = NetworkSettings(WIDTH, CROSSES, 0, HIDDEN, 0.0)
+    settings = TrainingSettings(
+        1, batch, 2e-3, 100.0, 0.999, precision="bf16", device=device.type, checkpoint_steps=10**9
+    )
     speed = 0.0
     for n in range(2):
-        job = Job(Path(), "", "dcn", shape, plan, 17, "", folder / str(n), None)
-        speed = train.trained(job, data, World(0, 1, device), Silent(), Never())[1].samples_per_second  # type: ignore[arg-type]
+        job = Job(Path(), "", "dcn", network, settings, 17, "", folder / str(n), None)
+        group, tracker = ProcessGroup(0, 1, device), SilentTracker()
+        speed = train.train(job, data, group, tracker, StopSignal())[1].samples_per_second
     return speed
 
 

@@ -32,6 +32,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def move_into_place(source: Path, path: Path) -> None:
+    """Give a file that is written whole the name `path`, in the same file system, as `write_atomically` does with content."""
+    with draft_of(path) as draft:
+        source.replace(draft)
+
+
 @contextmanager
 def draft_of(path: Path) -> Iterator[Path]:
     """Yield a file beside `path` to be written, which takes the name `path` at the end; it is removed on an error.

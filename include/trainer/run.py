@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from include.artifacts.files import write_atomically
 from include.domain.errors import Conflict
 from include.domain.training.families import FAMILIES
 from include.trainer.data import dataset
 from include.trainer.data.dataset import Dataset
 from include.trainer.export import artifact
 from include.trainer.export.trained_model import TrainedModel
-from include.trainer.files import write_atomically
 from include.trainer.job import Job
 from include.trainer.process import StopSignal, TrainingStopped, arithmetic_threads
 from include.trainer.tracking.tracker import SilentTracker, Tracker, send_waiting
@@ -124,8 +124,7 @@ def _log_job(job: Job, data: Dataset, tracker: Tracker) -> None:
         }
     )
     path = job.out / "record" / "job.json"
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, json.dumps(job.to_dict(), indent=1).encode())
+    write_atomically(path, json.dumps(job.to_dict(), indent=1))
     tracker.log_artifacts("record", [job.dataset, path])
 
 

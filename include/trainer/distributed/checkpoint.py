@@ -19,6 +19,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from include.artifacts.files import move_into_place
 from include.trainer.distributed.process_group import ProcessGroup
 from include.trainer.distributed.sharding import full_tensor, is_sharded, local_tensor
 from include.trainer.job import Job
@@ -81,7 +82,7 @@ class Checkpoints:
         self.saved_at = time.monotonic()
         if not self.group.is_main:
             return
-        draft.replace(self.folder / f"step-{step:09d}-{digest[:32]}.safetensors")
+        move_into_place(draft, self.folder / f"step-{step:09d}-{digest[:32]}.safetensors")
         for old in sorted(self.folder.glob("step-*.safetensors"))[:-MAX_KEPT]:
             old.unlink()
 
@@ -102,7 +103,7 @@ class Checkpoints:
         return 0
 
     def _write_draft(self, draft: Path, step: int) -> str:
-        """Write the file to the disk and return its digest; the main process writes, the others only lend their parts."""
+        """Write the file and return its digest; the main process writes, the others only lend their parts."""
         digest = hashlib.sha256()
         self.folder.mkdir(parents=True, exist_ok=True)
         with draft.open("wb") if self.group.is_main else Path(os.devnull).open("wb") as file:
@@ -110,9 +111,6 @@ class Checkpoints:
                 if self.group.is_main:
                     digest.update(data)
                     file.write(data)
-            file.flush()
-            if self.group.is_main:
-                os.fsync(file.fileno())
         return digest.hexdigest()
 
     def _file_content(self, step: int) -> Iterator[bytes | memoryview]:

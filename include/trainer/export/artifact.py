@@ -7,16 +7,16 @@ import json
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from include.artifacts.files import file_facts, move_into_place, write_atomically
 from include.domain import metrics
 from include.domain.errors import Corrupt
-from include.trainer import files
 from include.trainer.data.dataset import Dataset, Split
 from include.trainer.export.trained_model import TrainedModel
 from include.trainer.job import Job
@@ -56,7 +56,7 @@ def is_complete(job: Job) -> bool:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         same = manifest["dataset"]["digest"] == job.dataset_digest and manifest["job"] == job.identity
-        return same and all(files.file_entry(job.out / name) == entry for name, entry in manifest["files"].items())
+        return same and all(asdict(file_facts(job.out / name)) == entry for name, entry in manifest["files"].items())
     except (OSError, ValueError, KeyError):
         return False
 
@@ -81,11 +81,11 @@ def publish(job: Job, data: Dataset, model: TrainedModel, tracker: Tracker) -> d
         if job.model.serve == "int8":
             graph, scores = INT8_GRAPH, quantized.scores
     for name, path in drafts.items():
-        files.publish(path, job.out / name)
+        move_into_place(path, job.out / name)
     manifest = {
         **_origin(job, data),
         "mlflow_run_id": tracker.run_id,
-        "files": {name: files.file_entry(job.out / name) for name in drafts},
+        "files": {name: asdict(file_facts(job.out / name)) for name in drafts},
         "graph": graph,
         "int8": quantized and quantized.to_dict(),
         "onnx_difference": difference,
@@ -95,7 +95,7 @@ def publish(job: Job, data: Dataset, model: TrainedModel, tracker: Tracker) -> d
         "seconds": round(model.seconds, 3),
         "samples_per_second": round(model.samples_per_second),
     }
-    files.write_atomically(job.out / MANIFEST, json.dumps(manifest, indent=1).encode())
+    write_atomically(job.out / MANIFEST, json.dumps(manifest, indent=1))
     return manifest
 
 

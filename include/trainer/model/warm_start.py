@@ -6,6 +6,7 @@ to the champion starts fresh. Scaling is fitted anew, and the tower above is tak
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from include.artifacts.files import file_facts
 from include.domain.errors import Corrupt
 from include.domain.features.encoding import MISSING, UNKNOWN, Encoding
 from include.trainer.data.dataset import read_encoding
-from include.trainer.files import file_entry
 from include.trainer.job import WarmStart
 from include.trainer.tracking.tracker import Tracker
 
@@ -45,7 +46,7 @@ class ChampionWeights:
     """The weights and the encoding of the artifact to start from. Raises Corrupt when a digest differs."""
 
     def __init__(self, start: WarmStart) -> None:
-        if file_entry(start.manifest)["sha256"] != start.digest:
+        if file_facts(start.manifest).sha256 != start.digest:
             raise Corrupt(
                 f"{start.manifest}: its SHA-256 is not the champion's; training.warm_start has nothing to go on"
             )
@@ -85,7 +86,7 @@ class ChampionWeights:
 
 def _checked_file(manifest_path: Path, manifest: dict[str, dict[str, object]], name: str) -> Path:
     path = manifest_path.with_name(name)
-    if name not in manifest["files"] or file_entry(path) != manifest["files"][name]:
+    if name not in manifest["files"] or asdict(file_facts(path)) != manifest["files"][name]:
         raise Corrupt(f"{path}: not what the champion's manifest says; training.warm_start has nothing to go on")
     return path
 

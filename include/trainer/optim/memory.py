@@ -4,9 +4,9 @@ import ctypes
 
 import torch
 
+from include.artifacts.files import write_atomically
 from include.domain.errors import Unavailable
 from include.trainer.distributed.process_group import ProcessGroup
-from include.trainer.files import write_atomically
 from include.trainer.job import Job
 
 FILE_NAME = "micro-batch"
@@ -49,8 +49,7 @@ class MicroBatch:
                 f"step {step + 1}: out of memory with a single row; use a smaller model or a larger machine"
             )
         self.rows = (before + 1) // 2
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.file, str(self.rows).encode())
+        write_atomically(self.file, str(self.rows))
         if self.group.device.type == "cuda":
             torch.cuda.empty_cache()
         message = f"step {step + 1}: out of memory with {before} rows at once; going on with {self.rows}"

@@ -7,9 +7,9 @@ from typing import Literal
 
 import torch
 
+from include.artifacts.files import write_atomically
 from include.domain.training.settings import TrainingSettings
 from include.trainer.distributed.process_group import ProcessGroup
-from include.trainer.files import write_atomically
 from include.trainer.job import Job
 
 FILE_NAME = "precision"
@@ -52,8 +52,7 @@ def resolve_precision(job: Job, group: ProcessGroup, seconds: Callable[[torch.dt
     (any_slow,) = group.any(not fast)
     precision: Literal["fp32", "bf16"] = "fp32" if any_slow else "bf16"
     if group.is_main:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, precision.encode())
+        write_atomically(file, precision)
     return replace(job, training=replace(settings, precision=precision))
 
 

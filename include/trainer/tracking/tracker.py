@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import httpx
 
+from include.artifacts.files import write_atomically
 from include.trainer.job import TrackingTarget
 
 TIMEOUT = 5.0  #: seconds an answer may take
@@ -154,9 +155,7 @@ class Tracker:
     def _save(self) -> None:
         target = asdict(self.target) if self.target else None
         state = {"target": target, "run_id": self.run_id, "store": self.artifact_root, "sent": self.sent}
-        draft = self.state_file.with_suffix(".part")
-        draft.write_text(json.dumps(state))
-        draft.replace(self.state_file)
+        write_atomically(self.state_file, json.dumps(state))
 
 
 class SilentTracker(Tracker):

@@ -13,18 +13,15 @@ from include.artifacts.store import Reference
 from include.domain.errors import Corrupt
 from include.server.loaded_model import LoadOptions, VersionReference, load_model
 from include.server.rows import EncodedRow
+from include.trainer.process import StopSignal
 from include.trainer.run import run
 from tests.small_dataset import job, write_dataset
-
-
-class Never:
-    asked = False
 
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Reference:
     given = job(write_dataset(tmp_path / "dataset"), tmp_path / "out", "logistic")
-    run(given, Never())
+    run(given, StopSignal())
     path = given.out / "manifest.json"
     return Reference(str(path), hashlib.sha256(path.read_bytes()).hexdigest())
 
@@ -82,7 +79,7 @@ def test_server_and_scorer_run_the_graph_that_the_manifest_names(tmp_path, graph
     given = job(
         write_dataset(tmp_path / "dataset"), tmp_path / "out", "blend", serve="int8" if "int8" in graph else "fp32"
     )
-    run(given, Never())
+    run(given, StopSignal())
     path = given.out / "manifest.json"
     artifact = Reference(str(path), hashlib.sha256(path.read_bytes()).hexdigest())
     served = load_model(VersionReference("1", artifact.uri, artifact.digest), LoadOptions())

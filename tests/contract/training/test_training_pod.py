@@ -87,7 +87,7 @@ def test_nodes_with_different_checkpoints_start_again_and_do_not_drift_apart(tmp
     program = tmp_path / "nodes.py"
     program.write_text(
         "import sys\nfrom pathlib import Path\nfrom include.trainer import job\nfrom include.trainer.distributed import process_group\n"
-        "with process_group.join(job.read(Path(sys.argv[1])).training) as here:\n    here.agree(5)\n    here.agree(here.rank)\n"
+        "with process_group.join(job.read(Path(sys.argv[1])).training) as here:\n    here.check_same_step(5)\n    here.check_same_step(here.rank)\n"
     )
     command = [
         sys.executable,

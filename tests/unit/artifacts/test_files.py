@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from include.artifacts.files import draft_of, file_facts, write_atomically
+from include.artifacts.files import draft_of, file_facts, move_into_place, write_atomically
 
 
 def test_a_file_is_replaced_and_its_folder_made(tmp_path: Path) -> None:
@@ -24,6 +24,16 @@ def test_a_write_that_breaks_off_leaves_the_old_file_and_no_draft(tmp_path: Path
         raise RuntimeError("broken off")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_was_written_elsewhere_replaces_the_old_one(tmp_path: Path) -> None:
+    path, written = tmp_path / "model.onnx", tmp_path / "draft" / "net.onnx"
+    write_atomically(path, "old")
+    write_atomically(written, "new")
+    move_into_place(written, path)
+    assert path.read_text() == "new"
+    assert not list(written.parent.iterdir())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["draft", "model.onnx"]
 
 
 def test_a_reader_meets_the_old_content_until_the_new_is_whole(tmp_path: Path) -> None:

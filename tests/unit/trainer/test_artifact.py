@@ -16,15 +16,12 @@ from include.domain.errors import Corrupt
 from include.trainer.data import dataset
 from include.trainer.data.dataset import Dataset
 from include.trainer.export import artifact, graph_files
-from include.trainer.export.trained_model import Fitted
+from include.trainer.export.trained_model import TrainedModel
 from include.trainer.job import Job, read
+from include.trainer.process import StopSignal
 from include.trainer.run import run
 from include.trainer.tracking.tracker import Tracker
 from tests.small_dataset import job, write_dataset
-
-
-class Never:
-    asked = False
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +34,7 @@ def finished(data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     out = tmp_path_factory.mktemp("out")
     jobs = {family: job(data_file, out / family, family) for family in ("dcn", "lightgbm", "blend")}
     for given in jobs.values():
-        run(given, Never())
+        run(given, StopSignal())
     return jobs
 
 
@@ -81,7 +78,7 @@ def test_int8_is_kept_beside_the_graph_when_it_costs_little(finished):
 
 def test_a_spec_that_asks_for_int8_is_served_and_measured_in_int8(data_file, tmp_path):
     given = job(data_file, tmp_path, serve="int8")
-    run(given, Never())
+    run(given, StopSignal())
     manifest, labels = manifest_of(given), loaded(given).test.labels
     assert manifest["graph"] == "model.int8.onnx"
     assert manifest["metrics"]["test"] == metrics.all_metrics(labels, scores(given, "model.int8.onnx"))
@@ -89,7 +86,7 @@ def test_a_spec_that_asks_for_int8_is_served_and_measured_in_int8(data_file, tmp
 
 def test_int8_that_loses_too_much_is_not_offered_nor_served(data_file, tmp_path):
     given = job(data_file, tmp_path, serve="int8", max_auc_loss_int8=-1.0)
-    run(given, Never())
+    run(given, StopSignal())
     manifest = manifest_of(given)
     assert not manifest["int8"]["offered"]
     assert manifest["graph"] == "model.onnx"
@@ -107,7 +104,7 @@ def test_graph_equals_the_trained_model_on_the_whole_test_window(finished, famil
 
 def test_a_graph_that_scores_otherwise_is_never_published(finished, tmp_path):
     given = replace(finished["dcn"], out=tmp_path)
-    wrong = Fitted([], finished["dcn"].out / "model.onnx", scores(finished["dcn"]) + 2e-5, 1.0, 1.0)
+    wrong = TrainedModel([], finished["dcn"].out / "model.onnx", scores(finished["dcn"]) + 2e-5, 1.0, 1.0)
     with pytest.raises(Corrupt, match=r"dcn model is off by 2e-05 on the test windows"):
         artifact.publish(given, loaded(given), wrong, Tracker(tmp_path, None))
     assert not (tmp_path / "manifest.json").exists()

@@ -41,15 +41,15 @@ def test_one_class_in_the_windows_to_measure_on_is_one_line_too(tmp_path):
 
 @pytest.mark.parametrize("rows", [1, 63, 64, 20_000, 300_000])
 def test_an_epoch_holds_every_row_once(rows):
-    epoch = list(batches.order(rows, 64, seed=1, epoch=0))
-    assert len(epoch) == batches.steps(rows, 64)
+    epoch = list(batches.epoch_batches(rows, 64, seed=1, epoch=0))
+    assert len(epoch) == batches.steps_per_epoch(rows, 64)
     assert sorted(np.concatenate(epoch)) == list(range(rows))
     assert all(len(batch) == 64 for batch in epoch[:-1])
 
 
 def test_order_depends_on_seed_and_epoch_alone():
     def first(seed: int, epoch: int) -> list[int]:
-        return next(iter(batches.order(1000, 100, seed, epoch))).tolist()
+        return next(iter(batches.epoch_batches(1000, 100, seed, epoch))).tolist()
 
     assert first(1, 0) == first(1, 0)
     assert first(1, 0) != first(1, 1)

@@ -1,4 +1,4 @@
-"""What is told of a GPU, by a hand-written NVML."""
+"""The metrics and warnings about a GPU, by a hand-written NVML."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from include.trainer.tracking.gpu import Gpu
 
 
 class FakeNvml:
-    """A device that is used and filled as it is told, in percent."""
+    """A device that is used and filled so far, in percent."""
 
     def __init__(self, used: int, filled: int) -> None:
         self.used, self.filled = used, filled
@@ -22,14 +22,14 @@ class FakeNvml:
         return SimpleNamespace(used=self.filled * 2**20, total=100 * 2**20)
 
 
-def looked(used: int, filled: int) -> Gpu:
-    one = Gpu(FakeNvml(used, filled), None)
-    one.look()
-    return one
+def sampled(used: int, filled: int) -> Gpu:
+    device = Gpu(FakeNvml(used, filled), None)
+    device.sample()
+    return device
 
 
-def test_a_look_is_mlflows_system_metrics():
-    assert Gpu(FakeNvml(80, 40), None).look() == {
+def test_a_sample_is_mlflows_system_metrics():
+    assert Gpu(FakeNvml(80, 40), None).sample() == {
         "system/gpu_0_utilization_percentage": 80.0,
         "system/gpu_0_memory_usage_percentage": 40.0,
         "system/gpu_0_memory_usage_megabytes": 40.0,
@@ -37,21 +37,21 @@ def test_a_look_is_mlflows_system_metrics():
 
 
 @pytest.mark.parametrize(
-    ("waited", "why"), [(0.6, "reading batches (60% of the time"), (0.1, "raise training.batch_size")]
+    ("wait_share", "why"), [(0.6, "reading batches (60% of the time"), (0.1, "raise training.batch_size")]
 )
-def test_an_idle_gpu_is_told_with_what_holds_it_up(waited, why):
-    (warning,) = looked(30, 40).warnings(waited)
+def test_a_warning_about_an_idle_gpu_says_what_holds_it_up(wait_share, why):
+    (warning,) = sampled(30, 40).warnings(wait_share)
     assert warning.startswith("the GPU was used 30% of the time")
     assert why in warning
 
 
-def test_a_full_memory_is_told():
-    assert looked(90, 95).warnings(0.0) == ["the GPU's memory was 95% full: a larger model or batch will not fit"]
+def test_a_full_memory_gives_a_warning():
+    assert sampled(90, 95).warnings(0.0) == ["the GPU's memory was 95% full: a larger model or batch will not fit"]
 
 
 def test_a_busy_gpu_with_room_gives_no_warning():
-    assert looked(90, 40).warnings(0.9) == []
+    assert sampled(90, 40).warnings(0.9) == []
 
 
-def test_a_cpu_has_nothing_to_look_at():
-    assert gpu.of(torch.device("cpu")) is None
+def test_a_cpu_has_nothing_to_measure():
+    assert gpu.open_gpu(torch.device("cpu")) is None

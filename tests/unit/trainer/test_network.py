@@ -8,13 +8,13 @@ import torch
 from scipy.stats import norm
 
 from include.domain.features.encoding import fit
+from include.domain.training.settings import NetworkSettings
 from include.trainer.data.dataset import Fields
 from include.trainer.export import onnx_model
-from include.trainer.job import Model
 from include.trainer.model import layers, network
-from include.trainer.model.scaling import Scale
+from include.trainer.model.scaling import RankGaussianScaler
 
-SHAPE = Model(embedding=4, cross_layers=2, cross_rank=3, hidden=(8,), dropout=0.0)
+SETTINGS = NetworkSettings(embedding=4, cross_layers=2, cross_rank=3, hidden=(8,), dropout=0.0)
 
 
 def fields_of(numbers: np.ndarray, categories: int = 2) -> Fields:
@@ -25,13 +25,15 @@ def fields_of(numbers: np.ndarray, categories: int = 2) -> Fields:
                numeric=[f"x{i}" for i in range(numbers.shape[1])], min_frequency=1)  # fmt: skip
 
 
-def net_of(family: str, shape: Model, fields: Fields, train: np.ndarray) -> network.Net:
-    rows = torch.randn(max(sum(fields.sizes), 1), network.width(family, shape))
-    return network.Net(network.Table(fields.sizes, rows), network.build(family, shape, fields, train))
+def net_of(family: str, settings: NetworkSettings, fields: Fields, train: np.ndarray) -> network.Network:
+    rows = torch.randn(max(sum(fields.sizes), 1), network.embedding_width(family, settings))
+    return network.Network(
+        network.FieldEmbedding(fields.sizes, rows), network.build_tower(family, settings, fields, train)
+    )
 
 
 def scaled(train: np.ndarray, numbers: list[float]) -> np.ndarray:
-    scale = Scale(fields_of(train), train)
+    scale = RankGaussianScaler(fields_of(train), train)
     return scale(torch.tensor(numbers, dtype=torch.float32)[:, None]).numpy()
 
 
@@ -49,7 +51,7 @@ def test_numbers_never_seen_are_no_stranger_than_the_strangest_in_fifty():
 
 def test_numbers_outside_of_what_a_field_of_few_values_knows_keep_to_its_ends():
     train = np.stack([np.arange(1000) % values for values in (3, 11)], axis=1).astype(np.float32)
-    scale = Scale(fields_of(train), train)
+    scale = RankGaussianScaler(fields_of(train), train)
     low, lowest, high, highest = scale(torch.tensor([[0.0, 0.0], [-9.0, -1e30], [2.0, 10.0], [9.0, 1e30]]))
     assert torch.equal(low, lowest)
     assert torch.equal(high, highest)
@@ -59,9 +61,11 @@ def test_numbers_outside_of_what_a_field_of_few_values_knows_keep_to_its_ends():
 def test_search_of_a_gpu_scores_as_the_processors_does():
     train = np.random.default_rng(0).lognormal(3, 2, (1000, 2)).astype(np.float32)
     train[:, 1] = np.arange(1000) % 5
-    scale, ends = Scale(fields_of(train), train), torch.tensor([[-1e30, -1e30], [1e30, 1e30]])
+    scale, ends = RankGaussianScaler(fields_of(train), train), torch.tensor([[-1e30, -1e30], [1e30, 1e30]])
     numbers = torch.cat([torch.from_numpy(train), ends])
-    gpus, processors = (scale._scored(numbers, search(numbers)) for search in (scale._found, scale._halved))
+    gpus, processors = (
+        scale._scores(numbers, search(numbers)) for search in (scale._find_pieces, scale._find_pieces_on_cpu)
+    )
     assert torch.equal(gpus, processors)
 
 
@@ -88,38 +92,41 @@ def same_gradients(ours: torch.Tensor, theirs: torch.Tensor, wanted: list[torch.
     return all(torch.allclose(mine, other, atol=1e-4) for mine, other in pairs)
 
 
-@pytest.mark.parametrize("learned", [0, 2, 3])
-def test_cross_layers_are_equation_one_each_and_their_gradient_that_equations(learned):
-    crosses = layers.Crosses(layers.Cross(3) for _ in range(3))
-    own, data = torch.randn(5, learned, requires_grad=True), torch.randn(5, 3 - learned)
+@pytest.mark.parametrize("grad_columns", [0, 2, 3])
+def test_cross_layers_are_equation_one_each_and_their_gradient_that_equations(grad_columns):
+    crosses = layers.CrossNetwork(layers.CrossLayer(3) for _ in range(3))
+    own, data = torch.randn(5, grad_columns, requires_grad=True), torch.randn(5, 3 - grad_columns)
     x0 = expected = torch.cat([own, data], dim=1)
     for layer in crosses:
         expected = x0 * (expected @ layer.linear.weight.T + layer.linear.bias) + expected
-    crossed = crosses(x0, learned)
+    crossed = crosses(x0, grad_columns)
     assert torch.allclose(crossed, expected, atol=1e-5)
     assert same_gradients(crossed, expected, [own, *crosses.parameters()])
 
 
-@pytest.mark.parametrize("learned", [0, 4, 6])
-def test_dropout_keeps_units_by_their_bytes_and_their_mean(learned):
-    layer = layers.Hidden(6, 32, 0.25)
-    own, drawn = torch.randn(64, learned, requires_grad=True), torch.randint(0, 256, (64, 32), dtype=torch.uint8)
-    x = torch.cat([own, torch.randn(64, 6 - learned)], dim=1)
-    expected = torch.relu(x @ layer.weight.T + layer.bias) * (drawn >= 64) / 0.75
-    kept = layer(x, drawn, learned)
+@pytest.mark.parametrize("grad_columns", [0, 4, 6])
+def test_dropout_keeps_units_by_their_bytes_and_their_mean(grad_columns):
+    layer = layers.HiddenLayer(6, 32, 0.25)
+    own, dropout_bytes = (
+        torch.randn(64, grad_columns, requires_grad=True),
+        torch.randint(0, 256, (64, 32), dtype=torch.uint8),
+    )
+    x = torch.cat([own, torch.randn(64, 6 - grad_columns)], dim=1)
+    expected = torch.relu(x @ layer.weight.T + layer.bias) * (dropout_bytes >= 64) / 0.75
+    kept = layer(x, dropout_bytes, grad_columns)
     assert torch.allclose(kept, expected, atol=1e-5)
     assert same_gradients(kept, expected, [own, layer.weight, layer.bias])
 
 
 def test_low_rank_cross_layer_is_equation_two():
-    layer, x0, x = layers.LowRankCross(6, 2, 1), torch.randn(5, 6), torch.randn(5, 6)
+    layer, x0, x = layers.LowRankCrossLayer(6, 2, 1), torch.randn(5, 6), torch.randn(5, 6)
     up, down = layer.up[0], layer.down[0]
     expected = x0 * ((x @ down.weight.T) @ up.weight.T + up.bias) + x
     assert torch.allclose(layer(x0, x), expected, atol=1e-6)
 
 
 def test_mixture_of_equal_experts_is_one_of_them():
-    layer, x0, x = layers.LowRankCross(6, 2, 3), torch.randn(5, 6), torch.randn(5, 6)
+    layer, x0, x = layers.LowRankCrossLayer(6, 2, 3), torch.randn(5, 6), torch.randn(5, 6)
     for experts in (layer.down, layer.up, layer.middle):
         for expert in experts[1:]:
             expert.load_state_dict(experts[0].state_dict())
@@ -129,17 +136,17 @@ def test_mixture_of_equal_experts_is_one_of_them():
 
 def test_embedded_number_is_its_score_along_its_fields_direction():
     train = np.random.default_rng(0).normal(0, 1, (50, 2)).astype(np.float32)
-    tower = network.build("dcn", replace(SHAPE, numbers="embedded"), fields_of(train), train)
+    tower = network.build_tower("dcn", replace(SETTINGS, numbers="embedded"), fields_of(train), train)
     scores = tower.scale(torch.tensor([[0.5, float("nan")]]))
     along, missing = tower.directions
     expected = torch.cat([scores[0, 0] * along[0], missing[1]])
-    assert torch.allclose(tower._numbers(torch.tensor([[0.5, float("nan")]]))[0], expected)
+    assert torch.allclose(tower._number_columns(torch.tensor([[0.5, float("nan")]]))[0], expected)
 
 
 def test_a_categorys_own_effect_is_added_to_the_logit():
     train = np.random.default_rng(0).normal(0, 1, (50, 2)).astype(np.float32)
     fields = fields_of(train)
-    net = net_of("dcn", replace(SHAPE, first_order=0.2), fields, train)
+    net = net_of("dcn", replace(SETTINGS, first_order=0.2), fields, train)
     ids, numbers = torch.tensor([[2, 3]]), torch.zeros(1, 2)
     before = net(ids, numbers)
     with torch.no_grad():
@@ -153,12 +160,14 @@ def test_a_categorys_own_effect_is_added_to_the_logit():
 @pytest.mark.parametrize("structure", ["parallel", "stacked"])
 def test_all_that_is_learned_has_the_gradient_that_it_has_where_data_have_one_too(structure, numbers_as, first_order):
     train = np.random.default_rng(0).normal(0, 1, (50, 2)).astype(np.float32)
-    shape = replace(SHAPE, cross_rank=0, dropout=0.25, structure=structure, numbers=numbers_as, first_order=first_order)
-    tower = network.build("dcn", shape, fields_of(train), train)
-    vectors = torch.randn(20, 2, network.width("dcn", shape), requires_grad=True)
-    asked = vectors, torch.from_numpy(train[:20]), torch.randint(0, 256, (20, 8), dtype=torch.uint8)
-    ours, tower.learned = tower(*asked), None
-    assert same_gradients(ours, tower(*asked), [vectors, *tower.parameters()])
+    settings = replace(
+        SETTINGS, cross_rank=0, dropout=0.25, structure=structure, numbers=numbers_as, first_order=first_order
+    )
+    tower = network.build_tower("dcn", settings, fields_of(train), train)
+    vectors = torch.randn(20, 2, network.embedding_width("dcn", settings), requires_grad=True)
+    inputs = vectors, torch.from_numpy(train[:20]), torch.randint(0, 256, (20, 8), dtype=torch.uint8)
+    ours, tower.grad_columns = tower(*inputs), None
+    assert same_gradients(ours, tower(*inputs), [vectors, *tower.parameters()])
 
 
 @pytest.mark.parametrize("first_order", [0.0, 0.2])
@@ -170,7 +179,7 @@ def test_graph_takes_any_number_of_fields_and_rows(categories, numbers, family, 
 
     train = np.random.default_rng(0).normal(0, 1, (50, numbers)).astype(np.float32)
     fields = fields_of(train, categories)
-    net = net_of(family, replace(SHAPE, numbers=numbers_as, first_order=first_order), fields, train).eval()
+    net = net_of(family, replace(SETTINGS, numbers=numbers_as, first_order=first_order), fields, train).eval()
     onnx_model.write(net, tmp_path / "graph")
     session = onnxruntime.InferenceSession(str(tmp_path / "graph"), providers=["CPUExecutionProvider"])
     for rows in (1, 7):
@@ -183,7 +192,9 @@ def test_graph_takes_any_number_of_fields_and_rows(categories, numbers, family, 
 
 def test_stacked_and_full_rank_train_too():
     train = np.random.default_rng(0).normal(0, 1, (50, 2)).astype(np.float32)
-    shape = Model(embedding=4, cross_layers=2, cross_rank=0, hidden=(8, 4), dropout=0.0, structure="stacked")
-    net = net_of("dcn", shape, fields_of(train), train)
+    settings = NetworkSettings(
+        embedding=4, cross_layers=2, cross_rank=0, hidden=(8, 4), dropout=0.0, structure="stacked"
+    )
+    net = net_of("dcn", settings, fields_of(train), train)
     net(torch.ones(3, 2, dtype=torch.int64), torch.randn(3, 2)).sum().backward()
     assert all(p.grad is not None for p in net.parameters())

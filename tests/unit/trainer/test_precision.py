@@ -1,28 +1,25 @@
-"""`auto` is settled once, by what a product takes here, and the same in all processes and after a restart."""
+"""`auto` is resolve_precision once, by what a product takes here, and the same in all processes and after a restart."""
 
 import json
 
 import pytest
 import torch
 
-from include.trainer.distributed.process_group import World
+from include.trainer.distributed.process_group import ProcessGroup
 from include.trainer.job import Job
-from include.trainer.optim.precision import settled
+from include.trainer.optim.precision import resolve_precision
+from include.trainer.process import StopSignal
 from include.trainer.run import run
 from tests.small_dataset import job, write_dataset
 
-ALONE = World(0, 1, torch.device("cpu"))
+ALONE = ProcessGroup(0, 1, torch.device("cpu"))
 
 
-class BesideASlowOne(World):
+class BesideASlowOne(ProcessGroup):
     """One of two processes, the other of which multiplies fp32 faster."""
 
-    def any(self, *ones: bool) -> list[bool]:
-        return [True for _ in ones]
-
-
-class Never:
-    asked = False
+    def any(self, *flags: bool) -> list[bool]:
+        return [True for _ in flags]
 
 
 def taking(bf16: float, fp32: float):
@@ -36,34 +33,34 @@ def large(tmp_path) -> Job:
 
 @pytest.mark.parametrize(("bf16", "fp32", "chosen"), [(1, 4, "bf16"), (2, 1, "fp32"), (0.9, 1, "fp32")])
 def test_auto_is_bf16_where_its_products_are_much_faster(large, bf16, fp32, chosen):
-    assert settled(large, ALONE, taking(bf16, fp32)).training.precision == chosen
+    assert resolve_precision(large, ALONE, taking(bf16, fp32)).training.precision == chosen
 
 
 def test_small_batches_stay_in_fp32(tmp_path):
     small = job(write_dataset(tmp_path / "dataset"), tmp_path / "out", precision="auto", batch_size=512)
-    assert settled(small, ALONE, taking(1, 4)).training.precision == "fp32"
+    assert resolve_precision(small, ALONE, taking(1, 4)).training.precision == "fp32"
 
 
 def test_restart_keeps_what_the_first_start_chose(large):
-    settled(large, ALONE, taking(1, 4))
-    assert settled(large, ALONE, taking(4, 1)).training.precision == "bf16"
+    resolve_precision(large, ALONE, taking(1, 4))
+    assert resolve_precision(large, ALONE, taking(4, 1)).training.precision == "bf16"
 
 
 def test_process_on_a_fast_machine_follows_one_on_a_slow_machine(large):
-    world = BesideASlowOne(0, 2, torch.device("cpu"))
-    assert settled(large, world, taking(1, 4)).training.precision == "fp32"
+    group = BesideASlowOne(0, 2, torch.device("cpu"))
+    assert resolve_precision(large, group, taking(1, 4)).training.precision == "fp32"
 
 
 def test_precision_of_the_spec_is_left_alone(tmp_path):
     given = job(write_dataset(tmp_path / "dataset"), tmp_path / "out", precision="bf16")
-    assert settled(given, ALONE, taking(4, 1)) is given
+    assert resolve_precision(given, ALONE, taking(4, 1)) is given
 
 
 def test_record_names_what_was_settled_and_the_result_is_the_given_jobs(large):
-    settled(large, ALONE, taking(1, 4))
-    run(large, Never())
+    resolve_precision(large, ALONE, taking(1, 4))
+    run(large, StopSignal())
     record = json.loads((large.out / "record" / "job.json").read_text())
     assert record["training"]["precision"] == "bf16"
     first = (large.out / "manifest.json").stat().st_mtime_ns
-    run(large, Never())
+    run(large, StopSignal())
     assert (large.out / "manifest.json").stat().st_mtime_ns == first

@@ -1,4 +1,4 @@
-"""Tracking while MLflow is away: nothing is lost and nothing is sent twice."""
+"""TrackingTarget while MLflow is away: nothing is lost and nothing is sent twice."""
 
 import json
 import threading
@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from include.trainer.job import Tracking
+from include.trainer.job import TrackingTarget
 from include.trainer.tracking.progress import Progress
-from include.trainer.tracking.tracker import Silent, Tracker
+from include.trainer.tracking.tracker import SilentTracker, Tracker
 
 
 class FakeMLflow:
@@ -60,13 +60,13 @@ def mlflow() -> Iterator[FakeMLflow]:
     fake.server.server_close()
 
 
-def target(uri: str) -> Tracking:
-    return Tracking(uri, "toy", "first dcn", {"run": "first"})
+def target(uri: str) -> TrackingTarget:
+    return TrackingTarget(uri, "toy", "first dcn", {"run": "first"})
 
 
 def test_run_is_made_in_its_experiment_with_its_tags(tmp_path, mlflow):
     tracker = Tracker(tmp_path, target(mlflow.uri))
-    tracker.metrics({"loss": 0.5}, 1)
+    tracker.log_metrics({"loss": 0.5}, 1)
     tracker.close("FINISHED")
     created = dict(mlflow.calls)["runs/create"]
     assert (created["experiment_id"], created["run_name"]) == ("7", "first dcn")
@@ -77,10 +77,10 @@ def test_run_is_made_in_its_experiment_with_its_tags(tmp_path, mlflow):
 
 def test_what_was_recorded_while_away_is_sent_later_and_once(tmp_path, mlflow, capsys):
     tracker = Tracker(tmp_path, target(mlflow.uri))
-    tracker.metrics({"loss": 0.5}, 1)
+    tracker.log_metrics({"loss": 0.5}, 1)
     mlflow.away = True
-    tracker.metrics({"loss": 0.4}, 2)
-    tracker.metrics({"loss": 0.3}, 3)
+    tracker.log_metrics({"loss": 0.4}, 2)
+    tracker.log_metrics({"loss": 0.3}, 3)
     assert capsys.readouterr().out.count("training goes on") == 1
     mlflow.away = False
     tracker.close("FINISHED")
@@ -88,10 +88,10 @@ def test_what_was_recorded_while_away_is_sent_later_and_once(tmp_path, mlflow, c
 
 
 def test_next_start_sends_what_was_left_to_the_same_run(tmp_path, mlflow):
-    Tracker(tmp_path, target(mlflow.uri)).metrics({"loss": 0.5}, 1)
+    Tracker(tmp_path, target(mlflow.uri)).log_metrics({"loss": 0.5}, 1)
     mlflow.away = True
     first = Tracker(tmp_path, target(mlflow.uri))
-    first.metrics({"loss": 0.4}, 2)
+    first.log_metrics({"loss": 0.4}, 2)
     first.close("KILLED")
     mlflow.away = False
     Tracker(tmp_path, target(mlflow.uri)).close("FINISHED")
@@ -101,30 +101,30 @@ def test_next_start_sends_what_was_left_to_the_same_run(tmp_path, mlflow):
 
 def test_no_server_at_all_is_said_and_survived(tmp_path, capsys):
     tracker = Tracker(tmp_path, target("http://127.0.0.1:9"))
-    tracker.metrics({"loss": 0.5}, 1)
+    tracker.log_metrics({"loss": 0.5}, 1)
     tracker.close("FINISHED")
     assert tracker.run_id is None
     assert "2 records wait in" in capsys.readouterr().out
 
 
 def test_numbers_that_are_none_are_left_out(tmp_path, mlflow):
-    Tracker(tmp_path, target(mlflow.uri)).metrics({"auc": float("nan"), "loss": 1.0}, 1)
+    Tracker(tmp_path, target(mlflow.uri)).log_metrics({"auc": float("nan"), "loss": 1.0}, 1)
     assert mlflow.logged() == [("loss", 1.0)]
 
 
 def test_a_value_longer_than_mlflow_takes_is_cut(tmp_path, mlflow):
     tracker = Tracker(tmp_path, target(mlflow.uri))
-    tracker.tags({"uncommitted": "x" * 9000})
-    tracker.params({"training.search": "y" * 9000})
+    tracker.set_tags({"uncommitted": "x" * 9000})
+    tracker.log_params({"training.search": "y" * 9000})
     sent = [entry["value"] for _, body in mlflow.calls for part in ("tags", "params") for entry in body.get(part, ())]
     assert [len(value) for value in sent if len(value) > 100] == [5000, 5000]
 
 
 def test_what_comes_after_the_last_step_is_no_training():
-    progress = Progress(Silent(), epochs=1, per_epoch=1, done=0, gpu=None)
-    progress.after(1, 100, torch.tensor(0.5))
+    progress = Progress(SilentTracker(), epochs=1, steps_per_epoch=1, first_step=0, gpu=None)
+    progress.after_step(1, 100, torch.tensor(0.5))
     seconds, speed = progress.seconds, progress.samples_per_second
     assert seconds > 0
     assert speed == 100 / seconds
-    progress.ended()
+    progress.finish()
     assert (progress.seconds, progress.samples_per_second) == (seconds, speed)

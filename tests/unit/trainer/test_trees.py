@@ -5,14 +5,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from include.trainer.process import StopSignal
 from include.trainer.run import run
 from include.trainer.trees import onnx_trees
 from include.trainer.trees.onnx_trees import float32_at_most
 from tests.small_dataset import job, write_dataset
-
-
-class Never:
-    asked = False
 
 
 def scores_of(graph: bytes, ids: np.ndarray, numbers: np.ndarray) -> np.ndarray:
@@ -61,6 +58,6 @@ def test_thresholds_are_rounded_down_to_float32():
 def test_trees_split_on_categories_of_which_they_see_enough_rows(tmp_path, rows, used):
     """`shop` has 12 categories and decides much; of 83 rows each the trees would remember the rows."""
     given = job(write_dataset(tmp_path / "dataset", train=rows), tmp_path / "out", "lightgbm")
-    run(given, Never())
+    run(given, StopSignal())
     shop = lightgbm.Booster(model_file=given.out / "model.txt").feature_importance()[0]
     assert (shop > 0) == used

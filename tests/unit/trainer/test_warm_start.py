@@ -11,14 +11,11 @@ from torch import nn
 
 from include.domain.errors import Corrupt
 from include.domain.features.encoding import Encoding
-from include.trainer.job import Start
-from include.trainer.model.warm_start import Champion
+from include.trainer.job import WarmStart
+from include.trainer.model.warm_start import ChampionWeights
+from include.trainer.process import StopSignal
 from include.trainer.run import run
 from tests.small_dataset import job, write_dataset
-
-
-class Never:
-    asked = False
 
 
 def encoding(**vocabularies: list[str]) -> Encoding:
@@ -29,14 +26,14 @@ def encoding(**vocabularies: list[str]) -> Encoding:
 OLD = encoding(shop=["a", "b"], part=["p"])  #: rows 0-3 are shop's, 4-6 part's
 
 
-def champion(folder: Path) -> Start:
+def champion(folder: Path) -> WarmStart:
     weights = {"table.rows.weight": torch.arange(7.0).reshape(7, 1).repeat(1, 2), "tower.scale.starts": torch.ones(1),
                "tower.head.weight": torch.full((1, 2), 5.0), "tower.head.bias": torch.full((1,), 6.0)}  # fmt: skip
     save_file(weights, folder / "model.safetensors")
     (folder / "encoding.json").write_text(json.dumps(OLD.to_dict()))
     files = {name: facts(folder / name) for name in ("model.safetensors", "encoding.json")}
     (folder / "manifest.json").write_text(json.dumps({"files": files}))
-    return Start(folder / "manifest.json", str(facts(folder / "manifest.json")["sha256"]))
+    return WarmStart(folder / "manifest.json", str(facts(folder / "manifest.json")["sha256"]))
 
 
 def facts(path: Path) -> dict[str, int | str]:
@@ -52,25 +49,25 @@ class Tower(nn.Module):
 
 def test_a_row_is_found_by_its_text_and_a_new_category_starts_fresh(tmp_path):
     new, weight = encoding(part=["q", "p"], shop=["b", "c", "a"]), torch.full((9, 2), -1.0)
-    assert Champion(champion(tmp_path)).give_rows(new, weight) == 7
+    assert ChampionWeights(champion(tmp_path)).copy_rows(new, weight) == 7
     assert weight[:, 0].tolist() == [4, 5, -1, 6, 0, 1, 3, -1, 2]
 
 
 def test_a_process_fills_its_share_of_the_rows(tmp_path):
     weight = torch.full((3, 2), -1.0)
-    assert Champion(champion(tmp_path)).give_rows(OLD, weight, row=1, stride=2) == 3
+    assert ChampionWeights(champion(tmp_path)).copy_rows(OLD, weight, first=1, stride=2) == 3
     assert weight[:, 0].tolist() == [1, 3, 5]
 
 
 def test_rows_of_another_width_start_fresh(tmp_path):
     weight = torch.full((7, 3), -1.0)
-    assert Champion(champion(tmp_path)).give_rows(OLD, weight) == 0
+    assert ChampionWeights(champion(tmp_path)).copy_rows(OLD, weight) == 0
     assert weight.unique().tolist() == [-1]
 
 
 def test_the_tower_is_taken_over_but_not_its_scaling(tmp_path):
     tower = Tower()
-    assert Champion(champion(tmp_path)).give_tower(encoding(shop=["z"], part=[]), tower)
+    assert ChampionWeights(champion(tmp_path)).copy_tower(encoding(shop=["z"], part=[]), tower)
     assert tower.head.weight.tolist() == [[5, 5]]
     assert tower.scale.starts.tolist() == [0]
 
@@ -78,7 +75,7 @@ def test_the_tower_is_taken_over_but_not_its_scaling(tmp_path):
 def test_the_tower_starts_fresh_where_the_fields_are_others(tmp_path):
     tower = Tower()
     before = tower.head.weight.clone()
-    assert not Champion(champion(tmp_path)).give_tower(encoding(shop=[]), tower)
+    assert not ChampionWeights(champion(tmp_path)).copy_tower(encoding(shop=[]), tower)
     assert torch.equal(tower.head.weight, before)
 
 
@@ -86,17 +83,17 @@ def test_a_champion_that_was_changed_is_refused(tmp_path):
     start = champion(tmp_path)
     (tmp_path / "encoding.json").write_text("{}")
     with pytest.raises(Corrupt, match=r"encoding.json: not what the champion's manifest says"):
-        Champion(start)
+        ChampionWeights(start)
 
 
 def test_a_training_that_hardly_moves_scores_as_its_champion_and_says_where_it_began(tmp_path, capsys):
     data = write_dataset(tmp_path / "data")
     still = {"learning_rate": 1e-9, "epochs": 1, "embedding_decay": 0.0, "first_order": 1e-6}
-    run(job(data, tmp_path / "first"), Never())
+    run(job(data, tmp_path / "first"), StopSignal())
     first = tmp_path / "first" / "manifest.json"
     start = {"uri": str(first), "digest": str(facts(first)["sha256"])}
-    run(job(data, tmp_path / "warm", start=start, **still), Never())
-    run(job(data, tmp_path / "cold", **still), Never())
+    run(job(data, tmp_path / "warm", start=start, **still), StopSignal())
+    run(job(data, tmp_path / "cold", **still), StopSignal())
     logloss = {
         n: json.loads((tmp_path / n / "manifest.json").read_text())["metrics"]["test"]["logloss"]
         for n in ("first", "warm", "cold")
