@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from include.ports.training import Launcher, Searcher, Storage
     from include.ports.validation import Validator
     from include.spec.model_spec import ModelSpec
+    from include.stages.features.features import FeatureServices
     from include.stages.monitoring.timeline import Course, Sides
     from include.stages.release.promotion import ReleaseServices
     from include.stages.rollout import rollout
@@ -70,6 +71,12 @@ class Parts:
         if spec.features.engine == "spark":
             return Spark(None if self.settings.spark == SUBMITTED else self.settings.spark)
         return DuckDB()
+
+    def feature_services(self, spec: ModelSpec) -> FeatureServices:
+        """Return what the stage `features` works with."""
+        from include.stages.features.features import FeatureServices
+
+        return FeatureServices(self.tables(spec), self.records(spec), self.engine(spec), self.online(spec))
 
     def online(self, spec: ModelSpec) -> OnlineStore:
         """Return the store in which the servers look up the model's aggregates."""

@@ -1,13 +1,14 @@
 """Tables, records and a source in memory: fakes of the ports for tests of the data stages."""
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from include.artifacts.windows import R, WindowRecord, from_json
 from include.domain.errors import Conflict, Unavailable, UserMistake
 from include.domain.windows import Window
 from include.ports.sources import Batch, SourceFile
@@ -46,15 +47,22 @@ class MemoryTables:
         versions.append(held)
         return True
 
-    def read(self, table: str, windows: Sequence[Window], *, version: int | None = None,
-             columns: Sequence[str] | None = None, coded: Sequence[str] = ()) -> pa.Table:  # fmt: skip
+    def read(
+        self,
+        table: str,
+        windows: Sequence[Window],
+        *,
+        version: int | None = None,
+        columns: Sequence[str] | None = None,
+        dictionary_columns: Sequence[str] = (),
+    ) -> pa.Table:
         if table not in self._versions:
             raise UserMistake(f"{table}: there is no such table yet")
         held = self._versions[table][-1 if version is None else version]
         empty = next(iter(held.values())).slice(0, 0)
         wanted = {w.label for w in windows}
         rows = pa.concat_tables([empty, *(held[n] for n in sorted(held) if n in wanted)], promote_options="permissive")
-        for name in coded:
+        for name in dictionary_columns:
             rows = rows.set_column(rows.column_names.index(name), name, rows[name].dictionary_encode())
         return rows.select(list(columns)) if columns is not None else rows
 
@@ -79,13 +87,14 @@ class MemoryTables:
 
 class MemoryRecords:
     def __init__(self) -> None:
-        self._held: dict[tuple[str, str], dict[str, Any]] = {}
+        self._documents: dict[tuple[str, str], str] = {}
 
-    def write(self, kind: str, name: str, facts: Any) -> None:
-        self._held[kind, name] = deepcopy(dict(facts))
+    def write(self, name: str, record: WindowRecord) -> None:
+        self._documents[record.kind, name] = json.dumps(record.to_json())
 
-    def read(self, kind: str, name: str) -> dict[str, Any] | None:
-        return deepcopy(self._held.get((kind, name)))
+    def read(self, record_type: type[R], name: str) -> R | None:
+        document = self._documents.get((record_type.kind, name))
+        return None if document is None else from_json(json.loads(document), record_type)
 
 
 class MemorySource:

@@ -36,18 +36,20 @@ def ours(spec: ModelSpec, folder: Path, home: Path) -> Counts:
     from include.adapters.tables.delta import DeltaTables
     from include.adapters.tables.json_records import JsonRecords
     from include.adapters.validation.great_expectations import GreatExpectations
+    from include.artifacts.windows import BuiltWindow
     from include.domain.windows import window_of
     from include.online_store.opening import open_store
     from include.stages.data import landing, validation
     from include.stages.features import features
+    from include.stages.features.features import FeatureServices
 
     tables, records = DeltaTables(home / "tables"), JsonRecords(home / "records")
     windows = [window_of(file.stem, spec.window) for file in sorted(folder.glob("*.tsv"))]
     report = landing.land(spec, windows, FileSource(spec.source, home), tables, records, "run")
     validation.validate(spec, windows, tables, GreatExpectations(spec, home / "pages"), records, "run")
-    store = open_store(str(home), spec.name)
-    built = features.build(spec, windows, tables, records, "run", engine=DuckDB(), store=store)
-    rows = sum((records.read("built", name) or {})["rows"] for name in built)
+    services = FeatureServices(tables, records, DuckDB(), open_store(str(home), spec.name))
+    built = [records.read(BuiltWindow, label) for label in features.build(spec, windows, services, "run")]
+    rows = sum(window.rows for window in built if window)
     return Counts(report.read, report.landed, report.quarantined, report.duplicates, rows)
 
 

@@ -16,6 +16,7 @@ from include.domain.features.encoding import Encoding, fit
 from include.domain.windows import Window, parse_utc
 from include.local import flights
 from include.online_store.opening import open_store
+from include.ports.tables import SUMS
 from include.spec import loading, model_spec
 from include.stages.features import aggregation
 from include.trainer.data.dataset import Fields
@@ -68,10 +69,10 @@ def _with_aggregates(found: model_spec.ModelSpec, home: Path) -> tuple[pl.DataFr
     tables, days = DeltaTables(home / "tables"), rows["departure"].dt.date().cast(pl.String)
     content = {w: rows.filter(days == w.label).to_arrow(compat_level=pl.CompatLevel.oldest()) for w in windows}
     tables.replace("landed", content, "bench")
-    aggregation.land_sums(found, windows, tables, DuckDB(), "bench")
-    version = tables.version(aggregation.SUMS) or 0
-    open_store(str(home / "online"), found.name).land(aggregation.landed(found, windows[80:], tables, version), "")
-    known = aggregation.history(found, tables, windows[0], windows[-1])
+    aggregation.write_sums(found, windows, tables, DuckDB(), "bench")
+    version = tables.version(SUMS) or 0
+    open_store(str(home / "online"), found.name).land(aggregation.landed_sums(found, windows[80:], tables, version), "")
+    known = aggregation.read_histories(found, tables, windows[0], windows[-1])
     whole = aggregation.with_aggregates(found, rows.drop(flights.OUTCOMES), known)
     asked = pl.col("departure") >= pl.datetime(2013, 4, 1, time_zone="UTC")
     return whole.filter(~asked), whole.filter(asked).head(ROWS)

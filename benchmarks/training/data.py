@@ -19,6 +19,7 @@ from include.artifacts.store import Reference
 from include.domain.features.encoding import FIRST_KNOWN, Encoding
 from include.domain.windows import Window, window_of
 from include.local import clicks, flights
+from include.ports.tables import FEATURES
 from include.spec.model_spec import ModelSpec
 from include.stages.features import aggregation
 from include.stages.training import dataset
@@ -52,7 +53,7 @@ def year(spec: ModelSpec) -> Rows:
     if spec.features.aggregates.groups:
         sums = aggregation.hourly_sums(spec, ibis.memtable(rows.to_arrow())).to_pyarrow()
         first, last = (window_of(rows["window"][row], spec.window) for row in (0, -1))
-        known = aggregation.history(spec, Rows({"sums": pl.DataFrame(pl.from_arrow(sums))}), first, last)  # type: ignore[arg-type]
+        known = aggregation.read_histories(spec, Rows({"sums": pl.DataFrame(pl.from_arrow(sums))}), first, last)  # type: ignore[arg-type]
         rows = aggregation.with_aggregates(spec, rows, known)
     return Rows({"features": rows})
 
@@ -116,7 +117,7 @@ def _recorded(spec: ModelSpec, days: Mapping[str, date], out: Path) -> Reference
         model=spec.name,
         run="bench",
         as_of=str(max(days.values())),
-        table=dataset.FEATURES,
+        table=FEATURES,
         table_version=1,
         sums_version=None,
         windows=SplitWindows(**{name: (str(day),) for name, day in days.items()}),

@@ -7,26 +7,26 @@ from typing import TypeVar
 
 T = TypeVar("T")
 U = TypeVar("U")
-#: Pieces of work under way at once, besides those that read them and use them.
-AT_ONCE = 2
+#: Calls under way at once, besides those that make the items and use the results.
+WORKERS = 2
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The items; while one is used a thread makes the next."""
-    with ThreadPoolExecutor(1) as maker:
-        coming = maker.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = maker.submit(next, items, None)
+def prefetch(items: Iterator[T]) -> Iterator[T]:
+    """Yield the items; while one is used a thread makes the next."""
+    with ThreadPoolExecutor(1) as thread:
+        upcoming = thread.submit(next, items, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = thread.submit(next, items, None)
             yield item
 
 
-def side_by_side(work: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
-    """What the work makes of each, in their order; while one result is used threads make the next ones."""
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        coming: deque[Future[U]] = deque()
+def map_ahead(function: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
+    """Yield `function(item)` of each item, in order; while one result is used threads compute the next ones."""
+    with ThreadPoolExecutor(WORKERS) as threads:
+        upcoming: deque[Future[U]] = deque()
         for item in items:
-            coming.append(threads.submit(work, item))
-            if len(coming) > AT_ONCE:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+            upcoming.append(threads.submit(function, item))
+            if len(upcoming) > WORKERS:
+                yield upcoming.popleft().result()
+        while upcoming:
+            yield upcoming.popleft().result()

@@ -1,36 +1,38 @@
-"""What a cluster runs for a task: `jobs.py features <model> <start> <end> <run>`, submitted by Spark's operator."""
+"""The program that a Spark driver runs for the task `features`: `spark_features.py features <model> <start> <end> <run>`."""
 
 import argparse
 import sys
 
 from include import wiring
-from include.domain.errors import PerennialError, UserMistake
+from include.domain.errors import PerennialError
 from include.domain.windows import Window, parse_utc
 from include.spec.loading import find
-from include.stages.data import validation
 from include.stages.features import features
 
 
 def build(model: str, start: str, end: str, run: str) -> None:
-    """The windows' features, on the session that Spark has started. Raises UserMistake naming windows that did not pass."""
+    """Compute the features of the windows from `start` to `end`, on the session that Spark has started.
+
+    Raises UserMistake naming the windows that did not pass validation.
+    """
     parts = wiring.parts()
     spec = find(model, parts.settings.models)
-    windows, records = list(Window(parse_utc(start), parse_utc(end)).split(spec.window)), parts.records(spec)
-    features.build(spec, windows, parts.tables(spec), records, run, engine=parts.engine(spec), store=parts.online(spec))
-    if failed := validation.failed(windows, records):
-        raise UserMistake(f"no features for {', '.join(failed)}: not validated with pass")
+    windows, services = list(Window(parse_utc(start), parse_utc(end)).split(spec.window)), parts.feature_services(spec)
+    features.build(spec, windows, services, run)
+    features.check_complete(windows, services.records)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="jobs.py", description=__doc__)
+    """Run the job that the command line names; return its exit code."""
+    parser = argparse.ArgumentParser(prog="spark_features.py", description=__doc__)
     parser.add_argument("job", choices=["features"])
     for name in ("model", "start", "end", "run"):
         parser.add_argument(name)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        build(given.model, given.start, given.end, given.run)
-    except PerennialError as fault:
-        sys.stderr.write(f"{fault}\n")
+        build(arguments.model, arguments.start, arguments.end, arguments.run)
+    except PerennialError as error:
+        sys.stderr.write(f"{error}\n")
         return 1
     return 0
 

@@ -146,7 +146,7 @@ def expectations(model: Model) -> None:
 
     current = settings()
     spec, parts = find(model, current.models), Parts(current)
-    sys.stdout.write(f"{expectation_suggestions.propose(spec, parts.tables(spec), parts.records(spec))}\n")
+    sys.stdout.write(f"{expectation_suggestions.suggest(spec, parts.tables(spec), parts.records(spec))}\n")
 
 
 @app.command(rich_help_panel=MODELS)

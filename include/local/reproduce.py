@@ -20,7 +20,7 @@ from include.artifacts.dataset_manifest import DatasetManifest
 from include.artifacts.model_manifest import ModelManifest
 from include.domain.errors import UserMistake
 from include.domain.windows import Window, parse_utc
-from include.ports.tables import Tables
+from include.ports.tables import FEATURES, SUMS, Tables
 from include.settings import ROOT, inherited
 from include.spec.model_spec import ModelSpec
 from include.stages.training import dataset as assembly
@@ -84,7 +84,7 @@ def rebuild(folder: Path, threads: int, parts: Parts) -> None:
     """The half that the run's own commit does: dataset and training from `dataset.json` and `job.json` in the folder."""
     recorded, job = store.load(folder / "dataset.json", DatasetManifest), _json(folder / "job.json")
     spec = ModelSpec.model_validate(recorded.spec)
-    versions = {assembly.FEATURES: recorded.table_version, assembly.SUMS: recorded.sums_version}
+    versions = {FEATURES: recorded.table_version, SUMS: recorded.sums_version}
     tables: Any = Recorded(parts.tables(spec), versions, list(recorded.windows.all))
     dataset = assembly.assemble(spec, parse_utc(recorded.as_of), tables, recorded.run, folder / "dataset")
     job |= {"dataset": {"uri": dataset.uri, "digest": dataset.digest}, "out": str(folder / "rebuilt"), "tracking": None}

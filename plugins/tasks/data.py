@@ -4,7 +4,6 @@ from typing import Any
 
 from airflow.sdk import Param, task
 
-from include.domain.errors import UserMistake
 from include.domain.verdict import merge
 from include.settings import from_env
 from include.spec.model_spec import ModelSpec
@@ -26,12 +25,15 @@ def land(model: str) -> dict[str, int]:
     from include.stages.data import landing
 
     spec, parts = open_model(model)
-    report = landing.land(
-        spec, windows_of_run(spec), parts.source(spec, connections.s3(spec.source.connection)), parts.tables(spec),
-        parts.records(spec), run_name(),
-    )  # fmt: skip
-    return {"read": report.read, "landed": report.landed, "quarantined": report.quarantined,
-            "duplicates": report.duplicates, "windows": len(report.windows)}  # fmt: skip
+    source = parts.source(spec, connections.s3(spec.source.connection))
+    report = landing.land(spec, windows_of_run(spec), source, parts.tables(spec), parts.records(spec), run_name())
+    return {
+        "read": report.read,
+        "landed": report.landed,
+        "quarantined": report.quarantined,
+        "duplicates": report.duplicates,
+        "windows": len(report.windows),
+    }
 
 
 @task(pool="data")
@@ -59,7 +61,7 @@ def compact(model: str) -> dict[str, int]:
 
 
 def build_features(spec: ModelSpec) -> Any:
-    """The task `features`; its asset tells whoever waits for new windows."""
+    """Return the task `features`, whose asset starts the DAGs that wait for new windows."""
     if spec.features.engine == "spark" and from_env().launcher == "kubernetes":
         from include.wiring import parts
         from plugins import spark_operator  # the provider takes seconds to import
@@ -68,17 +70,13 @@ def build_features(spec: ModelSpec) -> Any:
 
     @task(pool="data", trigger_rule="all_done", outlets=[assets.features(spec.name)])
     def features(model: str) -> int:
-        """Compute the features of the windows that passed; fails naming those that did not."""
-        from include.stages.data import validation
+        """Compute the features of the windows that passed, and fail naming those that did not."""
         from include.stages.features import features as stage
 
         spec, parts = open_model(model)
-        windows, records = windows_of_run(spec), parts.records(spec)
-        built = stage.build(
-            spec, windows, parts.tables(spec), records, run_name(), engine=parts.engine(spec), store=parts.online(spec)
-        )
-        if failed := validation.failed(windows, records):
-            raise UserMistake(f"no features for {', '.join(failed)}: not validated with pass")
+        windows, services = windows_of_run(spec), parts.feature_services(spec)
+        built = stage.build(spec, windows, services, run_name())
+        stage.check_complete(windows, services.records)
         return len(built)
 
     return features(spec.name)

@@ -55,7 +55,7 @@ def check_windows(model: str) -> dict[str, str | None]:
     if as_of is None:
         raise UserMistake(f"{model}: no window has landed yet; run {model}.data first")
     landed = [window_of(name, spec.window) for name in tables.windows("landed")]
-    if failed := validation.failed([w for w in landed if w.end <= as_of], parts.records(spec)):
+    if failed := validation.not_validated([w for w in landed if w.end <= as_of], parts.records(spec)):
         raise UserMistake(f"{', '.join(failed)} did not pass validation; mend the source and run {model}.data for them")
     return asdict(TrainingRequest(cause, request, as_of.isoformat()))
 

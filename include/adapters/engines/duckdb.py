@@ -10,12 +10,14 @@ from include.ports.tables import Tables
 
 
 class DuckDB:
-    def collect(self, tables: Tables, table: str, windows: Sequence[Window], of: Callable[[Any], Any]) -> pa.Table:
-        """The rows of `of(table)`, in any order."""
+    def collect(
+        self, tables: Tables, table: str, windows: Sequence[Window], expression: Callable[[Any], Any]
+    ) -> pa.Table:
+        """The rows of `expression(table)`, in any order."""
         import ibis  # takes seconds
 
         connection = ibis.duckdb.connect()
         try:
-            return connection.to_pyarrow(of(ibis.memtable(tables.read(table, windows))))
+            return connection.to_pyarrow(expression(ibis.memtable(tables.read(table, windows))))
         finally:
             connection.disconnect()

@@ -27,8 +27,13 @@ class Spark:
         """`master` as Spark names it, e.g. `local[*]`; None takes the session of the `spark-submit` that started this."""
         self._master = master
 
-    def collect(self, tables: Tables, table: str, windows: Sequence[Window], of: Callable[[Any], Any]) -> pa.Table:
-        """The rows of `of(table)`, in any order. Raises Unavailable where there is no Java, UserMistake without pyspark."""
+    def collect(
+        self, tables: Tables, table: str, windows: Sequence[Window], expression: Callable[[Any], Any]
+    ) -> pa.Table:
+        """Return the rows of `expression(table)`, in any order.
+
+        Raises Unavailable where there is no Java, UserMistake without pyspark.
+        """
         import ibis  # takes seconds
 
         session = self._session()
@@ -37,7 +42,7 @@ class Spark:
             root = files[0].rpartition("/window=")[0]
             session.read.option("basePath", root).parquet(*files).createOrReplaceTempView(table)
             connection = ibis.pyspark.connect(session)
-            return connection.to_pyarrow(of(connection.table(table)))
+            return connection.to_pyarrow(expression(connection.table(table)))
         finally:
             if self._master is not None:
                 session.stop()

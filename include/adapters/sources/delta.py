@@ -18,7 +18,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from include.adapters import s3
 from include.adapters.sources.files import ROWS, delivered
 from include.domain.errors import UserMistake
-from include.domain.prefetch import ahead
+from include.domain.prefetch import prefetch
 from include.domain.windows import Window
 from include.ports.sources import Batch, SourceFile
 from include.spec.data import SourceSpec
@@ -37,7 +37,7 @@ class DeltaSource:
     def read(self, file: SourceFile, numbers: Collection[str] = ()) -> Iterator[Batch]:
         del numbers  # a table has types
         try:
-            yield from ahead(_batches(file.name, self._opened[file.name]))
+            yield from prefetch(_batches(file.name, self._opened[file.name]))
         except DeltaError as fault:  # deletion vectors, column mapping
             raise UserMistake(f"{file.name}: {fault}; write the table without") from None
         except (OSError, pa.ArrowInvalid) as fault:

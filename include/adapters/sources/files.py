@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from include.adapters import s3
 from include.adapters.sources.delimited import read_text
 from include.domain.errors import Unavailable, UserMistake
-from include.domain.prefetch import ahead
+from include.domain.prefetch import prefetch
 from include.domain.windows import Window
 from include.ports.sources import Batch, SourceFile
 from include.spec.data import SourceSpec
@@ -49,7 +49,7 @@ class FileSource:
     def read(self, file: SourceFile, numbers: Collection[str] = ()) -> Iterator[Batch]:
         path, parquet = self._absolute(file.name), self._source.format == "parquet"
         try:
-            yield from ahead(self._parquet(file.name, path) if parquet else self._text(file.name, path, numbers))
+            yield from prefetch(self._parquet(file.name, path) if parquet else self._text(file.name, path, numbers))
         except FileNotFoundError:
             raise Unavailable(f"{file.name}: vanished while it was read; deliver it again") from None
         except OSError as fault:

@@ -74,9 +74,16 @@ class DeltaTables:
             raise Unavailable(f"{self._root}/{table}: cannot add {once}: {fault}") from None
         return True
 
-    def read(self, table: str, windows: Sequence[Window], *, version: int | None = None,
-             columns: Sequence[str] | None = None, coded: Sequence[str] = ()) -> pa.Table:  # fmt: skip
-        how = ParquetReadOptions(dictionary_columns=set(coded))
+    def read(
+        self,
+        table: str,
+        windows: Sequence[Window],
+        *,
+        version: int | None = None,
+        columns: Sequence[str] | None = None,
+        dictionary_columns: Sequence[str] = (),
+    ) -> pa.Table:
+        how = ParquetReadOptions(dictionary_columns=set(dictionary_columns))
         dataset = self._existing(table, version).to_pyarrow_dataset(parquet_read_options=how)
         names = list(columns) if columns is not None else None
         return dataset.to_table(columns=names, filter=pa.compute.field("window").isin([w.label for w in windows]))

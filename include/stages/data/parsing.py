@@ -1,4 +1,4 @@
-"""From the source's columns to typed ones: a value that cannot be read costs its row, with the column and the reason."""
+"""The source's columns become typed ones; a row with a value that cannot be read is rejected with its column and the reason."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,85 +13,93 @@ import pyarrow as pa
 from include.domain.errors import UserMistake
 from include.ports.sources import Batch
 from include.spec.data import Columns
-from include.stages.data.timestamps import TIMESTAMP, as_timestamps
+from include.stages.data.timestamps import TIMESTAMP, to_timestamps
 
-LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
-#: What is kept of an unreadable row, in characters.
-RAW_LENGTH = 2000
-SHOWN = 80
-REJECTS = {"file": pl.String, "line": pl.Int64, "column": pl.String, "reason": pl.String, "raw": pl.String}
+LABEL_VALUES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+#: Characters of an unreadable row that quarantine holds, and of its value that the reason quotes.
+RAW_LENGTH, QUOTED_LENGTH = 2000, 80
+QUARANTINE_SCHEMA = {"file": pl.String, "line": pl.Int64, "column": pl.String, "reason": pl.String, "raw": pl.String}
 
 
 @dataclass(frozen=True)
-class Typed:
-    """`rows`: the spec's columns, typed, with `file` and `line`; `rejects`: as in REJECTS, with the row's time where known."""
+class ParsedRows:
+    """Typed rows in the landed schema, and the rejected ones in the quarantine's, with `time`, null where it is unreadable."""
 
     rows: pl.DataFrame
     rejects: pl.DataFrame
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """How a column is read: a value that comes out null though something was there is faulty, for the `reason` that it follows;
-    where a value is `required`, nothing there is faulty too."""
+class _ColumnParser:
+    """How a column is parsed: by `value`, which is null for a value that cannot be read, for the `reason` given.
+
+    Where a value is `required`, a missing one cannot be read either.
+    """
 
     value: pl.Expr
     reason: str
     required: bool = False
 
-    def faults(self, raw: pl.Series, value: pl.Series) -> bool:
+    def has_invalid(self, raw: pl.Series, value: pl.Series) -> bool:
+        """Return whether any value cannot be read."""
         return value.null_count() > (0 if self.required else raw.null_count())
 
-
-def cast(columns: Columns, nulls: tuple[str, ...], batch: Batch) -> Typed:
-    """Every record of the batch is in `rows` or in `rejects`. Raises UserMistake for a missing, extra or unreadable column."""
-    check_columns(columns, batch.file, batch.rows.column_names)
-    names = wanted(columns)
-    raw = _without_nulls(batch.rows.select(names), nulls)
-    times = {
-        n: as_timestamps(raw[n], columns.zone, columns.time_format) for n in names if n in (columns.time, columns.known)
-    }
-    readings = {name: _reading(columns, raw.schema, times, name) for name in names}
-    values = raw.select(r.value.alias(name) for name, r in readings.items())
-    faulty = {name: r for name, r in readings.items() if r.faults(raw[name], values[name])}
-    rows = values.with_columns(file=pl.lit(batch.file), line=pl.lit(pl.Series(batch.lines, dtype=pl.Int64)))
-    rejects = _unreadable(batch)
-    if faulty:
-        bad = {
-            name: rows[name].is_null() & (True if r.required else raw[name].is_not_null()) for name, r in faulty.items()
-        }
-        any_bad = reduce(or_, bad.values())
-        told = raw.filter(any_bad)
-        if batch.as_text:
-            told = told.with_columns(_without_nulls(batch.as_text(any_bad.to_numpy()), nulls).select(names))
-        why = _explained(told, faulty, {name: own.filter(any_bad) for name, own in bad.items()})
-        explained = pl.concat([rows.filter(any_bad), why], how="horizontal")
-        rows, rejects = rows.filter(~any_bad), pl.concat([rejects, explained.select(*REJECTS, time=columns.time)])
-    return Typed(rows.with_columns(pl.col(pl.Float64).fill_nan(None)), rejects)
+    def invalid(self, raw: pl.Series, value: pl.Series) -> pl.Series:
+        """Return a mask of the values that cannot be read."""
+        return value.is_null() & (True if self.required else raw.is_not_null())
 
 
-def with_added(columns: Columns, batch: Batch, window: datetime) -> Batch:
-    """The batch with the columns that its source lacks: the file's `window` and the row's `place`, which keeps the file's order.
+def parse_rows(columns: Columns, nulls: tuple[str, ...], batch: Batch) -> ParsedRows:
+    """Return every record of the batch either typed or rejected.
 
-    Raises UserMistake for one that it has.
+    Raises UserMistake for a column that is missing, extra, or of a type that cannot be read.
     """
-    if twice := [name for name in columns.added if name in batch.rows.column_names]:
-        raise UserMistake(f"{batch.file}: has a column {', '.join(twice)}; take it out of columns.added")
+    check_columns(columns, batch.file, batch.rows.column_names)
+    names = landed_columns(columns)
+    raw = _with_nulls(batch.rows.select(names), nulls)
+    time_columns = [name for name in names if name in (columns.time, columns.known)]
+    times = {name: to_timestamps(raw[name], columns.zone, columns.time_format) for name in time_columns}
+    parsers = {name: _column_parser(columns, raw.schema, times, name) for name in names}
+    values = raw.select(parser.value.alias(name) for name, parser in parsers.items())
+    rows = values.with_columns(file=pl.lit(batch.file), line=pl.lit(pl.Series(batch.lines, dtype=pl.Int64)))
+    rejects = _unreadable_records(batch)
+    if failed := {name: parser for name, parser in parsers.items() if parser.has_invalid(raw[name], values[name])}:
+        invalid = {name: parser.invalid(raw[name], rows[name]) for name, parser in failed.items()}
+        any_invalid = reduce(or_, invalid.values())
+        as_written = raw.filter(any_invalid)
+        if batch.as_text:
+            text = _with_nulls(batch.as_text(any_invalid.to_numpy()), nulls)
+            as_written = as_written.with_columns(text.select(names))
+        masks = {name: mask.filter(any_invalid) for name, mask in invalid.items()}
+        explained = pl.concat([rows.filter(any_invalid), _reasons(as_written, failed, masks)], how="horizontal")
+        rejects = pl.concat([rejects, explained.select(*QUARANTINE_SCHEMA, time=columns.time)])
+        rows = rows.filter(~any_invalid)
+    return ParsedRows(rows.with_columns(pl.col(pl.Float64).fill_nan(None)), rejects)
+
+
+def with_added_columns(columns: Columns, batch: Batch, window: datetime) -> Batch:
+    """Return the batch with the columns of `columns.added`: the start of the file's `window`, or each row's `place`.
+
+    Places sort in the file's order. Raises UserMistake for a column that the source has itself.
+    """
+    if existing := [name for name in columns.added if name in batch.rows.column_names]:
+        raise UserMistake(f"{batch.file}: has a column {', '.join(existing)}; take it out of columns.added")
     line = pl.lit(pl.Series(batch.lines, dtype=pl.Int64)).cast(pl.String).str.zfill(12)
-    made = {"window": pl.lit(window).cast(TIMESTAMP), "place": pl.format("{}:{}", pl.lit(batch.file), line)}
-    rows = pl.DataFrame(pl.from_arrow(batch.rows)).with_columns(**{n: made[what] for n, what in columns.added.items()})
+    contents = {"window": pl.lit(window).cast(TIMESTAMP), "place": pl.format("{}:{}", pl.lit(batch.file), line)}
+    added = {name: contents[content] for name, content in columns.added.items()}
+    rows = pl.DataFrame(pl.from_arrow(batch.rows)).with_columns(**added)
     return replace(batch, rows=rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
 
 
-def wanted(columns: Columns) -> list[str]:
-    """The source's columns that land, each once, in the spec's order."""
+def landed_columns(columns: Columns) -> list[str]:
+    """Return the source's columns that land, each once, in the spec's order."""
     names = [columns.time, *columns.keys, columns.label, *columns.outcomes, *columns.features]
-    return list(dict.fromkeys([*names, *(c for c in (columns.known, columns.weight) if c)]))
+    return list(dict.fromkeys([*names, *(name for name in (columns.known, columns.weight) if name)]))
 
 
-def schema(columns: Columns) -> dict[str, Any]:
-    """The polars types of landed rows, in order."""
-    types: dict[str, Any] = dict.fromkeys(wanted(columns), pl.Float64)
+def landed_schema(columns: Columns) -> dict[str, Any]:
+    """Return the polars types of landed rows, in order: the source's columns, then `file` and `line`."""
+    types: dict[str, Any] = dict.fromkeys(landed_columns(columns), pl.Float64)
     types |= dict.fromkeys([*columns.keys, *columns.categorical], pl.String)
     types |= {columns.time: TIMESTAMP, columns.label: pl.Int8}
     if columns.known:
@@ -99,72 +107,76 @@ def schema(columns: Columns) -> dict[str, Any]:
     return {**types, "file": pl.String, "line": pl.Int64}
 
 
-def check_columns(columns: Columns, file: str, given: list[str]) -> None:
-    """Raises UserMistake naming every column that is missing from the file or unknown to the spec."""
-    missing = [name for name in wanted(columns) if name not in given]
-    extra = [name for name in given if name not in (*wanted(columns), *columns.ignored)]
+def check_columns(columns: Columns, file: str, names: list[str]) -> None:
+    """Raise UserMistake naming every column that the file lacks, or that it has and the spec does not name."""
+    expected = landed_columns(columns)
+    missing = [name for name in expected if name not in names]
+    extra = [name for name in names if name not in (*expected, *columns.ignored)]
     if missing:
-        hint = f"; its only column is {given[0]!r}: is the delimiter right?" if len(given) == 1 else ""
+        hint = f"; its only column is {names[0]!r}: is the delimiter right?" if len(names) == 1 else ""
         raise UserMistake(f"{file}: no column {', '.join(missing)}{hint}")
     if extra:
-        raise UserMistake(
-            f"{file}: unknown column {', '.join(extra)}; name it in the spec, under columns.ignored if unused"
-        )
+        advice = "name it in the spec, under columns.ignored if unused"
+        raise UserMistake(f"{file}: unknown column {', '.join(extra)}; {advice}")
 
 
-def _unreadable(batch: Batch) -> pl.DataFrame:
+def _unreadable_records(batch: Batch) -> pl.DataFrame:
     rows = [(r.file, r.line, r.column, r.reason, r.raw[:RAW_LENGTH], None) for r in batch.unreadable]
-    return pl.DataFrame(rows, schema={**REJECTS, "time": TIMESTAMP}, orient="row")
+    return pl.DataFrame(rows, schema={**QUARANTINE_SCHEMA, "time": TIMESTAMP}, orient="row")
 
 
-def _without_nulls(rows: pa.Table, nulls: tuple[str, ...]) -> pl.DataFrame:
+def _with_nulls(rows: pa.Table, nulls: tuple[str, ...]) -> pl.DataFrame:
+    """Return the rows with null for NaN and for the texts that mean a missing value."""
     return pl.DataFrame(pl.from_arrow(rows.combine_chunks())).with_columns(  # polars takes long over many chunks
         pl.when(~pl.col(pl.String).is_in(nulls)).then(pl.col(pl.String)).name.keep(),
         pl.col(pl.Float32, pl.Float64).fill_nan(None),
     )
 
 
-def _explained(raw: pl.DataFrame, faulty: Mapping[str, _Reading], bad: Mapping[str, pl.Series]) -> pl.DataFrame:
-    """For each of these rows its first fault (`bad` marks all of a column's) and the row itself as JSON."""
+def _reasons(raw: pl.DataFrame, parsers: Mapping[str, _ColumnParser], invalid: Mapping[str, pl.Series]) -> pl.DataFrame:
+    """Return `column`, `reason` and `raw` of rejected rows: the first column that cannot be read, why, and the row as JSON.
+
+    `invalid` has for each parsed column a mask of the rows whose value there cannot be read.
+    """
     column, reason = pl.lit(None, pl.String), pl.lit(None, pl.String)
-    for name, reading in reversed(list(faulty.items())):
-        text = pl.col(name).cast(pl.String, strict=False).fill_null("(missing)").str.slice(0, SHOWN)
-        own = pl.lit(bad[name])
-        column = pl.when(own).then(pl.lit(name)).otherwise(column)
-        reason = pl.when(own).then(pl.format(f"{reading.reason}: {{}}", text)).otherwise(reason)
-    short = pl.all().cast(pl.String, strict=False).str.slice(0, RAW_LENGTH)
-    whole = pl.struct(short).struct.json_encode().str.slice(0, RAW_LENGTH)
-    return raw.select(column=column, reason=reason, raw=whole)
+    for name, parser in reversed(list(parsers.items())):
+        text = pl.col(name).cast(pl.String, strict=False).fill_null("(missing)").str.slice(0, QUOTED_LENGTH)
+        is_invalid = pl.lit(invalid[name])
+        column = pl.when(is_invalid).then(pl.lit(name)).otherwise(column)
+        reason = pl.when(is_invalid).then(pl.format(f"{parser.reason}: {{}}", text)).otherwise(reason)
+    values = pl.all().cast(pl.String, strict=False).str.slice(0, RAW_LENGTH)
+    row = pl.struct(values).struct.json_encode().str.slice(0, RAW_LENGTH)
+    return raw.select(column=column, reason=reason, raw=row)
 
 
-def _reading(columns: Columns, types: pl.Schema, times: Mapping[str, pl.Series], name: str) -> _Reading:
-    raw, kind = pl.col(name), types[name]
-    if kind.is_nested() or kind == pl.Object:
-        raise UserMistake(f"column {name} holds {kind}; a feature is a number or a text: flatten it at the source")
+def _column_parser(columns: Columns, schema: pl.Schema, times: Mapping[str, pl.Series], name: str) -> _ColumnParser:
+    raw, dtype = pl.col(name), schema[name]
+    if dtype.is_nested() or dtype == pl.Object:
+        raise UserMistake(f"column {name} holds {dtype}; a feature is a number or a text: flatten it at the source")
     if name in times:
-        return _Reading(pl.lit(times[name]), f"not a time in {columns.zone}", required=name == columns.time)
+        return _ColumnParser(pl.lit(times[name]), f"not a time in {columns.zone}", required=name == columns.time)
     if name == columns.label:
-        value = _text(raw, kind).str.to_lowercase().replace_strict(LABELS, default=None, return_dtype=pl.Int8)
-        return _Reading(value, "neither of 0 and 1")
+        label = _text(raw, dtype).str.to_lowercase().replace_strict(LABEL_VALUES, default=None, return_dtype=pl.Int8)
+        return _ColumnParser(label, "neither of 0 and 1")
     if name in columns.keys:
-        return _Reading(_text(raw, kind), "no key", required=True)
+        return _ColumnParser(_text(raw, dtype), "no key", required=True)
     if name in columns.categorical:
-        return _Reading(_text(raw, kind), "no text")
-    number = _number(raw, kind)
+        return _ColumnParser(_text(raw, dtype), "no text")
+    number = _number(raw, dtype)
     if name == columns.weight:
-        return _Reading(pl.when(number >= 0).then(number), "not a weight of at least 0")
-    return _Reading(number, "not a finite number")
+        return _ColumnParser(pl.when(number >= 0).then(number), "not a weight of at least 0")
+    return _ColumnParser(number, "not a finite number")
 
 
-def _number(raw: pl.Expr, kind: pl.DataType) -> pl.Expr:
-    """Float64; NaN is missing, as in a row that asks for a prediction; an infinite number is a fault of the source."""
-    value = (raw.str.strip_chars() if kind == pl.String else raw).cast(pl.Float64, strict=False)
+def _number(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Return the values as Float64. NaN is missing, as in a row that asks for a prediction; an infinite number is an error."""
+    value = (raw.str.strip_chars() if dtype == pl.String else raw).cast(pl.Float64, strict=False)
     return pl.when(value.is_infinite()).then(None).otherwise(value)
 
 
-def _text(raw: pl.Expr, kind: pl.DataType) -> pl.Expr:
-    """The spelling of `domain.encoding.as_text`: whole numbers without a point, `true` and `false` in small letters."""
-    if not kind.is_float():
+def _text(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Return the values as `domain.categories.as_text` spells them: whole numbers without a point, `true` and `false`."""
+    if not dtype.is_float():
         return raw.cast(pl.String, strict=False)
-    whole = (raw == raw.floor()) & (raw.abs() < 2**63)
-    return pl.when(whole).then(raw.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(raw.cast(pl.String))
+    is_whole = (raw == raw.floor()) & (raw.abs() < 2**63)
+    return pl.when(is_whole).then(raw.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(raw.cast(pl.String))

@@ -1,156 +1,205 @@
-"""Validation: is a landed window what the spec and the last windows let one expect? One verdict a window, kept as a record."""
+"""Validation: is a landed window what the spec and the windows before it let one expect? One verdict a window, as a record."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from statistics import median
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from include.artifacts.windows import LandedWindow, ValidatedWindow
 from include.domain.verdict import Outcome, Verdict
 from include.domain.windows import Window
-from include.ports.tables import Records, Tables
+from include.ports.tables import LANDED, Records, Tables
 from include.ports.validation import Profile, Validator
 from include.spec.data import Columns
 from include.spec.model_spec import ModelSpec
-from include.stages.data.landing import landed_rows, pieces, touched
-from include.stages.data.parsing import wanted
-from include.stages.data.partitioning import LANDED
-from include.stages.data.row_digest import by_window
+from include.stages.data.landing import chunked, landed_row_count, with_late_windows
+from include.stages.data.parsing import landed_columns
+from include.stages.data.row_order import split_by_window
 
-VALIDATED = "validated"
-#: A window is compared with so many before it, and with none when there are fewer than `ENOUGH`.
-LAST, ENOUGH = 14, 3
+#: A window is compared with so many windows before it, and with none when fewer than `MIN_COMPARED` of them have rows.
+COMPARED_WINDOWS, MIN_COMPARED = 14, 3
+
+
+@dataclass(frozen=True)
+class WindowMeasures:
+    """A window's own numbers: rows, the mean of the labels, the newest time, and the share of missing values by column.
+
+    `label_rate` is None without labels. `newest` is None, and `null_shares` incomplete, where columns were not read.
+    """
+
+    rows: float
+    label_rate: float | None
+    newest: datetime | None
+    null_shares: Mapping[str, float]
 
 
 def validate(
     spec: ModelSpec, windows: Sequence[Window], tables: Tables, validator: Validator, records: Records, run: str
 ) -> dict[str, Verdict]:
-    """Verdicts by window label, on these windows and those to which the run landed late rows.
+    """Judge these windows and those to which the run landed late rows; return the verdicts by window label.
 
     Raises UserMistake for an expectation of the spec that cannot be judged.
     """
-    due = list(pieces(touched(spec, windows, records, run), landed_rows(records)))
+    windows = with_late_windows(spec, windows, records, run)
+    chunks = list(chunked(windows, partial(landed_row_count, records)))
     profiles: list[Profile] = []
-    parts: dict[str, pa.Table] = {}
-    for piece in due:
-        parts = _parts(spec, piece, tables, records, parts)
-        profiles += profile(spec, parts, piece, _recorded(piece[0], records, profiles))
-    rows = (tables.read(LANDED, piece, columns=[*wanted(spec.columns), "window"]) for piece in due)
-    verdicts, page = validator.validate(rows, profiles, run)
-    for each in profiles:
-        landed = records.read(LANDED, each.window) or {}
-        records.write(VALIDATED, each.window, {
-            "verdict": verdicts[each.window].to_dict(), "measures": dict(each.measures), "page": page, "run": run,
-            "digest": landed.get("digest"), "table_version": landed.get("table_version"), "spec_digest": spec.digest,
-        })  # fmt: skip
+    rows: dict[str, pa.Table] = {}
+    for chunk in chunks:
+        rows = _read_rows(spec, chunk, tables, records, rows)
+        profiles += profile_windows(spec, rows, chunk, _recorded_measures(chunk[0], records, profiles))
+    columns = [*landed_columns(spec.columns), "window"]
+    verdicts, page = validator.validate(
+        (tables.read(LANDED, chunk, columns=columns) for chunk in chunks), profiles, run
+    )
+    for profile in profiles:
+        landed = records.read(LandedWindow, profile.window)
+        record = ValidatedWindow(
+            verdict=verdicts[profile.window],
+            measures=dict(profile.measures),
+            page=page,
+            run=run,
+            digest=landed.digest if landed else None,
+            table_version=landed.table_version if landed else None,
+            spec_digest=spec.digest,
+        )
+        records.write(profile.window, record)
     return dict(verdicts)
 
 
-def _parts(
-    spec: ModelSpec, windows: Sequence[Window], tables: Tables, records: Records, held: Mapping[str, pa.Table]
-) -> dict[str, pa.Table]:
-    """By label the rows of the windows, and of those before them as many as fit into memory; `held` were read already."""
-    columns, before = spec.columns, windows[0].preceding(LAST)
-    near = next(pieces(before, landed_rows(records)))
-    parts = {w.label: held[w.label] for w in near if w.label in held}
-    more = [w for w in near if w.label not in held]
-    for some, names in ((more, []), (windows, [*columns.numeric, columns.time])):
-        asked = [columns.label, *columns.categorical, *names, "window"]
-        if some:
-            parts |= by_window(tables.read(LANDED, some, columns=asked, coded=columns.categorical), ())
-    return parts
+def not_validated(windows: Iterable[Window], records: Records) -> list[str]:
+    """Return the labels of the windows whose rows, as landed now, have not been validated with pass."""
+    return [window.label for window in windows if not _has_passed(window.label, records)]
 
 
-def failed(windows: Sequence[Window], records: Records) -> list[str]:
-    """Labels of the windows whose content as landed now has not been validated with pass."""
-    return [w.label for w in windows if not _passed(w.label, records)]
-
-
-def _passed(name: str, records: Records) -> bool:
-    landed, validated = records.read(LANDED, name), records.read(VALIDATED, name)
-    if landed is None or validated is None or landed["digest"] != validated["digest"]:
+def _has_passed(label: str, records: Records) -> bool:
+    landed, validated = records.read(LandedWindow, label), records.read(ValidatedWindow, label)
+    if landed is None or validated is None or landed.digest != validated.digest:
         return False
-    return Verdict.from_dict(validated["verdict"]).outcome is Outcome.PASS
+    return validated.verdict.outcome is Outcome.PASS
 
 
-def _recorded(first: Window, records: Records, judged_with: Sequence[Profile]) -> dict[str, Mapping[str, Any]]:
-    """What was measured of windows before the first, in this run or earlier, so that large ones need not be read again."""
-    told = {name: records.read(VALIDATED, name) for name in _labels_before(first)}
-    measured = {name: facts["measures"] for name, facts in told.items() if facts}
-    measured |= {profile.window: profile.measures for profile in judged_with}
-    return {name: measures for name, measures in measured.items() if measures["rows"]}
+def _read_rows(
+    spec: ModelSpec, windows: Sequence[Window], tables: Tables, records: Records, already_read: Mapping[str, pa.Table]
+) -> dict[str, pa.Table]:
+    """Return by label the rows of the windows, and of the windows before them as many as fit into memory.
+
+    Rows that were already read are not read again. Of the windows before them only labels and categories are read.
+    """
+    columns, earlier = spec.columns, windows[0].preceding(COMPARED_WINDOWS)
+    recent = next(chunked(earlier, partial(landed_row_count, records)))
+    rows = {window.label: already_read[window.label] for window in recent if window.label in already_read}
+    unread = [window for window in recent if window.label not in rows]
+    compared = [columns.label, *columns.categorical, "window"]
+    for group, names in ((unread, compared), (windows, [*compared, *columns.numeric, columns.time])):
+        if group:
+            table = tables.read(LANDED, group, columns=names, dictionary_columns=columns.categorical)
+            rows |= split_by_window(table, ())
+    return rows
 
 
-def profile(
-    spec: ModelSpec, parts: Mapping[str, pa.Table], windows: Sequence[Window], recorded: Mapping[str, Mapping[str, Any]]
+def _recorded_measures(
+    first: Window, records: Records, profiles: Sequence[Profile]
+) -> dict[str, Mapping[str, float | None]]:
+    """Return what was measured of the windows before `first`, in this run (`profiles`) or an earlier one.
+
+    So the rows of large windows need not be read again. Windows without rows are left out.
+    """
+    labels = [window.label for window in first.preceding(COMPARED_WINDOWS)]
+    measures = {label: record.measures for label in labels if (record := records.read(ValidatedWindow, label))}
+    measures |= {profile.window: profile.measures for profile in profiles}
+    return {label: own for label, own in measures.items() if own["rows"]}
+
+
+def profile_windows(
+    spec: ModelSpec,
+    rows: Mapping[str, pa.Table],
+    windows: Sequence[Window],
+    recorded: Mapping[str, Mapping[str, float | None]],
 ) -> list[Profile]:
-    """The windows in numbers, each against the windows before it; `parts` are the rows of both by window label, of the
-    earlier ones as many as fit into memory, and `recorded` what was measured of the others."""
-    measured = {**recorded, **{name: _measured(spec.columns, rows) for name, rows in parts.items()}}
-    categories, names = spec.columns.categorical, sorted(parts)
+    """Return the windows in numbers, each compared with the windows before it.
+
+    `rows` has by label the rows of the windows, and of those before them as many as fit into memory; `recorded` has the
+    measures of others before them.
+    """
+    measures = {label: _from_record(own) for label, own in recorded.items()}
+    measures |= {label: _measure(spec.columns, own) for label, own in rows.items()}
+    categories, labels = spec.columns.categorical, sorted(rows)
     with ThreadPoolExecutor() as threads:
-        shares = threads.map(lambda category: _unseen({name: parts[name][category] for name in names}), categories)
+        shares = threads.map(lambda name: _unseen_shares({label: rows[label][name] for label in labels}), categories)
     unseen = dict(zip(categories, shares, strict=True))
-    return [_profile(window, measured, unseen) for window in windows]
+    return [_profile(window, measures, unseen) for window in windows]
 
 
-def _measured(columns: Columns, rows: pa.Table) -> dict[str, Any]:
-    """The window by itself, in the columns that were read of it."""
-    held = set(rows.column_names)
-    return {
-        "rows": len(rows), "label_rate": pc.mean(rows[columns.label]).as_py(),
-        "last": pc.max(rows[columns.time]).as_py() if columns.time in held else None,
-        **{f"nulls.{name}": rows[name].null_count / len(rows) for name in columns.features if name in held},
-    }  # fmt: skip
+def _from_record(measures: Mapping[str, float | None]) -> WindowMeasures:
+    return WindowMeasures(measures["rows"] or 0, measures.get("label_rate"), newest=None, null_shares={})
+
+
+def _measure(columns: Columns, rows: pa.Table) -> WindowMeasures:
+    """Measure a window in the columns that were read of it."""
+    names = set(rows.column_names)
+    return WindowMeasures(
+        len(rows),
+        pc.mean(rows[columns.label]).as_py(),
+        pc.max(rows[columns.time]).as_py() if columns.time in names else None,
+        {name: rows[name].null_count / len(rows) for name in columns.features if name in names},
+    )
 
 
 def _profile(
-    window: Window,
-    measured: Mapping[str, Mapping[str, Any]],
-    unseen: Mapping[str, Mapping[str, float]],
+    window: Window, measures: Mapping[str, WindowMeasures], unseen: Mapping[str, Mapping[str, float]]
 ) -> Profile:
-    name = window.label
-    own = measured.get(name)
-    if own is None:
-        return Profile(name, {"rows": 0.0})
-    last = [measured[n] for n in _labels_before(window) if n in measured]
-    median = pl.Series([float(m["rows"]) for m in last]).median() if len(last) >= ENOUGH else None
-    rates = pl.Series([m["label_rate"] for m in last if m.get("label_rate") is not None], dtype=pl.Float64)
-    usual = rates.median() if len(rates) >= ENOUGH else None
-    silence = window.share_after(own["last"])
-    return Profile(name, {
-        "rows": float(own["rows"]), "label_rate": own["label_rate"], "silence": silence,
-        "volume": own["rows"] / median if median else None,
-        "label_shift": own["label_rate"] - usual if usual is not None and own["label_rate"] is not None else None,
-        **{n: v for n, v in own.items() if n.startswith("nulls.")},
-        **({f"unseen.{c}": shares.get(name, 0.0) for c, shares in unseen.items()} if len(last) >= ENOUGH else {}),
-    })  # fmt: skip
+    own = measures.get(window.label)
+    if own is None or own.newest is None:
+        return Profile(window.label, {"rows": 0.0})
+    compared = [measures[w.label] for w in window.preceding(COMPARED_WINDOWS) if w.label in measures]
+    usual_rows = _median([other.rows for other in compared])
+    usual_rate = _median([other.label_rate for other in compared if other.label_rate is not None])
+    profile: dict[str, float | None] = {
+        "rows": float(own.rows),
+        "label_rate": own.label_rate,
+        "silence": window.share_after(own.newest),
+        "volume": own.rows / usual_rows if usual_rows else None,
+        "label_shift": None if own.label_rate is None or usual_rate is None else own.label_rate - usual_rate,
+    }
+    profile |= {f"nulls.{name}": share for name, share in own.null_shares.items()}
+    if len(compared) >= MIN_COMPARED:
+        profile |= {f"unseen.{name}": shares.get(window.label, 0.0) for name, shares in unseen.items()}
+    return Profile(window.label, profile)
 
 
-def _labels_before(window: Window) -> list[str]:
-    return [earlier.label for earlier in window.preceding(LAST)]
+def _median(values: Sequence[float]) -> float | None:
+    """Return the median of the windows compared; None where they are fewer than `MIN_COMPARED`."""
+    return median(values) if len(values) >= MIN_COMPARED else None
 
 
-def _unseen(columns: Mapping[str, pa.ChunkedArray]) -> dict[str, float]:
-    """By window, oldest first, the share of rows whose category occurs in none of the `LAST` windows before it."""
-    days = pl.concat(_counted(at, column) for at, column in enumerate(columns.values())).sort(
-        "kind", maintain_order=True
-    )
-    kind, at, rows = pl.col("kind"), pl.col("at"), pl.col("rows")
-    new = kind.ne_missing(kind.shift(1)) | (at - at.shift(1) > LAST)
-    shares = days.with_columns(new=new).group_by("at").agg((rows * pl.col("new")).sum() / rows.sum())
-    windows = list(columns)
-    return {windows[at]: share for at, share in shares.iter_rows()}
+def _unseen_shares(columns: Mapping[str, pa.ChunkedArray]) -> dict[str, float]:
+    """Return by window the share of rows whose category occurs in none of the `COMPARED_WINDOWS` windows before it.
+
+    `columns` has a categorical column by window label, oldest first.
+    """
+    counts = pl.concat(_category_counts(index, column) for index, column in enumerate(columns.values()))
+    counts = counts.sort("category", maintain_order=True)
+    category, window, rows = pl.col("category"), pl.col("window"), pl.col("rows")
+    is_unseen = category.ne_missing(category.shift(1)) | (window - window.shift(1) > COMPARED_WINDOWS)
+    shares = counts.with_columns(unseen=is_unseen).group_by("window").agg((rows * pl.col("unseen")).sum() / rows.sum())
+    labels = list(columns)
+    return {labels[index]: share for index, share in shares.iter_rows()}
 
 
-def _counted(at: int, column: pa.ChunkedArray) -> pl.DataFrame:
-    """How many rows each category has; one in 2^64 is taken for another, and sorting numbers is faster than texts."""
-    coded = column.combine_chunks().dictionary_encode()
-    times = np.bincount(coded.indices.drop_null().to_numpy(), minlength=len(coded.dictionary))
-    kinds = pl.Series("kind", coded.dictionary).hash()
-    return pl.DataFrame(
-        [pl.Series("at", [at], pl.Int32).new_from_index(0, len(kinds)), kinds, pl.Series("rows", times)]
-    )
+def _category_counts(index: int, column: pa.ChunkedArray) -> pl.DataFrame:
+    """Return the rows of each category in the window of this index.
+
+    Categories are hashes, which sort faster than texts; one in 2^64 is taken for another.
+    """
+    encoded = column.combine_chunks().dictionary_encode()
+    counts = np.bincount(encoded.indices.drop_null().to_numpy(), minlength=len(encoded.dictionary))
+    hashes = pl.Series("category", encoded.dictionary).hash()
+    windows = pl.Series("window", [index], pl.Int32).new_from_index(0, len(hashes))
+    return pl.DataFrame([windows, hashes, pl.Series("rows", counts)])

@@ -1,165 +1,169 @@
-"""Each window's content, put together from what every file delivered for it, and its record."""
+"""The rows of each window, assembled from what every file delivered for it, and their record."""
 
 from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
 
+from include.artifacts.windows import DeliveredFile, LandedWindow, LandingCounts
 from include.domain.errors import Conflict
-from include.domain.prefetch import side_by_side
+from include.domain.prefetch import map_ahead
 from include.domain.windows import Window, window_of
-from include.ports.tables import Records, Tables
+from include.ports.tables import LANDED, QUARANTINE, Records, Tables
 from include.spec.model_spec import ModelSpec
-from include.stages.data.parsing import REJECTS, schema
-from include.stages.data.partitioning import LANDED, QUARANTINE
-from include.stages.data.row_digest import content_digest, in_order
-from include.stages.data.spill_buffer import Spool
+from include.stages.data.parsing import QUARANTINE_SCHEMA, landed_schema
+from include.stages.data.row_digest import content_digest
+from include.stages.data.row_order import take_rows
+from include.stages.data.spill_buffer import SpillBuffer
 
-#: How often the windows of one commit are put together before another run's writes are too many.
-TRIES = 5
-#: What is said of a file whose rows are in the table and whose record a run had not written yet.
-UNRECORDED = {"digest": None, "late": False}
-
-
-@dataclass(frozen=True)
-class LandedWindow:
-    """Of `rows_in` rows, `landed + quarantined + duplicates` in all; `late` of the landed came with another window's file."""
-
-    window: str
-    rows_in: int
-    landed: int
-    quarantined: int
-    duplicates: int
-    late: int
-    digest: str
-    table_version: int | None
+#: How often the windows of one commit are assembled, while other runs write to them, before this is a conflict.
+MAX_ATTEMPTS = 5
+#: Stands for a file whose rows are in the table although no record names it: a run was killed between the two.
+UNRECORDED = DeliveredFile(digest=None, late=False)
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """A window ready to be written."""
+class Delivery:
+    """What a run's files delivered.
+
+    `requested` are the labels of the windows that the run lands, `files` the names of all files read, and `by_window` has
+    by window label and file name the files just read that hold rows of the window.
+    """
+
+    requested: Set[str]
+    files: Set[str]
+    by_window: Mapping[str, Mapping[str, DeliveredFile]]
+
+
+@dataclass(frozen=True)
+class _WindowContent:
+    """A window ready to be committed: its record, its rows, and its unreadable rows.
+
+    `rows` is None where the table holds them already, `rejects` is None for a window that the run was not asked for.
+    """
 
     window: Window
-    landed: LandedWindow
-    files: Mapping[str, Any]
-    rows: pa.Table | None  #: None where the table holds them already
+    record: LandedWindow
+    rows: pa.Table | None
     rejects: pa.Table | None
 
 
-class Writer:
-    """Writes the windows that lie in the spool.
-
-    `delivered` are, by window, the files just read that hold rows of it; of all files `read` it keeps no other rows.
-    The unreadable rows of the windows `asked` for are in the spool.
-    """
+class WindowWriter:
+    """Writes windows whose new rows, and unreadable rows, lie in the buffer."""
 
     def __init__(
-        self, spec: ModelSpec, spool: Spool, tables: Tables, records: Records, run: str, *,
-        delivered: Mapping[str, Mapping[str, Any]], read: Set[str], asked: Set[str],
-    ) -> None:  # fmt: skip
-        self._spec, self._spool, self._tables, self._records, self._run = spec, spool, tables, records, run
-        self._delivered, self._read, self._asked = delivered, read, asked
+        self, spec: ModelSpec, buffer: SpillBuffer, tables: Tables, records: Records, run: str, delivery: Delivery
+    ) -> None:
+        self._spec, self._buffer, self._tables, self._records, self._run = spec, buffer, tables, records, run
+        self._delivery = delivery
+        self._schema = landed_schema(spec.columns)
 
-    def write(self, names: Sequence[str]) -> list[LandedWindow]:
-        """Write these windows in one commit, then their records.
+    def write(self, labels: Sequence[str]) -> list[LandingCounts]:
+        """Write these windows in one commit, then their records, and return what became of their rows.
 
-        Where another run wrote one of them meanwhile they are put together anew, on what it wrote; raises Conflict when
-        that happens `TRIES` times.
+        Where another run wrote one of them meanwhile they are assembled again, on what it wrote; raises Conflict when that
+        happens `MAX_ATTEMPTS` times.
         """
-        for _ in range(TRIES):
-            version, there = self._tables.version(LANDED), set(self._tables.windows(LANDED))
-            prepared = list(side_by_side(partial(self._prepared, there=there, version=version), names))
+        for _ in range(MAX_ATTEMPTS):
+            version, existing = self._tables.version(LANDED), set(self._tables.windows(LANDED))
+            contents = list(map_ahead(partial(self._assemble, existing=existing, version=version), labels))
             with suppress(Conflict):
-                return self._written(prepared, version)
-        raise Conflict(f"{names[0]} to {names[-1]}: other runs wrote there {TRIES} times meanwhile; run it again")
+                return self._commit(contents, version)
+        span = f"{labels[0]} to {labels[-1]}"
+        raise Conflict(f"{span}: other runs wrote there {MAX_ATTEMPTS} times meanwhile; run it again")
 
-    def _prepared(self, name: str, there: Set[str], version: int | None) -> _Prepared:
-        window = window_of(name, self._spec.window)
-        before, delivered = self._records.read(LANDED, name) or {"files": {}}, self._delivered[name]
-        replaced = self._read if self._spec.source.by_window else set(delivered)
-        others = self._from_other_files(window, replaced, version) if name in there else self._no_rows()
-        rows = pl.concat([others, self._spool.frame(LANDED, name, schema(self._spec.columns))])
-        content = in_order(rows, self._once_each(rows))
-        rejects = self._rejects(name) if name in self._asked else None
-        bad = int(before.get("quarantined", 0)) if rejects is None else rejects.num_rows
-        files = {file: before["files"].get(file, UNRECORDED) for file in others["file"].unique().sort()}
-        files |= delivered
-        late = pl.Series(content["file"]).is_in([f for f, facts in files.items() if facts["late"]]).sum()
-        digest = content_digest(content)
-        landed = LandedWindow(
-            name,
-            rows.height + bad,
-            len(content),
-            bad,
-            rows.height - len(content),
-            int(late),
-            digest,
-            before.get("table_version"),
+    def _assemble(self, label: str, existing: Set[str], version: int | None) -> _WindowContent:
+        """Put a window together from the rows of other files, as they stand in the table, and those just read."""
+        window, before = window_of(label, self._spec.window), self._records.read(LandedWindow, label)
+        delivered = self._delivery.by_window[label]
+        replaced = self._delivery.files if self._spec.source.by_window else set(delivered)
+        others = self._rows_of_other_files(window, replaced, version) if label in existing else self._no_rows()
+        rows = pl.concat([others, self._buffer.read(LANDED, label, self._schema)])
+        content = take_rows(rows, self._unique_rows(rows))
+        rejects = self._unreadable_rows(label) if label in self._delivery.requested else None
+        quarantined = before.quarantined if before else 0
+        files = before.files if before else {}
+        files = {name: files.get(name, UNRECORDED) for name in others["file"].unique().sort()} | dict(delivered)
+        record = LandedWindow(
+            window=label,
+            rows_in=rows.height + (quarantined if rejects is None else rejects.num_rows),
+            landed=len(content),
+            quarantined=quarantined if rejects is None else rejects.num_rows,
+            duplicates=rows.height - len(content),
+            late=_count_late(content, files),
+            digest=content_digest(content),
+            table_version=before.table_version if before else None,
+            files=files,
+            spec_digest=self._spec.digest,
+            run=self._run,
         )
-        _assert_balanced(landed)
-        changed = digest != before.get("digest") or (len(content) and name not in there)
-        return _Prepared(window, landed, files, content if changed else None, rejects)
+        _assert_balanced(record)
+        changed = before is None or record.digest != before.digest or (record.landed > 0 and label not in existing)
+        return _WindowContent(window, record, content if changed else None, rejects)
 
-    def _written(self, prepared: Sequence[_Prepared], version: int | None) -> list[LandedWindow]:
-        rejects = {p.window: p.rejects for p in prepared if p.rejects is not None}
-        there = set(self._tables.windows(QUARANTINE))
-        self._replace(QUARANTINE, {w: r for w, r in rejects.items() if len(r) or w.label in there}, None)
-        new = self._replace(LANDED, {p.window: p.rows for p in prepared if p.rows is not None}, version)
-        return [self._recorded(p, new) for p in prepared]
+    def _commit(self, contents: Sequence[_WindowContent], version: int | None) -> list[LandingCounts]:
+        """Write rows and records. Raises Conflict when the windows changed since that version of the table."""
+        existing = set(self._tables.windows(QUARANTINE))
+        rejects = {content.window: content.rejects for content in contents if content.rejects is not None}
+        self._replace(QUARANTINE, {w: rows for w, rows in rejects.items() if len(rows) or w.label in existing}, None)
+        rows = {content.window: content.rows for content in contents if content.rows is not None}
+        new_version = self._replace(LANDED, rows, version)
+        records = [self._dated(content, new_version) for content in contents]
+        for record in records:
+            self._records.write(record.window, record)
+        return [record.counts for record in records]
 
-    def _recorded(self, prepared: _Prepared, version: int | None) -> LandedWindow:
-        landed = prepared.landed if prepared.rows is None else replace(prepared.landed, table_version=version)
-        note = f"{landed.late} late rows" if landed.late else ""
-        facts = {
-            **asdict(landed),
-            "files": prepared.files,
-            "spec_digest": self._spec.digest,
-            "run": self._run,
-            "note": note,
-        }
-        self._records.write(LANDED, landed.window, facts)
-        return landed
+    def _dated(self, content: _WindowContent, new_version: int | None) -> LandedWindow:
+        """Return the record with the version of the table that holds the rows, and with its note."""
+        record = content.record
+        note = f"{record.late} late rows" if record.late else ""
+        version = record.table_version if content.rows is None else new_version
+        return replace(record, table_version=version, note=note)
 
-    def _from_other_files(self, window: Window, replaced: Set[str], version: int | None) -> pl.DataFrame:
-        """The window's rows from all files but these, as they stand in the table."""
+    def _rows_of_other_files(self, window: Window, replaced: Set[str], version: int | None) -> pl.DataFrame:
+        """Return the window's rows of all files but the replaced ones, as they stand in the table."""
         files = set(self._tables.read(LANDED, [window], version=version, columns=["file"])["file"].unique().to_pylist())
         if not files - replaced:
             return self._no_rows()
         rows = pl.DataFrame(pl.from_arrow(self._tables.read(LANDED, [window], version=version)))
-        columns = schema(self._spec.columns)
-        new = [pl.lit(None).alias(name) for name in columns if name not in rows.columns]
-        others = rows.filter(~pl.col("file").is_in(sorted(replaced))).with_columns(new)
-        return others.select(pl.col(name).cast(kind) for name, kind in columns.items())
+        new_columns = [pl.lit(None).alias(name) for name in self._schema if name not in rows.columns]
+        others = rows.filter(~pl.col("file").is_in(sorted(replaced))).with_columns(new_columns)
+        return others.select(pl.col(name).cast(dtype) for name, dtype in self._schema.items())
 
     def _no_rows(self) -> pl.DataFrame:
-        return pl.DataFrame(schema=schema(self._spec.columns))
+        return pl.DataFrame(schema=self._schema)
 
-    def _once_each(self, rows: pl.DataFrame) -> pl.Series:
-        """The place of one row a key, the one delivered last (by file name, then place), in order of time and key."""
+    def _unique_rows(self, rows: pl.DataFrame) -> pl.Series:
+        """Return the indices of one row a key, in order of time and key: the one delivered last, by file name, then line."""
         time, keys = self._spec.columns.time, list(self._spec.columns.keys)
-        places = rows.select("file", "line", time, *(k for k in keys if k != time)).with_row_index("_at")
-        twice = places.filter(pl.struct(keys).is_duplicated())
-        if twice.height:
-            last = twice.sort("file", "line").unique(keys, keep="last")
-            places = places.join(twice.join(last, on="_at", how="anti"), on="_at", how="anti")
-        return places.sort(time, *keys)["_at"]
+        index = rows.select("file", "line", time, *(key for key in keys if key != time)).with_row_index("_index")
+        repeated = index.filter(pl.struct(keys).is_duplicated())
+        if repeated.height:
+            last = repeated.sort("file", "line").unique(keys, keep="last")
+            index = index.join(repeated.join(last, on="_index", how="anti"), on="_index", how="anti")
+        return index.sort(time, *keys)["_index"]
 
-    def _rejects(self, name: str) -> pa.Table:
-        rejects = self._spool.frame(QUARANTINE, name, REJECTS).sort("file", "line")
-        return rejects.to_arrow(compat_level=pl.CompatLevel.oldest())
+    def _unreadable_rows(self, label: str) -> pa.Table:
+        rows = self._buffer.read(QUARANTINE, label, QUARANTINE_SCHEMA).sort("file", "line")
+        return rows.to_arrow(compat_level=pl.CompatLevel.oldest())
 
     def _replace(self, table: str, content: Mapping[Window, pa.Table], read_at: int | None) -> int | None:
+        """Replace the windows in the table by these rows with their run; None where there are no windows."""
         if not content:
             return None
-        signed = {w: rows.append_column("landed_by", pa.repeat(self._run, len(rows))) for w, rows in content.items()}
-        return self._tables.replace(table, signed, self._run, read_at=read_at)
+        with_run = {w: rows.append_column("landed_by", pa.repeat(self._run, len(rows))) for w, rows in content.items()}
+        return self._tables.replace(table, with_run, self._run, read_at=read_at)
 
 
-def _assert_balanced(landed: LandedWindow) -> None:
-    accounted = landed.landed + landed.quarantined + landed.duplicates
-    if landed.rows_in != accounted:
-        raise AssertionError(f"{landed.window}: {landed.rows_in} rows came in and {accounted} are accounted for")
+def _count_late(content: pa.Table, files: Mapping[str, DeliveredFile]) -> int:
+    late_files = [name for name, file in files.items() if file.late]
+    return int(pl.Series(content["file"]).is_in(late_files).sum())
+
+
+def _assert_balanced(window: LandingCounts) -> None:
+    accounted = window.landed + window.quarantined + window.duplicates
+    if window.rows_in != accounted:
+        raise AssertionError(f"{window.window}: {window.rows_in} rows came in and {accounted} are accounted for")

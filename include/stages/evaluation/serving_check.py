@@ -49,5 +49,5 @@ def _past(spec: ModelSpec, dataset: DatasetManifest, rows: pa.Table, tables: Tab
 
     times = rows[spec.columns.time]
     first, last = times[0].as_py(), times[-1].as_py()
-    span = Window(spec.window.floor(first) - aggregation.reach(spec), spec.window.window_at(last).end)
-    return aggregation.landed(spec, list(span.split(spec.window)), tables, dataset.sums_version)
+    span = Window(spec.window.floor(first) - aggregation.lookback(spec), spec.window.window_at(last).end)
+    return aggregation.landed_sums(spec, list(span.split(spec.window)), tables, dataset.sums_version)

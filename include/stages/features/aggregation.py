@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import reduce
+from operator import and_
 from typing import Any
 
 import ibis
@@ -16,84 +17,83 @@ from include.domain.features.hourly_sums import History, Sums, pack
 from include.domain.features.online_features import LandedSums
 from include.domain.windows import Window, window_of
 from include.online_store.store import OnlineStore
-from include.ports.tables import Engine, Tables
+from include.ports.tables import LANDED, SUMS, Engine, Tables
 from include.spec.model_spec import ModelSpec
-from include.stages.data.partitioning import LANDED
-from include.stages.data.row_digest import by_window
+from include.stages.data.row_order import split_by_window
 
-SUMS = "sums"
+#: Columns by which the rows of a window of `sums` are ordered, and which together name one of them.
 ORDER = ("grouping", "entity", "hour")
 
 
 def hourly_sums(spec: ModelSpec, rows: ir.Table) -> ir.Table:
-    """Landed rows → `window`, `grouping`, `entity`, `hour` (in which the outcome became known, since 1970), `newest` (the second
-    of the newest such moment), and for each outcome `count_` and `sum_` of the values that are known and `last_`, the
-    value known at `newest` (the largest where there are several)."""
+    """Return landed rows as sums by `window`, `grouping`, `entity` and `hour`, in which the outcome became known, since 1970.
+
+    `newest` is the second of the newest such moment. For each outcome `count_` and `sum_` are of the values that are not
+    null, and `last_` is the value of `newest`, the largest where there are several.
+    """
     columns = spec.columns
-    known = (
-        rows[columns.known]
-        if columns.known
-        else rows[columns.time] + ibis.interval(seconds=int(spec.label_delay.total_seconds()))
-    )
-    timed = rows.mutate(second=known.epoch_seconds().cast("int64")).filter(lambda t: t.second.notnull())
+    delay = ibis.interval(seconds=int(spec.label_delay.total_seconds()))
+    known_at = rows[columns.known] if columns.known else rows[columns.time] + delay
+    timed = rows.mutate(second=known_at.epoch_seconds().cast("int64")).filter(lambda t: t.second.notnull())
     timed = timed.mutate(hour=(timed.second / 3600).floor().cast("int64"), window=timed.window.cast("string"))
-    return ibis.union(*(_of_group(spec, timed, group) for group in spec.features.aggregates.groups))
+    return ibis.union(*(_group_sums(spec, timed, group) for group in spec.features.aggregates.groups))
 
 
-def land_sums(spec: ModelSpec, windows: Sequence[Window], tables: Tables, engine: Engine, run: str) -> None:
-    """The landed windows' sums into the table `sums`."""
+def write_sums(spec: ModelSpec, windows: Sequence[Window], tables: Tables, engine: Engine, run: str) -> None:
+    """Compute the sums of the landed windows and write them into the table `sums`."""
     sums = engine.collect(tables, LANDED, windows, lambda rows: hourly_sums(spec, rows))
-    parts = by_window(sums, ORDER)
-    tables.replace(SUMS, {w: parts.get(w.label, sums.slice(0, 0)) for w in windows}, run)
+    parts = split_by_window(sums, ORDER)
+    tables.replace(SUMS, {window: parts.get(window.label, sums.slice(0, 0)) for window in windows}, run)
 
 
-def publish(spec: ModelSpec, windows: Sequence[Window], tables: Tables, store: OnlineStore) -> int:
-    """The windows' sums into the online store, but of those alone that an event after the newest window can see; so a
-    backfill of long ago changes nothing there. How many the store took."""
-    held = tables.windows(SUMS)
-    version = tables.version(SUMS)
-    if not held or version is None:
+def publish_sums(spec: ModelSpec, windows: Sequence[Window], tables: Tables, store: OnlineStore) -> int:
+    """Write the windows' sums into the online store and return how many windows it accepted.
+
+    Only windows that an event after the newest one can see are written, so a backfill of long ago changes nothing there.
+    """
+    labels, version = tables.windows(SUMS), tables.version(SUMS)
+    if not labels or version is None:
         return 0
-    oldest = spec.window.window_at(window_of(held[-1], spec.window).end - reach(spec)).label
-    due = [w for w in windows if w.label >= oldest]
-    return store.land(landed(spec, due, tables, version), oldest) if due else 0
+    newest = window_of(labels[-1], spec.window)
+    oldest = spec.window.window_at(newest.end - lookback(spec)).label
+    visible = [window for window in windows if window.label >= oldest]
+    return store.land(landed_sums(spec, visible, tables, version), oldest) if visible else 0
 
 
-def landed(spec: ModelSpec, windows: Sequence[Window], tables: Tables, version: int) -> list[LandedSums]:
-    """The windows' sums at that version of the table, as an online store holds them."""
-    parts = _by("window", pl.DataFrame(pl.from_arrow(tables.read(SUMS, windows, version=version))))
-    return [_landed(spec, name, version, part) for name, part in parts.items()]
+def landed_sums(spec: ModelSpec, windows: Sequence[Window], tables: Tables, version: int) -> list[LandedSums]:
+    """Return the windows' sums at that version of the table, as an online store holds them."""
+    rows = pl.DataFrame(pl.from_arrow(tables.read(SUMS, windows, version=version)))
+    return [_landed_sums(spec, label, version, part) for label, part in _partition(rows, "window").items()]
 
 
-def history(spec: ModelSpec, tables: Tables, first: Window, last: Window) -> dict[str, History]:
-    """By group what events from the first window to the last can see: everything known up to the longest span before."""
-    span = Window(first.start - reach(spec), last.end)
-    sums = pl.DataFrame(pl.from_arrow(tables.read(SUMS, list(span.split(spec.window)))))
-    return {g.name: History(g, of) for g, of in _of_groups(spec, sums)}
+def read_histories(spec: ModelSpec, tables: Tables, first: Window, last: Window) -> dict[str, History]:
+    """Return by group the sums that events from the first window to the last can see."""
+    span = Window(first.start - lookback(spec), last.end)
+    rows = pl.DataFrame(pl.from_arrow(tables.read(SUMS, list(span.split(spec.window)))))
+    return {group.name: History(group, sums) for group, sums in _sums_by_group(spec, rows)}
 
 
-def reach(spec: ModelSpec) -> timedelta:
-    """How long before an event the events lie whose outcomes it may see."""
+def lookback(spec: ModelSpec) -> timedelta:
+    """Return how long before an event the events lie whose outcomes it may see."""
     aggregates = spec.features.aggregates
     return aggregates.longest + aggregates.lead + spec.label_delay + spec.window.length
 
 
-def with_aggregates(spec: ModelSpec, rows: pl.DataFrame, known: Mapping[str, History]) -> pl.DataFrame:
-    """The rows with every aggregate of the spec as a Float64 column, null where nothing was known."""
+def with_aggregates(spec: ModelSpec, rows: pl.DataFrame, histories: Mapping[str, History]) -> pl.DataFrame:
+    """Return the rows with every aggregate of the spec as a Float64 column, null where no outcome was known."""
     aggregates = spec.features.aggregates
     before = aggregates.hours(rows[spec.columns.time].dt.epoch("s").to_numpy().astype(np.int64))
-    found: list[pl.Series] = []
+    columns: list[pl.Series] = []
     for group in aggregates.groups:
         entities = rows.select(pl.concat_str(list(group.by), separator=BETWEEN))[group.by[0]].to_list()
-        values = known[group.name].as_of(entities, before)
-        found += [pl.Series(name, values[name]).fill_nan(None) for name in group.features]
-    return rows.with_columns(found)
+        values = histories[group.name].as_of(entities, before)
+        columns += [pl.Series(name, values[name]).fill_nan(None) for name in group.features]
+    return rows.with_columns(columns)
 
 
-def _of_group(spec: ModelSpec, rows: ir.Table, group: Group) -> ir.Table:
-    parts = [rows[column] for column in group.by]
-    named = rows.filter(reduce(lambda a, b: a & b, [p.notnull() for p in parts]))
-    entity = reduce(lambda a, b: a + BETWEEN + b, [named[column] for column in group.by])
+def _group_sums(spec: ModelSpec, rows: ir.Table, group: Group) -> ir.Table:
+    named = rows.filter(reduce(and_, [rows[column].notnull() for column in group.by]))
+    entity = reduce(lambda left, right: left + BETWEEN + right, [named[column] for column in group.by])
     keys = ["window", *ORDER]
     named = named.mutate(grouping=ibis.literal(group.name), entity=entity)
     named = named.mutate(newest=named.second.max().over(ibis.window(group_by=keys)))
@@ -108,23 +108,23 @@ def _of_group(spec: ModelSpec, rows: ir.Table, group: Group) -> ir.Table:
     return named.group_by(keys).aggregate(**sums)
 
 
-def _landed(spec: ModelSpec, window: str, version: int, sums: pl.DataFrame) -> LandedSums:
-    packed = pack({group.name: of for group, of in _of_groups(spec, sums)})
-    return LandedSums(window, version, int(sums["newest"].max() or 0), packed)  # type: ignore[arg-type]
+def _landed_sums(spec: ModelSpec, label: str, version: int, rows: pl.DataFrame) -> LandedSums:
+    packed = pack({group.name: sums for group, sums in _sums_by_group(spec, rows)})
+    return LandedSums(label, version, int(rows["newest"].max() or 0), packed)  # type: ignore[arg-type]
 
 
-def _of_groups(spec: ModelSpec, sums: pl.DataFrame) -> list[tuple[Group, Sums]]:
-    parts = _by("grouping", sums)
-    return [(g, _sums(parts.get(g.name, sums.clear()), g)) for g in spec.features.aggregates.groups]
+def _sums_by_group(spec: ModelSpec, rows: pl.DataFrame) -> list[tuple[Group, Sums]]:
+    parts = _partition(rows, "grouping")
+    return [(group, _sums(parts.get(group.name, rows.clear()), group)) for group in spec.features.aggregates.groups]
 
 
-def _by(column: str, rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    return {str(name): part for (name,), part in rows.partition_by(column, as_dict=True).items()}
+def _partition(rows: pl.DataFrame, column: str) -> dict[str, pl.DataFrame]:
+    return {str(value): part for (value,), part in rows.partition_by(column, as_dict=True).items()}
 
 
 def _sums(rows: pl.DataFrame, group: Group) -> Sums:
-    def columns(kind: str) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
-        return {o: rows[f"{kind}_{o}"].cast(pl.Float64).to_numpy() for o in group.outcomes}
+    def by_outcome(prefix: str) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+        return {outcome: rows[f"{prefix}_{outcome}"].cast(pl.Float64).to_numpy() for outcome in group.outcomes}
 
     entities, hours, newest = rows["entity"].to_list(), rows["hour"].to_numpy(), rows["newest"].to_numpy()
-    return Sums(entities, hours, newest, columns("count"), columns("sum"), columns("last"))
+    return Sums(entities, hours, newest, by_outcome("count"), by_outcome("sum"), by_outcome("last"))

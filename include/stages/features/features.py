@@ -1,95 +1,120 @@
-"""Features: from landed rows to what a model sees, one window at a time, only where the validation has passed."""
+"""Features: from landed rows to what a model sees, in windows whose validation has passed."""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import polars as pl
 import pyarrow as pa
 
+from include.artifacts.windows import BuiltWindow, LandedWindow
+from include.domain.errors import UserMistake
 from include.domain.windows import Window
 from include.online_store.store import OnlineStore
-from include.ports.tables import Engine, Records, Tables
+from include.ports.tables import FEATURES, LANDED, Engine, Records, Tables
 from include.spec.data import Columns
 from include.spec.model_spec import ModelSpec
-from include.stages.data.landing import landed_rows, pieces, touched
-from include.stages.data.partitioning import LANDED
-from include.stages.data.row_digest import by_window, content_digest
-from include.stages.data.validation import failed
-
-FEATURES, BUILT = "features", "built"
+from include.stages.data.landing import chunked, landed_row_count, with_late_windows
+from include.stages.data.row_digest import content_digest
+from include.stages.data.row_order import split_by_window
+from include.stages.data.validation import not_validated
 
 
-def build(
-    spec: ModelSpec, windows: Sequence[Window], tables: Tables, records: Records, run: str, *,
-    engine: Engine, store: OnlineStore,
-) -> list[str]:  # fmt: skip
-    """Labels of the windows whose features stand now: these and those with late rows, but none that did not pass.
+@dataclass(frozen=True)
+class FeatureServices:
+    """What the stage works with: a model's tables, the records of its windows, and for its aggregates an engine and a store."""
 
-    What their outcomes add up to goes to the online store too.
+    tables: Tables
+    records: Records
+    engine: Engine
+    store: OnlineStore
+
+
+def build(spec: ModelSpec, windows: Sequence[Window], services: FeatureServices, run: str) -> list[str]:
+    """Compute the features of these windows and of those with late rows; return the labels of those that have features now.
+
+    Windows that did not pass validation are left out. The sums of their outcomes go to the online store too.
     """
-    due = touched(spec, windows, records, run)
-    blocked = set(failed(due, records))
-    passed = [w for w in due if w.label not in blocked]
-    there = set(tables.windows(FEATURES))
-    for piece in pieces(passed, landed_rows(records)):
-        _build(spec, piece, tables, records, engine, run, there)
+    tables, records = services.tables, services.records
+    candidates = with_late_windows(spec, windows, records, run)
+    blocked = set(not_validated(candidates, records))
+    passed = [window for window in candidates if window.label not in blocked]
+    existing = set(tables.windows(FEATURES))
+    for chunk in chunked(passed, partial(landed_row_count, records)):
+        _build(spec, chunk, services, run, existing)
     if spec.features.aggregates.groups and passed:
         from include.stages.features import aggregation
 
-        aggregation.publish(spec, passed, tables, store)
-    return [w.label for w in passed]
+        aggregation.publish_sums(spec, passed, tables, services.store)
+    return [window.label for window in passed]
 
 
-def _build(
-    spec: ModelSpec, windows: Sequence[Window], tables: Tables, records: Records, engine: Engine, run: str,
-    there: set[str],
-) -> None:  # fmt: skip
-    landed = {w: records.read(LANDED, w.label) or {} for w in windows}
-    held, names = [w for w in windows if landed[w]["landed"]], columns(spec.columns)
+def check_complete(windows: Sequence[Window], records: Records) -> None:
+    """Raise UserMistake naming the windows that have no features because they did not pass validation."""
+    if blocked := not_validated(windows, records):
+        raise UserMistake(f"no features for {', '.join(blocked)}: not validated with pass")
+
+
+def feature_columns(columns: Columns) -> list[str]:
+    """Return what a row of the features table holds, besides its window and the aggregates."""
+    weight = [columns.weight] if columns.weight else []
+    return list(dict.fromkeys([columns.time, *columns.keys, columns.label, *columns.features, *weight]))
+
+
+def _build(spec: ModelSpec, windows: Sequence[Window], services: FeatureServices, run: str, existing: set[str]) -> None:
+    """Write the windows whose features changed, in one commit, and the records of all that have rows."""
+    tables, records = services.tables, services.records
+    landed = {window: records.read(LandedWindow, window.label) for window in windows}
+    with_rows = {window: record for window, record in landed.items() if record and record.landed}
+    names = feature_columns(spec.columns)
     if spec.features.aggregates.groups:
-        parts = _computed(spec, windows, tables, engine, run)
-        digests = {w: content_digest(parts[w.label]) for w in held}
-        write = partial(_written, tables, parts)
+        rows = _with_aggregates(spec, windows, services, run)
+        digests = {window: content_digest(rows[window.label]) for window in with_rows}
+        write = partial(_replace, tables, rows)
     else:
-        digests = {w: _as_landed(landed[w]["digest"], names) for w in held}
+        digests = {window: _projection_digest(record.digest, names) for window, record in with_rows.items()}
         write = partial(tables.project, LANDED, FEATURES, columns=names)
-    before = {w: records.read(BUILT, w.label) or {} for w in held}
-    new = [w for w in held if digests[w] != before[w].get("digest") or w.label not in there]
-    version = write(new, run=run) if new else None
-    for window in held:
-        name = window.label
-        records.write(BUILT, name, {
-            "window": name, "rows": landed[window]["landed"], "digest": digests[window],
-            "table_version": version if window in new else before[window]["table_version"],
-            "landed": landed[window]["digest"], "spec_digest": spec.digest, "run": run,
-        })  # fmt: skip
+    before = {window: records.read(BuiltWindow, window.label) for window in with_rows}
+    unchanged = {
+        window: built
+        for window, built in before.items()
+        if built and built.digest == digests[window] and window.label in existing
+    }
+    changed = [window for window in with_rows if window not in unchanged]
+    version = write(changed, run=run) if changed else None
+    for window, record in with_rows.items():
+        built = BuiltWindow(
+            window=window.label,
+            rows=record.landed,
+            digest=digests[window],
+            table_version=unchanged[window].table_version if window in unchanged else version,
+            landed=record.digest,
+            spec_digest=spec.digest,
+            run=run,
+        )
+        records.write(window.label, built)
 
 
-def _written(tables: Tables, parts: Mapping[str, pa.Table], windows: Sequence[Window], run: str) -> int:
-    return tables.replace(FEATURES, {w: parts[w.label] for w in windows}, run)
-
-
-def _as_landed(digest: str, names: Sequence[str]) -> str:
-    """The digest of features that are those columns of landed rows and no more."""
-    return hashlib.sha256(json.dumps([digest, *names]).encode()).hexdigest()
-
-
-def columns(asked: Columns) -> list[str]:
-    """What a row of the features table holds, besides its window and the aggregates."""
-    weight = [asked.weight] if asked.weight else []
-    return list(dict.fromkeys([asked.time, *asked.keys, asked.label, *asked.features, *weight]))
-
-
-def _computed(
-    spec: ModelSpec, windows: Sequence[Window], tables: Tables, engine: Engine, run: str
+def _with_aggregates(
+    spec: ModelSpec, windows: Sequence[Window], services: FeatureServices, run: str
 ) -> dict[str, pa.Table]:
-    """The windows' rows with the spec's aggregates, by window label."""
+    """Return the windows' rows with the spec's aggregates, by window label."""
     from include.stages.features import aggregation
 
-    aggregation.land_sums(spec, windows, tables, engine, run)
-    known = aggregation.history(spec, tables, windows[0], windows[-1])
-    rows = tables.read(LANDED, windows, columns=[*columns(spec.columns), "window"])
-    whole = aggregation.with_aggregates(spec, pl.DataFrame(pl.from_arrow(rows)), known)
-    return by_window(whole.to_arrow(compat_level=pl.CompatLevel.oldest()), [spec.columns.time, *spec.columns.keys])
+    aggregation.write_sums(spec, windows, services.tables, services.engine, run)
+    histories = aggregation.read_histories(spec, services.tables, windows[0], windows[-1])
+    landed = services.tables.read(LANDED, windows, columns=[*feature_columns(spec.columns), "window"])
+    rows = aggregation.with_aggregates(spec, pl.DataFrame(pl.from_arrow(landed)), histories)
+    arrow = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
+    return split_by_window(arrow, [spec.columns.time, *spec.columns.keys])
+
+
+def _replace(tables: Tables, rows: Mapping[str, pa.Table], windows: Sequence[Window], run: str) -> int:
+    return tables.replace(FEATURES, {window: rows[window.label] for window in windows}, run)
+
+
+def _projection_digest(landed_digest: str, columns: Sequence[str]) -> str:
+    """Return the digest of features that are these columns of landed rows and nothing else."""
+    return hashlib.sha256(json.dumps([landed_digest, *columns]).encode()).hexdigest()

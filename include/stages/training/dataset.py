@@ -22,13 +22,12 @@ from include.artifacts.store import Reference
 from include.domain.errors import Corrupt, UserMistake
 from include.domain.features.encoding import Encoding, fit
 from include.domain.windows import Window, window_label, window_of
-from include.ports.tables import Tables
+from include.ports.tables import FEATURES, SUMS, Tables
 from include.spec.data import Columns, Features
 from include.spec.model_spec import ModelSpec
 
 #: Rows of the validate windows that the model server is warmed up with.
 EXAMPLES = 64
-FEATURES, SUMS = "features", "sums"
 FILES = {
     *(
         f"{split}.{array}.npy"

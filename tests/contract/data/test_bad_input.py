@@ -14,10 +14,10 @@ from include.adapters.sources import delimited
 from include.adapters.sources.files import FileSource
 from include.adapters.tables.delta import DeltaTables
 from include.adapters.tables.json_records import JsonRecords
+from include.artifacts.windows import LandingReport
 from include.domain.errors import Unavailable, UserMistake
 from include.domain.windows import Window, parse_utc
 from include.stages.data import landing
-from include.stages.data.landing import LandingReport
 from tests.unit.toy import toy
 
 HEADER = "at,key,y,x,c\n"

@@ -11,6 +11,7 @@ from include.adapters.engines.duckdb import DuckDB
 from include.adapters.sources.files import FileSource
 from include.adapters.tables.delta import DeltaTables
 from include.adapters.tables.json_records import JsonRecords
+from include.artifacts.windows import LandingReport
 from include.domain.errors import UserMistake
 from include.domain.verdict import Outcome
 from include.domain.windows import Window
@@ -20,8 +21,8 @@ from include.settings import ROOT
 from include.spec.loading import find, load_all
 from include.spec.model_spec import ModelSpec
 from include.stages.data import landing, validation
-from include.stages.data.landing import LandingReport
 from include.stages.features import features
+from include.stages.features.features import FeatureServices
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Great Expectations' own making
 SHIPPED = ROOT / "docs" / "models"
@@ -60,7 +61,9 @@ class Home:
         judge, store = GreatExpectations(self.spec, self.path / "pages"), open_store(str(self.path), self.spec.name)
         verdicts = validation.validate(self.spec, self.windows, self.tables, judge, self.records, "run")
         assert {v.outcome for v in verdicts.values()} == {Outcome.PASS}, verdicts
-        return features.build(self.spec, self.windows, self.tables, self.records, "run", engine=DuckDB(), store=store)
+        return features.build(
+            self.spec, self.windows, FeatureServices(self.tables, self.records, DuckDB(), store), "run"
+        )
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         return list(self.tables.read(table, self.windows).to_pylist())

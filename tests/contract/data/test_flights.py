@@ -23,6 +23,7 @@ from include.spec.loading import find
 from include.spec.model_spec import ModelSpec
 from include.stages.data import landing, validation
 from include.stages.features import aggregation, features
+from include.stages.features.features import FeatureServices
 
 HOUR = timedelta(hours=1)
 GROUPS = (
@@ -58,7 +59,8 @@ def tables(spec: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> DeltaTa
     held, records = DeltaTables(home / "tables"), JsonRecords(home / "records")
     landing.land(spec, DAYS, FileSource(spec.source, home), held, records, "run")
     validation.validate(spec, DAYS, held, PassAll(), records, "run")
-    features.build(spec, DAYS, held, records, "run", engine=DuckDB(), store=open_store(str(home), spec.name))
+    services = FeatureServices(held, records, DuckDB(), open_store(str(home), spec.name))
+    features.build(spec, DAYS, services, "run")
     return held
 
 
@@ -127,8 +129,8 @@ def test_aggregates_are_what_one_counts_by_hand_from_the_outcomes_known_then(tab
 def test_no_event_changes_by_what_came_after_it(tables: DeltaTables, spec: ModelSpec) -> None:
     """Features of the first two days, from a history that ends there, and from one that knows the days after."""
     rows = frame(tables, "landed").filter(pl.col("window") < "2013-03-10")
-    full = aggregation.history(spec, tables, DAYS[0], DAYS[-1])
-    cut = aggregation.history(spec, tables, DAYS[0], DAYS[1])
+    full = aggregation.read_histories(spec, tables, DAYS[0], DAYS[-1])
+    cut = aggregation.read_histories(spec, tables, DAYS[0], DAYS[1])
     with_all, with_past = (aggregation.with_aggregates(spec, rows, known) for known in (full, cut))
     assert with_all.equals(with_past, null_equal=True)
 
@@ -136,7 +138,7 @@ def test_no_event_changes_by_what_came_after_it(tables: DeltaTables, spec: Model
 def test_one_row_by_itself_gives_what_the_table_holds(tables: DeltaTables, spec: ModelSpec) -> None:
     """What a server does with a row that asks for a prediction."""
     built = frame(tables, "features")
-    known = aggregation.history(spec, tables, DAYS[0], DAYS[-1])
+    known = aggregation.read_histories(spec, tables, DAYS[0], DAYS[-1])
     for row in built.sample(40, seed=2).to_dicts():
         before = spec.features.aggregates.hours(np.array([int(row["departure"].replace(tzinfo=UTC).timestamp())]))
         for group in GROUPS:

@@ -13,12 +13,12 @@ from pyarrow.fs import FileSystem, LocalFileSystem
 
 from include.adapters.tables.delta import DeltaTables
 from include.adapters.tables.json_records import JsonRecords
+from include.artifacts.windows import LandingReport
 from include.domain.errors import PerennialError, Unavailable, UserMistake
 from include.domain.windows import Grain, Window, parse_utc
 from include.ports.sources import Source
 from include.settings import Settings
 from include.stages.data import landing
-from include.stages.data.landing import LandingReport
 from include.wiring import Parts
 from tests.bucket import bucket
 from tests.unit.toy import toy

@@ -15,9 +15,9 @@ from include.adapters.tables.delta import DeltaTables
 from include.domain.features.aggregates import Aggregates, Group, entity, span_name
 from include.domain.windows import Window, window_label
 from include.online_store.opening import open_store
+from include.ports.tables import LANDED
 from include.spec.data import Columns, Features, SourceSpec
 from include.spec.model_spec import ModelSpec, Schedule
-from include.stages.data.partitioning import LANDED
 from include.stages.features import aggregation
 from tests.memory import MemoryTables
 
@@ -85,12 +85,12 @@ def test_every_window_sees_what_was_known_then_whatever_landed_after_it(
     whole = {day: arrow.filter((landed["window"] == day.label).to_arrow()) for day in DAYS}
     tables.replace(LANDED, whole, "run")
     for batch in (order[:2], order[2:]):
-        aggregation.land_sums(SPEC, sorted(batch), tables, DuckDB(), "run")
+        aggregation.write_sums(SPEC, sorted(batch), tables, DuckDB(), "run")
     hand = landed.to_dicts()
     for day in DAYS:
         own = landed.filter(pl.col("window") == day.label)
         if own.height:
-            built = aggregation.with_aggregates(SPEC, own, aggregation.history(SPEC, tables, day, day))
+            built = aggregation.with_aggregates(SPEC, own, aggregation.read_histories(SPEC, tables, day, day))
             for row in built.to_dicts():
                 expected = by_hand(hand, row)
                 assert {name: row[name] for name in expected} == pytest.approx(expected)
@@ -103,12 +103,12 @@ def test_a_backfill_of_long_ago_changes_nothing_that_serving_sees(tmp_path: Path
     arrow = landed.to_arrow(compat_level=pl.CompatLevel.oldest())
     tables.replace(LANDED, {d: arrow.filter((landed["window"] == d.label).to_arrow()) for d in days}, "run")
     for batch in (days[:5], days[5:]):
-        aggregation.land_sums(SPEC, batch, tables, DuckDB(), "run")
-        assert aggregation.publish(SPEC, batch, tables, store) > 0
+        aggregation.write_sums(SPEC, batch, tables, DuckDB(), "run")
+        assert aggregation.publish_sums(SPEC, batch, tables, store) > 0
     before = store.read(None)
     assert [w.window for w in before.landed or ()] == [d.label for d in days[4:]], "what the newest hour can see"
-    aggregation.land_sums(SPEC, days[:2], tables, DuckDB(), "backfill")
-    assert aggregation.publish(SPEC, days[:2], tables, store) == 0
+    aggregation.write_sums(SPEC, days[:2], tables, DuckDB(), "backfill")
+    assert aggregation.publish_sums(SPEC, days[:2], tables, store) == 0
     assert store.read(None) == before
-    aggregation.land_sums(SPEC, days[6:7], tables, DuckDB(), "backfill")
-    assert aggregation.publish(SPEC, days[:7], tables, store) >= 1, "a window that serving sees is renewed"
+    aggregation.write_sums(SPEC, days[6:7], tables, DuckDB(), "backfill")
+    assert aggregation.publish_sums(SPEC, days[:7], tables, store) >= 1, "a window that serving sees is renewed"

@@ -29,6 +29,7 @@ from include.server.lookups import Lookups
 from include.spec.loading import find
 from include.stages.data import landing, validation
 from include.stages.features import features
+from include.stages.features.features import FeatureServices
 from include.stages.training import dataset
 from tests.contract.data.test_flights import PassAll
 from tests.serving import ServerProcess, wait_for
@@ -57,7 +58,7 @@ class World:
         flights.deliver(self.home / "inbox" / "flights", span.start.date(), span.end.date())
         landing.land(SPEC, windows, FileSource(SPEC.source, self.home), self.tables, self.records, f"land {span}")
         validation.validate(SPEC, windows, self.tables, PassAll(), self.records, "run")
-        features.build(SPEC, windows, self.tables, self.records, "run", engine=DuckDB(), store=self.store)
+        features.build(SPEC, windows, FeatureServices(self.tables, self.records, DuckDB(), self.store), "run")
 
     def built(self, span: Window) -> pl.DataFrame:
         return pl.DataFrame(pl.from_arrow(self.tables.read("features", list(span.split(SPEC.window)))))

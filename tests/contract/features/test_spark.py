@@ -29,7 +29,9 @@ class Collected:
 
     sums: pl.DataFrame
 
-    def collect(self, tables: Tables, table: str, windows: Sequence[Window], of: Callable[[Any], Any]) -> pa.Table:
+    def collect(
+        self, tables: Tables, table: str, windows: Sequence[Window], expression: Callable[[Any], Any]
+    ) -> pa.Table:
         return self.sums.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
@@ -43,7 +45,7 @@ def test_both_engines_give_the_same(tables: DeltaTables, spec: ModelSpec) -> Non
     assert spark.equals(duckdb, null_equal=True)
     assert duckdb.height > 5000
     before = pl.DataFrame(pl.from_arrow(tables.read("features", DAYS)))
-    aggregation.land_sums(spec, DAYS, tables, Collected(spark), "spark")
-    known = aggregation.history(spec, tables, DAYS[0], DAYS[-1])
+    aggregation.write_sums(spec, DAYS, tables, Collected(spark), "spark")
+    known = aggregation.read_histories(spec, tables, DAYS[0], DAYS[-1])
     raw = before.drop(spec.features.aggregates.features)
     assert aggregation.with_aggregates(spec, raw, known).select(before.columns).equals(before, null_equal=True)

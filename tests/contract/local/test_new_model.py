@@ -13,6 +13,7 @@ import pytest
 from include.artifacts import store
 from include.artifacts.dataset_manifest import DatasetManifest, SplitCounts
 from include.artifacts.store import Reference
+from include.artifacts.windows import LandingReport
 from include.domain.errors import UserMistake
 from include.domain.verdict import Outcome, Verdict
 from include.domain.windows import Window
@@ -20,7 +21,6 @@ from include.settings import Settings
 from include.spec.loading import find
 from include.spec.model_spec import ModelSpec
 from include.stages.data import expectation_suggestions, landing, validation
-from include.stages.data.landing import LandingReport
 from include.stages.features import features
 from include.stages.training import dataset as assembly
 from include.stages.training import time_travel
@@ -80,22 +80,16 @@ class World:
         (self.home / "inbox" / "churn" / name).write_text(HEADER + "".join(rows))
 
     def land(self, run: str, windows: list[Window]) -> LandingReport:
-        return landing.land(
-            self.spec, windows, self.parts.source(self.spec), self.parts.tables(self.spec),
-            self.parts.records(self.spec), run,
-        )  # fmt: skip
+        parts = self.parts
+        source, tables, records = parts.source(self.spec), parts.tables(self.spec), parts.records(self.spec)
+        return landing.land(self.spec, windows, source, tables, records, run)
 
     def validate(self, run: str, windows: list[Window], spec: ModelSpec) -> list[Verdict]:
-        found = validation.validate(
-            spec, windows, self.parts.tables(spec), self.parts.validator(spec), self.parts.records(spec), run
-        )
-        return list(found.values())
+        tables, validator, records = self.parts.tables(spec), self.parts.validator(spec), self.parts.records(spec)
+        return list(validation.validate(spec, windows, tables, validator, records, run).values())
 
     def build(self, run: str) -> list[str]:
-        return features.build(
-            self.spec, WINDOWS, self.parts.tables(self.spec), self.parts.records(self.spec), run,
-            engine=self.parts.engine(self.spec), store=self.parts.online(self.spec),
-        )  # fmt: skip
+        return features.build(self.spec, WINDOWS, self.parts.feature_services(self.spec), run)
 
     def newest(self) -> pl.DataFrame:
         rows = self.parts.tables(self.spec).read("features", WINDOWS)
@@ -124,7 +118,7 @@ def landed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Landed]:
     report, verdicts = world.land("first", WINDOWS), world.validate("first", WINDOWS, world.spec)
     built, tables = world.build("first"), world.parts.tables(world.spec)
     dataset = assembly.assemble(world.spec, START + 30 * DAY, tables, "first", home / "dataset")
-    proposed = expectation_suggestions.propose(world.spec, tables, world.parts.records(world.spec))
+    proposed = expectation_suggestions.suggest(world.spec, tables, world.parts.records(world.spec))
     yield Landed(world, report, verdicts, built, dataset, proposed)
 
 
@@ -198,7 +192,7 @@ def test_a_dataset_gives_its_very_rows_after_its_windows_were_landed_again(lande
 
 def test_too_few_windows_teach_nothing(landed: Landed) -> None:
     with pytest.raises(UserMistake, match=r"churn: expectations are learnt from 3 windows at least, and 0 landed"):
-        expectation_suggestions.propose(landed.world.spec, MemoryTables(), MemoryRecords())
+        expectation_suggestions.suggest(landed.world.spec, MemoryTables(), MemoryRecords())
 
 
 def with_expectations(landed: Landed) -> ModelSpec:

@@ -18,6 +18,7 @@ from include.artifacts.store import Reference
 from include.domain.errors import UserMistake
 from include.domain.windows import Window, window_label
 from include.local.reproduce import reproduce
+from include.ports.tables import FEATURES
 from include.settings import Settings
 from include.spec.model_spec import ModelSpec
 from include.stages.training import dataset as assembly
@@ -50,7 +51,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     home, port = tmp_path_factory.mktemp("home"), tracking_server.free_port()
     spec = toy(model=MODEL, training={"validate_windows": 2, "test_windows": 2, "epochs": 1, "batch_size": 128})
     parts = Parts(Settings(home=home, mlflow_port=port))
-    parts.tables(spec).replace(assembly.FEATURES, {window(day): rows(day) for day in range(DAYS)}, "landed")
+    parts.tables(spec).replace(FEATURES, {window(day): rows(day) for day in range(DAYS)}, "landed")
     folder = parts.run_folder(spec, "first")
     dataset = assembly.assemble(spec, window(DAYS + 1).end, parts.tables(spec), "first", folder / "dataset")
 
@@ -113,7 +114,7 @@ def test_weights_and_manifest_lie_with_the_run(world):
 
 
 def test_a_run_is_rebuilt_to_the_last_bit_from_its_record_although_its_table_has_moved_on(world, tmp_path):
-    world.parts.tables(world.spec).replace(assembly.FEATURES, {window(3): rows(3, seed=9)}, "corrected")
+    world.parts.tables(world.spec).replace(FEATURES, {window(3): rows(3, seed=9)}, "corrected")
     found = reproduce(world.run("dcn").info.run_id, world.parts, tmp_path / "again", print)
     assert {"dataset", "model.safetensors", "model.onnx", "test logloss"} < {row.name for row in found}
     assert [row.name for row in found if not row.same] == []
@@ -121,7 +122,7 @@ def test_a_run_is_rebuilt_to_the_last_bit_from_its_record_although_its_table_has
 
 def test_a_run_gives_its_very_rows_by_one_call_although_a_window_was_written_again(world):
     tables = world.parts.tables(world.spec)
-    tables.replace(assembly.FEATURES, {window(4): rows(4, seed=9), window(10): rows(10, seed=9)}, "corrected")
+    tables.replace(FEATURES, {window(4): rows(4, seed=9), window(10): rows(10, seed=9)}, "corrected")
     found = time_travel.rows_of_run(world.run("dcn").info.run_id, world.parts.registry(), tables)
     for split, days in (("train", range(8)), ("validate", (8, 9)), ("test", (10, 11))):
         first = pl.DataFrame(pl.from_arrow(pa.concat_tables([rows(day) for day in days]))).sort("at", "key")

@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from include.artifacts.windows import LandedWindow, LandingReport
 from include.domain.errors import UserMistake
 from include.domain.windows import Window
 from include.stages.data import landing
-from include.stages.data.landing import LandingReport
 from tests.memory import MemoryRecords, MemorySource, MemoryTables
 from tests.unit.toy import toy
 
@@ -34,8 +34,13 @@ class World:
 
     def land(self, source: MemorySource, *days: int, spec: Any = SPEC) -> LandingReport:
         self.runs += 1
-        windows = [window(d) for d in days]
+        windows = [window(day) for day in days]
         return landing.land(spec, windows, source, self.tables, self.records, f"run{self.runs}")
+
+    def landed(self, day: int) -> LandedWindow:
+        record = self.records.read(LandedWindow, window(day).label)
+        assert record is not None
+        return record
 
     def keys(self, day: int) -> list[str]:
         return self.tables.read("landed", [window(day)])["key"].to_pylist()
@@ -58,7 +63,7 @@ def test_a_long_range_is_one_version_of_the_table() -> None:
 
 
 def test_a_long_range_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(landing, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(landing, "ROWS_PER_CHUNK", 2)
     caplog.set_level("INFO", "include.stages.data.landing")
     World().land(MemorySource({"f": [row("a", 0), row("b", 1)], "g": [row("c", 2)]}), 0, 1, 2)
     assert [record.getMessage() for record in caplog.records] == [
@@ -83,7 +88,7 @@ def test_a_run_builds_on_what_another_wrote_while_it_wrote() -> None:
     world.land(MemorySource({"f": [row("a", 0)]}), 0)
     world.land(MemorySource({"f": [row("a", 0), row("b", 1), row("c", 2)]}), 1, 2)
     assert (world.keys(1), world.keys(2)) == (["b", "other"], ["c"])
-    assert (world.records.read("landed", "2026-01-02") or {})["files"].keys() == {"f", "g"}
+    assert world.landed(1).files.keys() == {"f", "g"}
 
 
 def test_a_window_not_asked_for_stays_as_it_is() -> None:
@@ -122,7 +127,7 @@ def test_a_late_row_goes_to_its_window_and_stays_when_that_lands_again() -> None
     report = world.land(source, 1, spec=BY_WINDOW)
     assert (world.keys(0), world.keys(1)) == (["a", "late"], ["b"])
     assert [(w.window, w.late) for w in report.windows] == [("2026-01-01", 1), ("2026-01-02", 0)]
-    assert "1 late" in (world.records.read("landed", "2026-01-01") or {})["note"]
+    assert "1 late" in world.landed(0).note
     world.land(source, 0, spec=BY_WINDOW)
     assert world.keys(0) == ["a", "late"]
 
@@ -135,7 +140,7 @@ def test_the_order_in_which_windows_land_does_not_matter() -> None:
     for world, days in ((forth, [(0,), (1,)]), (back, [(1,), (0,)]), (together, [(0, 1)])):
         for part in days:
             world.land(source, *part, spec=BY_WINDOW)
-    digests = {(w.records.read("landed", "2026-01-01") or {})["digest"] for w in (forth, back, together)}
+    digests = {w.landed(0).digest for w in (forth, back, together)}
     assert len(digests) == 1
 
 
@@ -205,8 +210,8 @@ def test_what_a_run_touched_is_remembered_with_its_late_windows() -> None:
     world = World()
     source = MemorySource({"2026-01-02": [row("late", 0.9), row("b", 1.5)]}, by_window=True)
     world.land(source, 1, spec=BY_WINDOW)
-    assert landing.touched(BY_WINDOW, [window(1)], world.records, "run1") == [window(0), window(1)]
-    assert landing.touched(BY_WINDOW, [window(1)], world.records, "another") == [window(1)]
+    assert landing.with_late_windows(BY_WINDOW, [window(1)], world.records, "run1") == [window(0), window(1)]
+    assert landing.with_late_windows(BY_WINDOW, [window(1)], world.records, "another") == [window(1)]
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ import polars as pl
 import pytest
 
 from include.domain.errors import UserMistake
-from include.stages.data.timestamps import as_timestamps
+from include.stages.data.timestamps import to_timestamps
 
 AT = datetime(2026, 6, 1, 12, 30, tzinfo=UTC)
 
 
 def read(value: object, zone: str = "UTC", time_format: str | None = None, **kind: object) -> datetime | None:
-    times = as_timestamps(pl.Series("at", [value], **kind), zone, time_format)  # type: ignore[arg-type]
+    times = to_timestamps(pl.Series("at", [value], **kind), zone, time_format)  # type: ignore[arg-type]
     return times.to_list()[0]  # type: ignore[no-any-return]
 
 

@@ -2,25 +2,27 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pytest
 
+from include.adapters.engines.duckdb import DuckDB
 from include.domain.verdict import Check, Outcome, Verdict
 from include.domain.windows import Window
+from include.online_store.sqlite import SqliteStore
 from include.ports.validation import Profile
 from include.stages.data import validation
-from include.stages.data.row_digest import by_window
+from include.stages.data.row_order import split_by_window
 from include.stages.features import features
+from include.stages.features.features import FeatureServices
 from tests.memory import MemoryRecords, MemorySource, MemoryTables
 from tests.unit.data import test_landing as made
 from tests.unit.toy import toy
 
 DAY, START, SPEC = made.DAY, made.START, toy()
-#: The toy has no aggregates: neither is asked for anything.
-PAST: Any = {"engine": None, "store": None}
 
 
 class Judge:
@@ -44,10 +46,15 @@ def world(days: int) -> made.World:
     return there
 
 
+def services(there: made.World) -> FeatureServices:
+    """The toy has no aggregates: the engine is not asked and the store never opened."""
+    return FeatureServices(there.tables, there.records, DuckDB(), SqliteStore(Path("unused.db")))
+
+
 def measures(rows: list[dict[str, Any]], day: int) -> Mapping[str, float | None]:
     frame = pl.DataFrame(rows).with_columns(window=pl.col("at").dt.strftime("%Y-%m-%d"))
-    parts = by_window(frame.to_arrow(), ())
-    return validation.profile(SPEC, parts, [made.window(day)], {})[0].measures
+    parts = split_by_window(frame.to_arrow(), ())
+    return validation.profile_windows(SPEC, parts, [made.window(day)], {})[0].measures
 
 
 def rows_of(day: int, count: int, **values: Any) -> list[dict[str, Any]]:
@@ -79,17 +86,17 @@ def test_a_failing_window_blocks_its_own_features_and_no_other() -> None:
     there, windows = world(3), [made.window(d) for d in range(3)]
     verdicts = validation.validate(SPEC, windows, there.tables, Judge("2026-01-02"), there.records, "run1")
     assert [v.outcome for v in verdicts.values()] == [Outcome.PASS, Outcome.FAIL, Outcome.PASS]
-    assert validation.failed(windows, there.records) == ["2026-01-02"]
-    assert features.build(SPEC, windows, there.tables, there.records, "run1", **PAST) == ["2026-01-01", "2026-01-03"]
+    assert validation.not_validated(windows, there.records) == ["2026-01-02"]
+    assert features.build(SPEC, windows, services(there), "run1") == ["2026-01-01", "2026-01-03"]
     assert there.tables.windows("features") == ["2026-01-01", "2026-01-03"]
 
 
 def test_a_window_that_changed_since_its_validation_counts_as_not_validated() -> None:
     there, windows = world(1), [made.window(0)]
     validation.validate(SPEC, windows, there.tables, Judge(), there.records, "run1")
-    assert validation.failed(windows, there.records) == []
+    assert validation.not_validated(windows, there.records) == []
     there.land(MemorySource({"f": [made.row("another", 0.1)]}), 0)
-    assert validation.failed(windows, there.records) == ["2026-01-01"]
+    assert validation.not_validated(windows, there.records) == ["2026-01-01"]
 
 
 def test_windows_with_late_rows_are_judged_with_the_run_that_brought_them() -> None:
@@ -104,12 +111,12 @@ def test_features_hold_no_outcome_and_are_not_written_twice() -> None:
     there, windows = world(1), [made.window(0)]
     validation.validate(SPEC, windows, there.tables, Judge(), there.records, "run1")
     for run in ("run1", "again"):
-        features.build(SPEC, windows, there.tables, there.records, run, **PAST)
+        features.build(SPEC, windows, services(there), run)
     assert there.tables.version("features") == 0
     assert there.tables.read("features", windows).column_names == ["at", "key", "y", "c", "x", "window"]
 
 
 def test_a_window_that_never_landed_is_not_validated() -> None:
     window = Window(datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 2, tzinfo=UTC))
-    assert validation.failed([window], MemoryRecords()) == [window.label]
+    assert validation.not_validated([window], MemoryRecords()) == [window.label]
     assert MemoryTables().windows("landed") == []
