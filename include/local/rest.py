@@ -1,5 +1,6 @@
 """Airflow by its REST API: what a person does in the UI, for the demo and the tests."""
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,15 @@ class TaskRun:
     attempt: int
 
 
+def connection_body(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a connection of `airflow_settings.yaml` as Airflow's API takes it; `conn_extra` may be a mapping or JSON."""
+    fields = {key.removeprefix("conn_"): value for key, value in row.items() if value not in (None, "")}
+    fields = {{"id": "connection_id", "type": "conn_type"}.get(name, name): value for name, value in fields.items()}
+    if isinstance(extra := fields.get("extra"), Mapping):
+        fields["extra"] = json.dumps(extra)
+    return fields
+
+
 class Airflow:
     """A logged-in session of Airflow's REST API. Every call raises Unavailable with Airflow's words when it is refused."""
 
@@ -40,18 +50,11 @@ class Airflow:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def apply(self, settings_file: Path, **hosts: Mapping[str, str | int]) -> None:
-        """Create or update the file's connections, pools and variables; `hosts` override a connection's fields."""
+    def apply(self, settings_file: Path) -> None:
+        """Create or update the file's connections, pools and variables."""
         content = yaml.safe_load(settings_file.read_text())["airflow"]
         for row in content.get("connections") or []:
-            body = {
-                "connection_id": row["conn_id"],
-                "conn_type": row["conn_type"],
-                "host": row.get("conn_host"),
-                "port": row.get("conn_port"),
-                **hosts.get(row["conn_id"], {}),
-            }
-            self._upsert("connections", row["conn_id"], body)
+            self._upsert("connections", row["conn_id"], connection_body(row))
         for row in content.get("pools") or []:
             body = {
                 "name": row["pool_name"],

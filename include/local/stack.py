@@ -161,9 +161,8 @@ def up(settings: Settings, say: Callable[[str], None]) -> Settings:
     say("starting " + ", ".join(started))
     processes.start(settings.home, ROOT, started, variables)
     wait_healthy(settings)
-    mlflow: dict[str, str | int] = {"host": settings.host, "port": settings.mlflow_port}
     with Airflow(settings.airflow_url, password(settings)) as airflow:
-        airflow.apply(ROOT / "airflow_settings.yaml", mlflow=mlflow)
+        airflow.apply(ROOT / "airflow_settings.yaml")
     return settings
 
 
