@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import false_discovery_control, rankdata
 from sklearn.metrics import log_loss, roc_auc_score
+from statsmodels.stats.multitest import multipletests
 
 from include.domain import metrics, statistics
+from include.domain.monitoring import distance
 from include.domain.statistics import Estimate
 
 RANDOM = np.random.default_rng(5)
@@ -99,3 +102,16 @@ def test_p_value_halves_at_the_bound() -> None:
     assert statistics.p_value_above(values, values.value) == pytest.approx(0.5)
     assert statistics.p_value_above(values, 0.5) < 1e-6
     assert statistics.p_value_above(statistics.mean(np.ones(9)), 1.0) == 1.0
+
+
+def test_what_is_written_here_is_what_the_libraries_compute() -> None:
+    """They are not called in production, because importing them costs a process half a second or more."""
+    for number in range(50):
+        p_values = np.round(RANDOM.random(RANDOM.integers(1, 60)) ** RANDOM.integers(1, 6), RANDOM.integers(2, 9))
+        rate = float(RANDOM.choice([0.01, 0.05, 0.2]))
+        assert (
+            distance.benjamini_hochberg(p_values.tolist(), rate) == (false_discovery_control(p_values) <= rate).tolist()
+        )
+        assert np.array_equal(metrics.midranks(p_values), rankdata(p_values))
+        if number < 3:  # it takes a tenth of a second
+            assert np.array_equal(statistics.holm_adjusted(p_values), multipletests(p_values, method="holm")[1])

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from include.domain.metrics import midranks
 from include.domain.rollout.plan import Guards
 from include.domain.verdict import Check, Outcome
 
@@ -77,12 +78,7 @@ def _check(name: str, bound: float, end: str, value: float | None) -> Check:
 
 
 def _spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:
-    x, y = (ranks - ranks.mean() for ranks in (_midranks(a), _midranks(b)))
+    """Return the rank correlation of two scores of the same requests, None where one of them never varies."""
+    x, y = (ranks - ranks.mean() for ranks in (midranks(a), midranks(b)))
     scale = float(np.sqrt((x @ x) * (y @ y)))
     return float(x @ y) / scale if scale else None
-
-
-def _midranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1, ties at the mean of theirs."""
-    _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[index], dtype=np.float64)
