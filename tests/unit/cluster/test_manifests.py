@@ -93,7 +93,7 @@ def test_the_code_finds_what_it_names(installed) -> None:
     ):
         for ref in [*rule["backendRefs"], *(f["requestMirror"]["backendRef"] for f in rule.get("filters", []))]:
             assert {p["port"] for p in services[ref["name"]]["spec"]["ports"]} == {ref["port"]}
-    assert services["flights"]["spec"]["selector"][replicas.SLOT] == "stable"
+    assert services["flights"]["spec"]["selector"][replicas.SLOT_LABEL] == "stable"
     assert {f"flights-{slot}" for slot in ("stable", "canary", "shadow")} == set(deployments)
     assert training_pods.SUBDOMAIN in services
     assert services[training_pods.SUBDOMAIN]["spec"]["publishNotReadyAddresses"]
