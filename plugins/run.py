@@ -68,7 +68,7 @@ def synced_run_folder(spec: ModelSpec, parts: "Parts") -> Iterator[Path]:
 
 def warm_start_artifact(spec: ModelSpec, parts: "Parts") -> "Reference | None":
     """Return the champion's artifact, on this disk, where the spec wants a warm start and there is a champion."""
-    champion = parts.registry().alias(spec.name, "champion") if spec.training.warm_start else None
+    champion = parts.registry().version_by_alias(spec.name, "champion") if spec.training.warm_start else None
     if champion:
         parts.storage().pull(Path(champion.artifact.uri).parent)
     return champion.artifact if champion else None

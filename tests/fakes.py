@@ -1,7 +1,7 @@
 """Ports in memory, for tests of the stages: they behave as the real things do, and remember what was done to them."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,6 @@ from include.artifacts.files import file_facts, write_atomically
 from include.artifacts.store import Reference
 from include.domain.errors import Conflict, Corrupt, Unavailable, UserMistake
 from include.domain.events import Event
-from include.domain.windows import Window
 from include.ports.ledger import E
 from include.ports.registry import Version
 from include.ports.traffic import ArmCounts, Routes
@@ -61,11 +60,11 @@ class FakeRegistry:
                 return known
         raise UserMistake(f"{model} has no version {number}")
 
-    def alias(self, model: str, alias: str) -> Version | None:
+    def version_by_alias(self, model: str, alias: str) -> Version | None:
         number = self.aliases.get(alias)
         return None if number is None else self.version(model, number)
 
-    def move(self, model: str, alias: str, number: str | None, expected: str | None) -> None:
+    def move_alias(self, model: str, alias: str, number: str | None, expected: str | None) -> None:
         if self.aliases.get(alias) != expected:
             raise Conflict(f"{alias} stands at {self.aliases.get(alias)}, not at {expected}")
         if number is None:
@@ -73,7 +72,7 @@ class FakeRegistry:
         else:
             self.aliases[alias] = self.version(model, number).number
 
-    def tag(self, model: str, number: str, tags: Mapping[str, str]) -> None:
+    def set_tags(self, model: str, number: str, tags: Mapping[str, str]) -> None:
         known = self.version(model, number)
         self.versions[int(number) - 1] = replace(known, tags={**known.tags, **tags})
 
@@ -83,7 +82,10 @@ class FakeRegistry:
     def describe(self, run_id: str, tags: Mapping[str, str], text: str) -> None:
         self.described[run_id] = {**tags, "text": text}
 
-    def page(self, run_id: str) -> str:
+    def download_record(self, run_id: str, folder: Path) -> Mapping[str, str]:
+        raise UserMistake(f"run {run_id} has no record: no training is tracked here")
+
+    def run_url(self, run_id: str) -> str:
         return f"http://registry/runs/{run_id}"
 
     def add(self, model: str, count: int) -> None:
@@ -156,38 +158,6 @@ class FakeSignals:
     def traffic(self, slot: str, requests: int, errors: int = 0, slow: int = 0) -> None:
         old = self.arms.get(slot, ArmCounts(0, 0, 0))
         self.arms[slot] = ArmCounts(old.requests + requests, old.errors + errors, old.slow + slow)
-
-
-@dataclass
-class FakeTables:
-    """Tables of one version, by name."""
-
-    tables: dict[str, pa.Table]
-    at: int = 0
-
-    def replace(self, table: str, window: Window, rows: pa.Table, run: str, *, read_at: int | None = None) -> int:
-        self.tables[table] = rows
-        self.at += 1
-        return self.at
-
-    def read(
-        self, table: str, windows: Sequence[Window], *, version: int | None = None, columns: Sequence[str] | None = None
-    ) -> pa.Table:
-        if table not in self.tables:
-            raise UserMistake(f"there is no table {table}")
-        rows = self.tables[table]
-        names = pa.array([w.label for w in windows], pa.string())
-        inside = rows.filter(pa.compute.is_in(rows["window"], value_set=names))
-        return inside.select(list(columns)) if columns else inside
-
-    def files(self, table: str, windows: Sequence[Window], *, version: int | None = None) -> list[str]:
-        return []
-
-    def windows(self, table: str) -> list[str]:
-        return sorted(set(self.tables[table]["window"].to_pylist())) if table in self.tables else []
-
-    def version(self, table: str) -> int | None:
-        return self.at if table in self.tables else None
 
 
 @dataclass

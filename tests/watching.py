@@ -40,7 +40,7 @@ class Registry:
     def __init__(self, champion: Version | None) -> None:
         self.champion = champion
 
-    def alias(self, model: str, alias: str) -> Version | None:
+    def version_by_alias(self, model: str, alias: str) -> Version | None:
         return self.champion
 
 

@@ -47,7 +47,7 @@ FEW = tuple(min(size, 1000) for size in SIZES)
 class Registry:
     champion: Version
 
-    def alias(self, _model: str, alias: str) -> Version | None:
+    def version_by_alias(self, _model: str, alias: str) -> Version | None:
         return self.champion if alias == "champion" else None
 
 

@@ -96,7 +96,7 @@ class Live:
         return self.parts.registry().register(MODEL, artifact, {"approval": "by hand"}, None).number
 
     def version(self, alias: str) -> str | None:
-        found = self.parts.registry().alias(MODEL, alias)
+        found = self.parts.registry().version_by_alias(MODEL, alias)
         return found.number if found else None
 
     @property

@@ -60,7 +60,7 @@ class Recorded:
 
 def reproduce(run_id: str, parts: Parts, folder: Path, say: Callable[[str], None]) -> list[Compared]:
     """Rebuild the run in the folder, which must be new. Raises UserMistake where the record or its code is incomplete."""
-    tags = parts.registry().record(run_id, folder)
+    tags = parts.registry().download_record(run_id, folder)
     if changed := tags.get("uncommitted"):
         say(f"the run used uncommitted changes of {changed}, which no record holds: they may make a difference")
     code, commit = folder / "code", tags["mlflow.source.git.commit"]

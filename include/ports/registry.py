@@ -10,7 +10,7 @@ from include.artifacts.store import Reference
 
 @dataclass(frozen=True)
 class Version:
-    """A registered model version; `artifact` is the result it stands for."""
+    """A registered model version; `artifact` is the manifest of the model that it stands for."""
 
     model: str
     number: str
@@ -22,27 +22,32 @@ class Registry(Protocol):
     """Model versions and their aliases: `challenger`, `champion`, `previous`."""
 
     def register(self, model: str, artifact: Reference, tags: Mapping[str, str], run_id: str | None) -> Version:
-        """The version of this artifact; the same artifact twice gives the same version."""
+        """Return the version of this artifact; the same artifact twice gives the same version, its tags renewed."""
 
-    def version(self, model: str, number: str) -> Version: ...
+    def version(self, model: str, number: str) -> Version:
+        """Return the version of that number. Raises UserMistake when there is none."""
 
-    def alias(self, model: str, alias: str) -> Version | None: ...
+    def version_by_alias(self, model: str, alias: str) -> Version | None:
+        """Return the version that the alias names; None when it names none."""
 
-    def move(self, model: str, alias: str, number: str | None, expected: str | None) -> None:
-        """Point the alias at a version (None removes it). Raises Conflict when it does not stand at `expected` now."""
+    def move_alias(self, model: str, alias: str, number: str | None, expected: str | None) -> None:
+        """Point the alias at a version; None removes it. Raises Conflict when it does not stand at `expected` now."""
 
-    def tag(self, model: str, number: str, tags: Mapping[str, str]) -> None: ...
+    def set_tags(self, model: str, number: str, tags: Mapping[str, str]) -> None:
+        """Set these tags of the version and leave its others."""
 
     def attach(self, run_id: str, files: Iterable[Path], folder: str) -> None:
-        """Log files (plots, verdicts, cards) to the tracking run."""
+        """Log files (plots, verdicts, cards) to a folder of the tracking run; one of the same name is replaced."""
 
     def describe(self, run_id: str, tags: Mapping[str, str], text: str) -> None:
-        """Say of the tracking run what came of it: tags to search by, and a Markdown `text` for people."""
+        """Set tags of the tracking run, to search by, and its description in Markdown, for people."""
 
-    def record(self, run_id: str, folder: Path) -> Mapping[str, str]:
-        """What the run was made of: its tags, and in the folder `dataset.json`, `job.json` and `manifest.json`.
+    def download_record(self, run_id: str, folder: Path) -> Mapping[str, str]:
+        """Write what the run was made of to the folder, and return the run's tags.
 
-        Raises UserMistake for a run that is not there or whose record is not whole."""
+        The files are `dataset.json`, `job.json` and `manifest.json`. Raises UserMistake for a run that is not there or whose
+        record is not whole.
+        """
 
-    def page(self, run_id: str) -> str:
-        """The URL at which a person sees the tracking run and what is attached to it."""
+    def run_url(self, run_id: str) -> str:
+        """Return the URL at which a person sees the tracking run and what is attached to it."""

@@ -127,7 +127,7 @@ def evaluate(
 
     spec, parts = open_model(model)
     models = {"challenger": Reference(**challenger), **{f: Reference(**r) for f, r in baselines.items()}}
-    champion = parts.registry().alias(model, "champion")
+    champion = parts.registry().version_by_alias(model, "champion")
     with synced_run_folder(spec, parts) as folder:
         if champion:
             parts.storage().pull(Path(champion.artifact.uri).parent)

@@ -50,7 +50,7 @@ def clock(tables: Tables, grain: Grain) -> datetime | None:
 
 def evidence(spec: ModelSpec, *, tables: Tables, signals: Signals, registry: Registry) -> str:
     """Names all that a look rests on: another text once a window landed, a prediction or label was logged, the champion moved."""
-    champion = registry.alias(spec.name, "champion")
+    champion = registry.version_by_alias(spec.name, "champion")
     held = (f"{table} {tables.version(table)}" for table in ("landed", SOURCE))
     return f"champion {champion and champion.number}, {', '.join(held)}, log {signals.stamp(spec.name)}"
 
@@ -71,7 +71,7 @@ def sense(
     """
     rests_on = evidence(spec, tables=tables, signals=signals, registry=registry)
     as_of = as_of or clock(tables, spec.window)
-    version = registry.alias(spec.name, "champion")
+    version = registry.version_by_alias(spec.name, "champion")
     if as_of is None or version is None:
         return _blind(as_of, None, rests_on, "no champion yet" if version is None else "no window has landed yet")
     try:

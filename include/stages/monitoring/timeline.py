@@ -82,7 +82,7 @@ def course(spec: ModelSpec, *, tables: Tables, signals: Signals, registry: Regis
            as_of: datetime | None = None) -> Course | None:  # fmt: skip
     """None while there is no champion or no window since its training. Raises Corrupt for a damaged champion."""
     as_of = as_of or monitoring.clock(tables, spec.window)
-    version = registry.alias(spec.name, "champion")
+    version = registry.version_by_alias(spec.name, "champion")
     if as_of is None or version is None:
         return None
     champion = champions.load(version, spec.window)
@@ -108,7 +108,7 @@ def course(spec: ModelSpec, *, tables: Tables, signals: Signals, registry: Regis
 
 def sides(spec: ModelSpec, *, tables: Tables, registry: Registry) -> Sides | None:
     """What a report of single values compares; None as for `course`, or where one side has no value at all."""
-    version = registry.alias(spec.name, "champion")
+    version = registry.version_by_alias(spec.name, "champion")
     landed = tables.windows(data_signals.SOURCE)
     if version is None or not landed:
         return None

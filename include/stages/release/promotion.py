@@ -83,13 +83,13 @@ def register(model: str, evaluation: Reference, result: GateResult, services: Re
 def evidence_url(version: Version, registry: Registry) -> str | None:
     """Return where a person sees the version's evidence with its plots; None where its training was not tracked."""
     run_id = version.tags.get("mlflow_run_id")
-    return registry.page(run_id) if run_id else None
+    return registry.run_url(run_id) if run_id else None
 
 
 def approve(model: str, number: str, by: str, at: datetime, services: ReleaseServices) -> None:
     """Record that a person, or `auto`, lets this version be rolled out."""
     tags = {"approval": "approved", "approved_by": by, "approved_at": at.isoformat()}
-    services.registry.tag(model, number, tags)
+    services.registry.set_tags(model, number, tags)
     _append_once(services.ledger, model, VersionApproved(version=number, by=by))
 
 
@@ -101,7 +101,7 @@ def reject(model: str, number: str, reasons: list[str], by: str, at: datetime, s
         "rejected_at": at.isoformat(),
         "reasons": "\n".join(reasons),
     }
-    services.registry.tag(model, number, tags)
+    services.registry.set_tags(model, number, tags)
     _append_once(services.ledger, model, VersionRejected(version=number, by=by, reasons=tuple(reasons)))
 
 
@@ -114,7 +114,7 @@ def set_challenger(model: str, number: str, registry: Registry) -> str | None:
     if champion == number:
         raise UserMistake(f"{model}: version {number} is the champion already")
     if challenger != number:
-        registry.move(model, CHALLENGER, number, challenger)
+        registry.move_alias(model, CHALLENGER, number, challenger)
     return champion
 
 
@@ -125,10 +125,10 @@ def promote(model: str, number: str, champion: str | None, reason: str, services
     """
     registry, ledger = services.registry, services.ledger
     if _number(registry, model, CHAMPION) != number:
-        registry.move(model, CHAMPION, number, champion)
+        registry.move_alias(model, CHAMPION, number, champion)
     previous = _number(registry, model, PREVIOUS)
     if previous != champion:
-        registry.move(model, PREVIOUS, champion, previous)
+        registry.move_alias(model, PREVIOUS, champion, previous)
     version = registry.version(model, number)
     promotions = ledger.read(model, ChampionPromoted)
     if not promotions or promotions[-1].version != number:
@@ -159,9 +159,9 @@ def restore_previous(model: str, by: str, services: ReleaseServices) -> str:
 
 def end_challenge(model: str, number: str, registry: Registry, tags: Mapping[str, str]) -> None:
     """Tag a version whose rollout has ended, and take the alias `challenger` from it."""
-    registry.tag(model, number, tags)
+    registry.set_tags(model, number, tags)
     if _number(registry, model, CHALLENGER) == number:
-        registry.move(model, CHALLENGER, None, number)
+        registry.move_alias(model, CHALLENGER, None, number)
 
 
 def promotion_at(model: str, at: datetime, ledger: Ledger) -> ChampionPromoted | None:
@@ -195,7 +195,7 @@ def _tags(
 
 def _number(registry: Registry, model: str, alias: str) -> str | None:
     """Return the number of the version at the alias; None where the alias names none."""
-    version = registry.alias(model, alias)
+    version = registry.version_by_alias(model, alias)
     return None if version is None else version.number
 
 

@@ -201,7 +201,7 @@ def close(model: str, controls: Controls, registry: Registry) -> State:
     state = rollout_state.load(controls.folder, model)
     if state is None or state.phase is not Phase.ROLLED_BACK:
         raise UserMistake(f"{model}: no rollout was rolled back, so there is nothing to close")
-    champion = registry.alias(model, CHAMPION)
+    champion = registry.version_by_alias(model, CHAMPION)
     if state.champion and champion and champion.number == state.version:
         reason = f"rolled back: {state.reason}"
         release = ReleaseServices(registry, controls.ledger)

@@ -21,7 +21,7 @@ def rows_of_run(run_id: str, registry: Registry, tables: Tables) -> dict[str, pl
     Raises UserMistake for a run whose record is not whole, Corrupt for a record that was changed.
     """
     with tempfile.TemporaryDirectory() as folder:
-        tags = registry.record(run_id, Path(folder))
+        tags = registry.download_record(run_id, Path(folder))
         dataset = Reference(f"{folder}/dataset.json", tags["dataset_digest"])
         return rows(store.read(dataset, DatasetManifest), tables)
 

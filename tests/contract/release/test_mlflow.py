@@ -36,7 +36,10 @@ def registry(server: str, tmp_path: Path) -> MLflow:
 @pytest.fixture(params=["the fake", "MLflow"])
 def either(request: pytest.FixtureRequest) -> Registry:
     """What holds for MLflow holds for the fake that the stages' tests rely on."""
-    return FakeRegistry() if request.param == "the fake" else request.getfixturevalue("registry")
+    if request.param == "the fake":
+        return FakeRegistry()
+    mlflow: MLflow = request.getfixturevalue("registry")
+    return mlflow
 
 
 @pytest.fixture
@@ -72,16 +75,16 @@ def test_a_race_to_register_one_artifact_gives_one_version(registry: MLflow, mod
 def test_an_alias_moves_only_from_where_it_is_expected(either: Registry, model: str) -> None:
     for name in "ab":
         either.register(model, artifact(name), {}, None)
-    assert either.alias(model, "champion") is None
-    either.move(model, "champion", "1", None)
+    assert either.version_by_alias(model, "champion") is None
+    either.move_alias(model, "champion", "1", None)
     with pytest.raises(Conflict, match="champion stands at"):
-        either.move(model, "champion", "2", None)
-    either.move(model, "champion", "2", "1")
-    champion = either.alias(model, "champion")
+        either.move_alias(model, "champion", "2", None)
+    either.move_alias(model, "champion", "2", "1")
+    champion = either.version_by_alias(model, "champion")
     assert champion is not None
     assert champion.number == "2"
-    either.move(model, "champion", None, "2")
-    assert either.alias(model, "champion") is None
+    either.move_alias(model, "champion", None, "2")
+    assert either.version_by_alias(model, "champion") is None
 
 
 def test_of_two_promotions_at_once_one_wins(registry: MLflow, model: str) -> None:
@@ -90,7 +93,7 @@ def test_of_two_promotions_at_once_one_wins(registry: MLflow, model: str) -> Non
 
     def promote(number: str) -> bool:
         try:
-            registry.move(model, "champion", number, None)
+            registry.move_alias(model, "champion", number, None)
         except Conflict:
             return False
         return True
@@ -101,13 +104,13 @@ def test_of_two_promotions_at_once_one_wins(registry: MLflow, model: str) -> Non
 
 
 def test_an_alias_that_never_was_can_be_removed_without_harm(either: Registry, model: str) -> None:
-    either.move(model, "challenger", None, None)
-    assert either.alias(model, "challenger") is None
+    either.move_alias(model, "challenger", None, None)
+    assert either.version_by_alias(model, "challenger") is None
 
 
 def test_the_alias_is_readable_by_the_servers_rest_call(registry: MLflow, server: str, model: str) -> None:
     registry.register(model, artifact("a"), {}, None)
-    registry.move(model, "champion", "1", None)
+    registry.move_alias(model, "champion", "1", None)
     query = {"name": model, "alias": "champion"}
     answer = httpx.get(f"{server}/api/2.0/mlflow/registered-models/alias", params=query, trust_env=False).json()
     tags = {tag["key"]: tag["value"] for tag in answer["model_version"]["tags"]}
@@ -133,12 +136,12 @@ def test_evidence_is_attached_to_the_run_that_made_the_model(
     assert made["model_version"]["run_id"] == run
     assert {"key": "verdict", "value": "fail"} in told
     assert any(tag["key"] == "mlflow.note.content" and tag["value"].startswith("# a card") for tag in told)
-    assert registry.page(run) == f"{server}/#/experiments/{experiment}/runs/{run}/artifacts"
+    assert registry.run_url(run) == f"{server}/#/experiments/{experiment}/runs/{run}/artifacts"
 
 
 def test_reasons_longer_than_mlflow_takes_are_cut(registry: MLflow, model: str) -> None:
     registry.register(model, artifact("a"), {}, None)
-    registry.tag(model, "1", {"reasons": "x" * 20_000})
+    registry.set_tags(model, "1", {"reasons": "x" * 20_000})
     assert set(registry.version(model, "1").tags["reasons"]) == {"x"}
 
 
@@ -149,7 +152,7 @@ def test_a_version_that_is_not_there_is_named(either: Registry, model: str) -> N
 
 def test_a_server_that_is_away_is_worth_another_try(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="MLflow at http"):
-        MLflow("http://127.0.0.1:9", tmp_path).alias("flights", "champion")
+        MLflow("http://127.0.0.1:9", tmp_path).version_by_alias("flights", "champion")
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from include.adapters.tables.ledger import FileLedger
 from include.domain.events import RoutesApplied
 from include.stages.rollout import rollout
 from include.stages.rollout import state as rollout_state
-from tests.fakes import FakeRegistry, FakeSlots, FakeTables
+from tests.fakes import FakeRegistry, FakeSlots
 from tests.gateway import Gateway, local_gateway
+from tests.memory import MemoryTables
 from tests.unit.toy import toy
 
 
@@ -63,7 +64,7 @@ def controls(settings: object) -> rollout.Controls:
         gateway.router,
         gateway.signals,
         FileLedger(gateway.settings.ledger),
-        lambda _: FakeTables({}),
+        lambda _: MemoryTables(),
     )
 
 

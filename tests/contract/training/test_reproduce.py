@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,13 @@ class World:
     trained: dict[str, Reference]
 
     def run(self, family: str) -> Any:
+        return self.client.search_runs([self.experiment], f"tags.family = '{family}'")[0]
+
+    @property
+    def experiment(self) -> str:
         experiment = self.client.get_experiment_by_name("toy")
-        return self.client.search_runs([experiment.experiment_id], f"tags.family = '{family}'")[0]
+        assert experiment is not None
+        return experiment.experiment_id
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +85,7 @@ def rows(day: int, seed: int = 0) -> pa.Table:
     })  # fmt: skip
 
 
-def test_a_run_whose_server_was_away_is_sent_whole_by_the_next_one(world):
+def test_a_run_whose_server_was_away_is_sent_whole_by_the_next_one(world: World) -> None:
     run = world.run("logistic")
     manifest = store.read(world.trained["logistic"], ModelManifest)
     assert run.info.status == "FINISHED"
@@ -90,13 +96,13 @@ def test_a_run_whose_server_was_away_is_sent_whole_by_the_next_one(world):
     }
 
 
-def test_live_metrics_of_every_epoch_are_there(world):
+def test_live_metrics_of_every_epoch_are_there(world: World) -> None:
     run = world.run("dcn").info.run_id
     for name in ("loss", "samples_per_second", "validate_auc", "validate_logloss", "validate_ece"):
         assert {m.step for m in world.client.get_metric_history(run, name)} == {13}, name
 
 
-def test_inputs_name_the_windows_and_the_tables_version(world):
+def test_inputs_name_the_windows_and_the_tables_version(world: World) -> None:
     inputs = {i.tags[0].value: i.dataset for i in world.run("dcn").inputs.dataset_inputs}
     assert inputs["training"].name == "toy.features@0 train"
     assert json.loads(inputs["testing"].profile) == {
@@ -106,21 +112,23 @@ def test_inputs_name_the_windows_and_the_tables_version(world):
     }
 
 
-def test_weights_and_manifest_lie_with_the_run(world):
+def test_weights_and_manifest_lie_with_the_run(world: World) -> None:
     run = world.run("dcn").info.run_id
     assert {"model/manifest.json", "model/model.safetensors"} == {
         f.path for f in world.client.list_artifacts(run, "model")
     }
 
 
-def test_a_run_is_rebuilt_to_the_last_bit_from_its_record_although_its_table_has_moved_on(world, tmp_path):
+def test_a_run_is_rebuilt_to_the_last_bit_from_its_record_although_its_table_has_moved_on(
+    world: World, tmp_path: Path
+) -> None:
     world.parts.tables(world.spec).replace(FEATURES, {window(3): rows(3, seed=9)}, "corrected")
     found = reproduce(world.run("dcn").info.run_id, world.parts, tmp_path / "again", print)
     assert {"dataset", "model.safetensors", "model.onnx", "test logloss"} < {row.name for row in found}
     assert [row.name for row in found if not row.same] == []
 
 
-def test_a_run_gives_its_very_rows_by_one_call_although_a_window_was_written_again(world):
+def test_a_run_gives_its_very_rows_by_one_call_although_a_window_was_written_again(world: World) -> None:
     tables = world.parts.tables(world.spec)
     tables.replace(FEATURES, {window(4): rows(4, seed=9), window(10): rows(10, seed=9)}, "corrected")
     found = time_travel.rows_of_run(world.run("dcn").info.run_id, world.parts.registry(), tables)
@@ -129,7 +137,7 @@ def test_a_run_gives_its_very_rows_by_one_call_although_a_window_was_written_aga
         assert found[split].select(first.columns).equals(first), split
 
 
-def test_a_run_without_a_whole_record_is_named(world, tmp_path):
-    run = world.client.create_run(world.client.get_experiment_by_name("toy").experiment_id).info.run_id
+def test_a_run_without_a_whole_record_is_named(world: World, tmp_path: Path) -> None:
+    run = world.client.create_run(world.experiment).info.run_id
     with pytest.raises(UserMistake, match=rf"run {run} has no record/dataset.json: it did not finish"):
         reproduce(run, world.parts, tmp_path / "again", print)

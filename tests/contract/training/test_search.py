@@ -6,7 +6,7 @@ from include.spec.model_spec import Search
 SPACE = Search()
 
 
-def test_suggestions_lie_in_the_space_and_differ():
+def test_suggestions_lie_in_the_space_and_differ() -> None:
     suggestions = TreeParzen().suggest(SPACE, [], 6, seed=1)
     assert len({str(settings) for settings in suggestions}) == 6
     for settings in suggestions:
@@ -15,12 +15,12 @@ def test_suggestions_lie_in_the_space_and_differ():
         assert 0 <= settings["dropout"] <= 0.5
 
 
-def test_the_same_is_suggested_again_after_the_same_was_told():
+def test_the_same_is_suggested_again_after_the_same_was_told() -> None:
     trials = [(settings, settings["dropout"]) for settings in TreeParzen().suggest(SPACE, [], 4, seed=1)]
     assert TreeParzen().suggest(SPACE, trials, 2, seed=2) == TreeParzen().suggest(SPACE, trials, 2, seed=2)
 
 
-def test_what_was_told_draws_suggestions_to_where_the_loss_was_low():
+def test_what_was_told_draws_suggestions_to_where_the_loss_was_low() -> None:
     trials = [(settings, settings["dropout"]) for settings in TreeParzen().suggest(SPACE, [], 20, seed=1)]
     later = TreeParzen().suggest(SPACE, trials, 20, seed=2)
     assert sum(s["dropout"] for s in later) / 20 < 0.5 * sum(s["dropout"] for s, _ in trials) / 20

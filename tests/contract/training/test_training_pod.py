@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyarrow.fs import FileSelector, FileSystem
@@ -28,7 +29,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 class Pods:
     """Pods of one training: each starts with an empty home, as a new pod does."""
 
-    def __init__(self, home: Path, uri: str, **training: object) -> None:
+    def __init__(self, home: Path, uri: str, **training: Any) -> None:
         self.home, self.uri = home, uri
         self.job = write_job(write_dataset(home / "runs" / "dataset"), home / "runs" / "dcn", **training)
         ObjectStorage(home, uri).push(home / "runs")
@@ -48,26 +49,29 @@ class Pods:
 def test_a_pod_that_must_go_leaves_a_checkpoint_from_which_the_next_one_goes_on(uri: str, tmp_path: Path) -> None:
     pods = Pods(tmp_path / "home", f"{uri}/spot", epochs=20, checkpoint_steps=20)
     with pods.start() as first:
-        until(lambda: list((pods.home / "runs/dcn/checkpoints").glob("step-*.safetensors")))
+        until(lambda: any((pods.home / "runs/dcn/checkpoints").glob("step-*.safetensors")))
         first.terminate()
-        words = first.communicate()[0].strip().splitlines()[-1]
+        last_line = first.communicate()[0].strip().splitlines()[-1]
     assert first.returncode == 75
-    step = int(re.search(r"stopped after step (\d+) of", words)[1])
+    stopped = re.search(r"stopped after step (\d+) of", last_line)
+    assert stopped
+    step = int(stopped[1])
     assert any(name.startswith(f"checkpoints/step-{step:09d}") for name in pods.stored())
     shutil.rmtree(pods.home)
     with pods.start() as second:
-        said = second.communicate()[0]
-    assert second.returncode == 0, said
-    assert f"going on after step {step} of" in said
+        output = second.communicate()[0]
+    assert second.returncode == 0, output
+    assert f"going on after step {step} of" in output
     assert "manifest.json" in pods.stored()
     assert not [name for name in pods.stored() if name.startswith("checkpoints/step")]
 
 
 def test_a_mistake_ends_with_the_trainers_line_and_its_own_code(uri: str, tmp_path: Path) -> None:
     pods = Pods(tmp_path / "home", f"{uri}/mistake", embedding=8)
-    job = json.loads((ObjectStorage(pods.home, pods.uri).pull(pods.job.parent), pods.job.read_text())[1])
-    pods.job.write_text(json.dumps({**job, "family": "oracle"}))
-    ObjectStorage(pods.home, pods.uri).push(pods.job.parent)
+    storage = ObjectStorage(pods.home, pods.uri)
+    storage.pull(pods.job.parent)
+    pods.job.write_text(json.dumps({**json.loads(pods.job.read_text()), "family": "oracle"}))
+    storage.push(pods.job.parent)
     with pods.start() as pod:
         assert "family: 'oracle' is not one of" in pod.communicate()[0].splitlines()[-1]
     assert pod.returncode == 2
@@ -77,8 +81,8 @@ def test_two_nodes_meet_and_one_of_them_keeps_the_result(uri: str, tmp_path: Pat
     pods = Pods(tmp_path / "home", f"{uri}/nodes")
     meeting = ("--nodes=2", "--master=127.0.0.1")
     with pods.start("--node=0", *meeting) as first, pods.start("--node=1", *meeting) as second:
-        said = first.communicate()[0]
-        assert (first.returncode, second.wait()) == (0, 0), said
+        output = first.communicate()[0]
+        assert (first.returncode, second.wait()) == (0, 0), output
     assert "manifest.json" in pods.stored()
 
 

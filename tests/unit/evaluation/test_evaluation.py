@@ -26,15 +26,16 @@ from include.stages.evaluation import evaluation
 from include.stages.evaluation.evaluation_rows import dependency_groups
 from include.stages.release import promotion
 from include.stages.release.promotion import ReleaseServices
-from tests.fakes import FakeLedger, FakeRegistry, FakeScorer, FakeTables, write_manifest
+from tests.fakes import FakeLedger, FakeRegistry, FakeScorer, write_manifest
+from tests.memory import MemoryTables
 from tests.records import dataset_manifest
 from tests.unit.toy import TOY, toy
 
 DAY = timedelta(days=1)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS = 6000
-#: What the rehearsal measures.
 CAUSE = "logloss: .742 where the test windows had .454"
+#: What the serving check measures.
 SERVED = {"score_gap": 0.0}
 SPEC = toy(gates={"min_auc": 0.6, "baselines": ["logistic"], "slices": {"by": ["c"]},
                   "behaviour": [{"column": "x", "add": 1.0, "expect": "rises"}]})  # fmt: skip
@@ -52,11 +53,18 @@ def blunt(columns: Any) -> NDArray[np.float64]:
 @dataclass
 class World:
     folder: Path
-    tables: FakeTables
+    rows: pa.Table
     dataset: Reference
     models: dict[str, Reference]
     champion: Version
     scorer: FakeScorer
+
+    @property
+    def tables(self) -> MemoryTables:
+        """The features table with these rows at version 0."""
+        tables = MemoryTables()
+        tables.append("features", self.rows, "landed", "once")
+        return tables
 
     def evaluate(self, spec: ModelSpec = SPEC, champion: Version | None = None) -> Reference:
         return evaluation.evaluate(
@@ -78,7 +86,7 @@ def world(tmp_path: Path) -> World:
         "y": pa.array([None if i < 10 else int(v) for i, v in enumerate(labels)], pa.int8()),
         "window": [t.strftime("%Y-%m-%d") for t in at],
     })  # fmt: skip
-    tested = sum(
+    test_rows = sum(
         w == "2026-01-02" and y is not None
         for w, y in zip(rows["window"].to_pylist(), rows["y"].to_pylist(), strict=True)
     )
@@ -86,15 +94,15 @@ def world(tmp_path: Path) -> World:
     store.write(encoding, {"vocabulary": {"c": {"a": 2, "b": 3, "gone": 4}}})
     manifest = dataset_manifest(
         files={encoding.name: file_facts(encoding)},
-        rows=SplitCounts(ROWS, 0, tested),
+        rows=SplitCounts(ROWS, 0, test_rows),
         windows=SplitWindows(("2026-01-01",), (), ("2026-01-02",)),
     )
     dataset = store.write(tmp_path / "dataset" / "dataset.json", manifest)
     names = {"challenger": "dcn", "logistic": "logistic", "champion": "old"}
-    made = {name: write_manifest(tmp_path / folder, folder, dataset, SPEC.digest) for name, folder in names.items()}
-    champion = Version("toy", "1", made.pop("champion"), {})
-    scorer = FakeScorer({made["challenger"].uri: sharp, made["logistic"].uri: blunt, champion.artifact.uri: blunt})
-    return World(tmp_path, FakeTables({"features": rows}), dataset, made, champion, scorer)
+    models = {name: write_manifest(tmp_path / folder, folder, dataset, SPEC.digest) for name, folder in names.items()}
+    champion = Version("toy", "1", models.pop("champion"), {})
+    scorer = FakeScorer({models["challenger"].uri: sharp, models["logistic"].uri: blunt, champion.artifact.uri: blunt})
+    return World(tmp_path, rows, dataset, models, champion, scorer)
 
 
 def test_all_candidates_score_the_labelled_test_rows_in_order_of_time(world: World) -> None:
@@ -174,9 +182,8 @@ def test_a_metric_that_is_nowhere_is_named(world: World) -> None:
 
 
 def test_test_windows_without_a_labelled_row_are_an_error_that_says_so(world: World) -> None:
-    rows = world.tables.tables["features"]
-    unknown = pa.nulls(len(rows), pa.int8())
-    world.tables.tables["features"] = rows.set_column(rows.schema.get_field_index("y"), "y", unknown)
+    unknown = pa.nulls(len(world.rows), pa.int8())
+    world.rows = world.rows.set_column(world.rows.schema.get_field_index("y"), "y", unknown)
     manifest = replace(store.read(world.dataset, DatasetManifest), rows=SplitCounts(0, 0, 0))
     world.dataset = store.write(world.folder / "dataset" / "empty.json", manifest)
     result = evaluation.judge(SPEC, world.evaluate(champion=world.champion), SERVED)
@@ -192,7 +199,7 @@ def test_windows_are_the_groups_and_parts_of_the_time_where_windows_are_few(days
 
 
 def test_rows_that_changed_since_the_dataset_was_made_are_noticed(world: World) -> None:
-    world.tables.tables["features"] = world.tables.tables["features"].slice(100)
+    world.rows = world.rows.slice(100)
     with pytest.raises(Corrupt, match="run the features stage again"):
         world.evaluate()
 
@@ -276,7 +283,7 @@ def test_scores_that_are_no_numbers_fail_and_still_have_a_card(world: World) -> 
 
 def test_a_champion_whose_column_is_gone_is_not_scored_as_if_it_were_missing(world: World) -> None:
     spec = toy(columns={**TOY["columns"], "categorical": []}, gates={"baselines": []})
-    world.tables.tables["features"] = world.tables.tables["features"].drop_columns(["c"])
+    world.rows = world.rows.drop_columns(["c"])
     record = store.read(world.evaluate(spec, champion=world.champion), EvaluationRecord)
     assert "it needs c" in record.faults["champion"]
     assert "champion" not in record.metrics

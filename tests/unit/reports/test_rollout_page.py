@@ -71,7 +71,8 @@ def test_the_shadow_ends_with_how_alike_the_models_answered_the_same_requests(wo
     world.begin()
     world.pass_step(0)
     (event,) = world.ledger.read("toy", ShadowCompared)
-    assert (event.requests, event.flipped, event.rank_correlation) == (4, 0.25, pytest.approx(1))
+    assert (event.requests, event.flipped) == (4, 0.25)
+    assert event.rank_correlation == pytest.approx(1)
     assert event.mean_difference == pytest.approx(-0.075)
     assert "25.0% would be decided otherwise" in event.sentence
 
@@ -135,9 +136,9 @@ def test_labels_of_an_earlier_step_that_come_late_count_for_it(world: World) -> 
 
 
 def test_landed_labels_are_joined_by_key(world: World) -> None:
-    world.tables.tables["landed"] = pa.table({
-        "key": [str(n) for n in range(500)], "y": pa.array([1, 0] * 250, pa.int8()), "window": ["2026-03-01"] * 500,
-    })  # fmt: skip
+    keys, labels = [str(n) for n in range(500)], pa.array([1, 0] * 250, pa.int8())
+    landed = pa.table({"key": keys, "y": labels, "window": ["2026-03-01"] * 500})
+    world.tables.append("landed", landed, "run", "once")
     event = datetime(2026, 3, 1, 5, tzinfo=UTC)
     world.signals.logged = [
         {"id": f"r{n}", "slot": "canary", "score": 0.5, "at": 10.0, "key": str(n), "time": event} for n in range(600)

@@ -12,7 +12,8 @@ from include.stages.rollout import actions, analysis, rollout
 from include.stages.rollout import state as rollout_state
 from include.stages.rollout.analysis import Look
 from include.stages.rollout.state import Phase
-from tests.fakes import FakeLedger, FakeRegistry, FakeRouter, FakeSignals, FakeSlots, FakeTables
+from tests.fakes import FakeLedger, FakeRegistry, FakeRouter, FakeSignals, FakeSlots
+from tests.memory import MemoryTables
 
 PLAN: dict[str, Any] = {
     "shadow": timedelta(minutes=1),
@@ -37,7 +38,7 @@ class World:
     slots: FakeSlots = field(default_factory=FakeSlots)
     signals: FakeSignals = field(default_factory=FakeSignals)
     ledger: FakeLedger = field(default_factory=FakeLedger)
-    tables: FakeTables = field(default_factory=lambda: FakeTables({}))
+    tables: MemoryTables = field(default_factory=MemoryTables)
     run: str = "run-1"
 
     @property

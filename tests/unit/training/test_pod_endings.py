@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ ENDINGS = {
 }
 
 
-def status(name: str) -> dict:
+def status(name: str) -> dict[str, Any]:
     return dict(json.loads((STATUSES / f"{name}.json").read_text()))
 
 
