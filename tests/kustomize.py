@@ -1,4 +1,4 @@
-"""What kubectl does: a kustomization's objects rendered, an object applied."""
+"""Kubectl as tests use it: it renders a kustomization and applies an object."""
 
 import json
 import subprocess
@@ -13,12 +13,13 @@ KUBECTL = Path(sys.executable).parent / "kubectl"
 
 
 def render(folder: Path) -> list[dict[str, Any]]:
-    done = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, check=True)
-    return list(yaml.safe_load_all(done.stdout))
+    """Return the objects of the kustomization in the folder."""
+    rendered = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, check=True)
+    return list(yaml.safe_load_all(rendered.stdout))
 
 
-def apply(kubeconfig: str, namespace: str, thing: Mapping[str, Any]) -> None:
-    """As a person would; `namespace` is passed over where the kind has none. Raises CalledProcessError."""
-    command = [KUBECTL, f"--kubeconfig={kubeconfig}", "apply", "--server-side", "--filename=-"]
-    placed = {**thing, "metadata": {**thing["metadata"], "namespace": namespace}}
+def apply(kubeconfig: str, namespace: str, manifest: Mapping[str, Any]) -> None:
+    """Apply a manifest in the namespace, which is passed over where the kind has none. Raises CalledProcessError."""
+    command = [str(KUBECTL), f"--kubeconfig={kubeconfig}", "apply", "--server-side", "--filename=-"]
+    placed = {**manifest, "metadata": {**manifest["metadata"], "namespace": namespace}}
     subprocess.run(command, input=json.dumps(placed), text=True, check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""What an Airflow connection tells the source."""
+"""An Airflow connection gives the source its credentials."""
 
 import json
 from typing import Any

@@ -51,9 +51,9 @@ def parse(root: Path, home: Path) -> dict[str, Any]:
         "AIRFLOW__CORE__DAGS_FOLDER": str(root / "dags"), "AIRFLOW__CORE__PLUGINS_FOLDER": str(root / "plugins"),
     }  # fmt: skip
     command = [sys.executable, "-c", REPORT, str(root / "dags"), json.dumps(HEAVY)]
-    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    ended = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return dict(json.loads(ended.stdout.splitlines()[-1]))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def bag(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_every_spec_gets_its_dags(bag: dict[str, Any]) -> None:
     assert not bag["errors"]
     assert set(bag["dags"]) == {
-        f"{model}.{family}" for model in ("flights", "clicks", "searching") for family in GRAPHS
+        f"{model}.{dag_kind}" for model in ("flights", "clicks", "searching") for dag_kind in GRAPHS
     }
 
 
@@ -86,10 +86,10 @@ def test_parsing_imports_nothing_heavy(bag: dict[str, Any]) -> None:
     assert bag["heavy"] == []
 
 
-@pytest.mark.parametrize("family", GRAPHS)
-def test_the_graph_reads_in_the_order_of_the_loop(bag: dict[str, Any], family: str) -> None:
-    tasks = [t["id"] for t in bag["dags"][f"flights.{family}"]["tasks"]]
-    assert [t for t in tasks if t in GRAPHS[family]] == GRAPHS[family]
+@pytest.mark.parametrize("dag_kind", GRAPHS)
+def test_the_graph_reads_in_the_order_of_the_loop(bag: dict[str, Any], dag_kind: str) -> None:
+    tasks = [t["id"] for t in bag["dags"][f"flights.{dag_kind}"]["tasks"]]
+    assert [t for t in tasks if t in GRAPHS[dag_kind]] == GRAPHS[dag_kind]
 
 
 def test_a_search_stands_in_the_graph_only_where_a_spec_asks_for_one(bag: dict[str, Any]) -> None:
@@ -133,7 +133,7 @@ def test_the_watch_waits_as_a_deferrable_sensor_and_its_report_links_to_its_page
     assert tasks["report"]["links"] == ["Watch page", "Evidently's report"]
 
 
-def test_a_wrong_spec_is_an_import_error_with_every_fault_and_the_other_models_stay(tree: Path, tmp_path: Path) -> None:
+def test_a_wrong_spec_is_an_import_error_with_every_error_and_the_other_models_stay(tree: Path, tmp_path: Path) -> None:
     root = tmp_path / "tree"
     shutil.copytree(tree, root)
     good = (root / "include/models/flights.yaml").read_text()

@@ -18,7 +18,7 @@ from include.wiring import Parts
 from plugins import spark_operator
 from tests.kubernetes_api import FakeKubernetes, serving
 from tests.kustomize import render
-from tests.unit.cluster.test_manifests import of
+from tests.unit.cluster.test_manifests import of_kind
 
 SPEC = find("flights")
 INSTALLED, RIGHTS = (render(ROOT / "include/manifests" / name) for name in ("base", "spark"))
@@ -28,21 +28,25 @@ SETTINGS = Settings(
 
 
 def test_the_application_runs_the_features_job_with_the_clusters_own_places() -> None:
-    made = Parts(SETTINGS).spark_application(SPEC, spark_operator.ARGUMENTS).manifest["spec"]
-    assert made["image"] == "spark:1"
-    assert f"pyspark=={made['sparkVersion']}" in (ROOT / "requirements.lock").read_text().splitlines()
-    program = Path(made["mainApplicationFile"].removeprefix(f"local://{spark_application.IMAGE_ROOT}/"))
+    application = Parts(SETTINGS).spark_application(SPEC, spark_operator.ARGUMENTS).manifest["spec"]
+    assert application["image"] == "spark:1"
+    assert f"pyspark=={application['sparkVersion']}" in (ROOT / "requirements.lock").read_text().splitlines()
+    program = Path(application["mainApplicationFile"].removeprefix(f"local://{spark_application.IMAGE_ROOT}/"))
     assert (Path(__file__).parents[2] / program).is_file()
-    assert made["arguments"] == ["features", "flights", *spark_operator.ARGUMENTS]
+    assert application["arguments"] == ["features", "flights", *spark_operator.ARGUMENTS]
     for part in ("driver", "executor"):
-        given = {v["name"]: v["value"] for v in made[part]["env"]}
-        assert given == {"PERENNIAL_HOME": "/home", "PERENNIAL_SPARK": "submitted", "PERENNIAL_STORAGE": "s3://bucket/p",
+        variables = {v["name"]: v["value"] for v in application[part]["env"]}
+        assert variables == {"PERENNIAL_HOME": "/home", "PERENNIAL_SPARK": "submitted", "PERENNIAL_STORAGE": "s3://bucket/p",
                          "PERENNIAL_ONLINE": "redis://cache:6379/0"}  # fmt: skip
-        assert made[part]["envFrom"] == [{"secretRef": {"name": "perennial-storage", "optional": True}}]
-        assert made[part]["volumeMounts"] == [{"name": "home", "mountPath": "/home"}], "the windows' records lie there"
-        assert made[part]["securityContext"]["allowPrivilegeEscalation"] is False
-    assert made["volumes"][0]["persistentVolumeClaim"]["claimName"] in of(INSTALLED, "PersistentVolumeClaim")
-    assert made["driver"]["serviceAccount"] in of(RIGHTS, "ServiceAccount")
+        assert application[part]["envFrom"] == [{"secretRef": {"name": "perennial-storage", "optional": True}}]
+        assert application[part]["volumeMounts"] == [{"name": "home", "mountPath": "/home"}], (
+            "the windows' records lie there"
+        )
+        assert application[part]["securityContext"]["allowPrivilegeEscalation"] is False
+    assert application["volumes"][0]["persistentVolumeClaim"]["claimName"] in of_kind(
+        INSTALLED, "PersistentVolumeClaim"
+    )
+    assert application["driver"]["serviceAccount"] in of_kind(RIGHTS, "ServiceAccount")
 
 
 def test_airflow_may_submit_and_remove_an_application_and_no_more(tmp_path: Path) -> None:
@@ -52,7 +56,7 @@ def test_airflow_may_submit_and_remove_an_application_and_no_more(tmp_path: Path
         operator = spark_operator.features(SPEC, Parts(replace(SETTINGS, kubeconfig=str(tmp_path / "kubeconfig"))))
         operator.launcher.start_spark_job()
         operator.launcher.delete_spark_job()
-    rules = of(RIGHTS, "Role")["perennial-spark-launcher"]["rules"]
+    rules = of_kind(RIGHTS, "Role")["perennial-spark-launcher"]["rules"]
     assert fake.calls == {
         (rule["apiGroups"][0], rule["resources"][0], verb) for rule in rules for verb in rule["verbs"]
     }

@@ -27,9 +27,9 @@ def test_an_image_runs_as_the_pods_user_and_says_where_it_comes_from(name: str) 
 
 @pytest.mark.parametrize("name", ["trainer", "server"])
 def test_what_an_image_installs_is_pinned_by_the_lock(name: str) -> None:
-    asked = set(re.findall(r"^([\w.-]+)", (ROOT / "docker" / f"{name}.requirements.txt").read_text(), re.MULTILINE))
+    required = set(re.findall(r"^([\w.-]+)", (ROOT / "docker" / f"{name}.requirements.txt").read_text(), re.MULTILINE))
     locked = set(re.findall(r"^([\w.-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
-    assert {package.lower() for package in asked} <= {package.lower() for package in locked}
+    assert {package.lower() for package in required} <= {package.lower() for package in locked}
 
 
 @pytest.mark.parametrize(
@@ -38,14 +38,14 @@ def test_what_an_image_installs_is_pinned_by_the_lock(name: str) -> None:
 def test_a_program_imports_nothing_that_its_image_lacks(name: str, module: str) -> None:
     """Airflow and what only its tasks use would fail in the pod."""
     code = f"import sys, {module}; print(*sorted(m for m in sys.modules if '.' not in m))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    asked = (ROOT / "docker" / f"{name}.requirements.txt").read_text()
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    required = (ROOT / "docker" / f"{name}.requirements.txt").read_text()
     for package, line in {"airflow": "apache-airflow", "deltalake": "deltalake", "kubernetes": "kubernetes",
                           "great_expectations": "great-expectations", "duckdb": "duckdb", "ibis": "ibis-framework",
                           "pyarrow": "pyarrow", "yaml": "PyYAML", "pydantic": "pydantic", "httpx": "httpx",
                           "scipy": "scipy", "polars": "polars", "pandas": "pandas",
                           "annotated_types": "annotated-types"}.items():  # fmt: skip
-        assert package not in done.stdout.split() or line in asked, f"{module} imports {package}"
+        assert package not in ended.stdout.split() or line in required, f"{module} imports {package}"
 
 
 @pytest.mark.parametrize("name", ["trainer", "server"])
@@ -57,7 +57,7 @@ def test_an_image_brings_the_time_zones_that_a_spec_may_name(name: str) -> None:
 @pytest.mark.parametrize("name", IMAGES)
 def test_hadolint_has_nothing_to_say(name: str) -> None:
     hadolint = Path(sys.executable).parent / "hadolint"
-    done = subprocess.run(
+    report = subprocess.run(
         [hadolint, str(ROOT / "docker" / f"{name}.Dockerfile")], capture_output=True, text=True, check=False
     )
-    assert not done.stdout
+    assert not report.stdout

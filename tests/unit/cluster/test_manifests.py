@@ -17,6 +17,8 @@ from include.settings import ROOT, Settings, from_env
 from tests.kustomize import render
 from tests.unit.toy import toy
 
+Objects = list[dict[str, Any]]
+
 OVERLAYS = ROOT / "include" / "manifests" / "overlays"
 ALL = ("plain", "cpu", "gpu")
 #: Kinds whose schema comes with a controller, not with Kubernetes.
@@ -26,34 +28,35 @@ VOLUMES = {"name", "emptyDir", "persistentVolumeClaim"}
 
 
 @pytest.fixture(scope="module", params=ALL)
-def installed(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+def installed(request: pytest.FixtureRequest) -> Objects:
     return render(OVERLAYS / request.param)
 
 
-def of(things: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
-    return {thing["metadata"]["name"]: thing for thing in things if thing["kind"] == kind}
+def of_kind(objects: Objects, kind: str) -> dict[str, dict[str, Any]]:
+    """Return the objects of that kind by name."""
+    return {each["metadata"]["name"]: each for each in objects if each["kind"] == kind}
 
 
-def pods(things: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    workloads = [*of(things, "Deployment").values(), *of(things, "StatefulSet").values()]
-    yield from (thing["spec"]["template"] for thing in workloads)
-    yield training_pods.pod(toy(), [Path("/job.json")], Settings(), "a")
-    yield training_pods.job(toy(training={"kubernetes": {"nodes": 2}}), [Path("/job.json")], Settings(), "a")["spec"][
-        "template"
-    ]
+def pods(objects: Objects) -> Iterator[dict[str, Any]]:
+    """Yield the template of every pod: those of the manifests and those of trainings."""
+    workloads = [*of_kind(objects, "Deployment").values(), *of_kind(objects, "StatefulSet").values()]
+    yield from (workload["spec"]["template"] for workload in workloads)
+    jobs, two_nodes = [Path("/job.json")], toy(training={"kubernetes": {"nodes": 2}})
+    yield training_pods.pod(toy(), jobs, Settings(), "a")
+    yield training_pods.job(two_nodes, jobs, Settings(), "a")["spec"]["template"]
 
 
-def test_kubernetes_takes_every_object(installed) -> None:
-    for thing in installed:
-        if thing["kind"] not in CUSTOM:
-            kubernetes_validate.validate(thing, "1.36", strict=True)
+def test_kubernetes_takes_every_object(installed: Objects) -> None:
+    for each in installed:
+        if each["kind"] not in CUSTOM:
+            kubernetes_validate.validate(each, "1.36", strict=True)
 
 
 def test_a_cluster_with_nothing_installed_takes_plain() -> None:
-    assert not CUSTOM & {thing["kind"] for thing in render(OVERLAYS / "plain")}
+    assert not CUSTOM & {each["kind"] for each in render(OVERLAYS / "plain")}
 
 
-def test_every_pod_is_restricted(installed) -> None:
+def test_every_pod_is_restricted(installed: Objects) -> None:
     for pod in pods(installed):
         spec = pod["spec"]
         assert spec["securityContext"]["runAsNonRoot"] is True
@@ -63,84 +66,86 @@ def test_every_pod_is_restricted(installed) -> None:
         for volume in spec.get("volumes", []):
             assert set(volume) <= VOLUMES
         for container in spec["containers"]:
-            own = container["securityContext"]
-            assert (own["allowPrivilegeEscalation"], own["readOnlyRootFilesystem"]) == (False, True)
-            assert own["capabilities"] == {"drop": ["ALL"]}
+            security = container["securityContext"]
+            assert (security["allowPrivilegeEscalation"], security["readOnlyRootFilesystem"]) == (False, True)
+            assert security["capabilities"] == {"drop": ["ALL"]}
 
 
-def test_the_namespace_enforces_it_and_no_secret_is_kept_here(installed) -> None:
-    (namespace,) = of(installed, "Namespace").values()
+def test_the_namespace_enforces_it_and_no_secret_is_kept_here(installed: Objects) -> None:
+    (namespace,) = of_kind(installed, "Namespace").values()
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    assert not of(installed, "Secret")
+    assert not of_kind(installed, "Secret")
 
 
-def test_every_service_and_budget_finds_its_pods_and_their_port(installed) -> None:
+def test_every_service_and_budget_finds_its_pods_and_their_port(installed: Objects) -> None:
     templates = list(pods(installed))
-    for name, service in of(installed, "Service").items():
-        found = [t for t in templates if service["spec"]["selector"].items() <= t["metadata"]["labels"].items()]
-        assert found, name
-        ports = {p["name"] for t in found for c in t["spec"]["containers"] for p in c.get("ports", [])}
+    for name, service in of_kind(installed, "Service").items():
+        selector = service["spec"]["selector"].items()
+        selected = [template for template in templates if selector <= template["metadata"]["labels"].items()]
+        assert selected, name
+        containers = [container for template in selected for container in template["spec"]["containers"]]
+        ports = {port["name"] for container in containers for port in container.get("ports", [])}
         assert {str(p.get("targetPort", "")) for p in service["spec"]["ports"]} - {""} <= ports
-    for budget in of(installed, "PodDisruptionBudget").values():
+    for budget in of_kind(installed, "PodDisruptionBudget").values():
         labels = budget["spec"]["selector"]["matchLabels"].items()
         assert any(labels <= t["metadata"]["labels"].items() for t in templates)
 
 
-def test_the_code_finds_what_it_names(installed) -> None:
-    services, deployments = of(installed, "Service"), of(installed, "Deployment")
-    for rule in gateway_api.route_rules("flights", Routes(50)) + gateway_api.route_rules(
-        "flights", Routes(mirror=True)
-    ):
+def test_the_code_finds_what_it_names(installed: Objects) -> None:
+    services, deployments = of_kind(installed, "Service"), of_kind(installed, "Deployment")
+    rules = [
+        rule for routes in (Routes(50), Routes(mirror=True)) for rule in gateway_api.route_rules("flights", routes)
+    ]
+    for rule in rules:
         for ref in [*rule["backendRefs"], *(f["requestMirror"]["backendRef"] for f in rule.get("filters", []))]:
             assert {p["port"] for p in services[ref["name"]]["spec"]["ports"]} == {ref["port"]}
     assert services["flights"]["spec"]["selector"][replicas.SLOT_LABEL] == "stable"
     assert {f"flights-{slot}" for slot in ("stable", "canary", "shadow")} == set(deployments)
     assert training_pods.SUBDOMAIN in services
     assert services[training_pods.SUBDOMAIN]["spec"]["publishNotReadyAddresses"]
-    assert training_pods.SERVICE_ACCOUNT in of(installed, "ServiceAccount")
-    assert training_pods.HOME_CLAIM in of(installed, "PersistentVolumeClaim")
+    assert training_pods.SERVICE_ACCOUNT in of_kind(installed, "ServiceAccount")
+    assert training_pods.HOME_CLAIM in of_kind(installed, "PersistentVolumeClaim")
 
 
 def test_without_a_gateway_a_tenth_is_one_pod() -> None:
-    deployments = of(render(OVERLAYS / "plain"), "Deployment")
+    deployments = of_kind(render(OVERLAYS / "plain"), "Deployment")
     together = sum(deployments[f"flights-{slot}"]["spec"]["replicas"] for slot in ("stable", "canary"))
     assert replicas.pod_counts(together, 10) == {"stable": together - 1, "canary": 1}
 
 
 def test_applying_the_manifests_again_does_not_reset_the_split() -> None:
-    assert set(of(render(OVERLAYS / "cpu"), "HTTPRoute")["flights"]["spec"]) == {"parentRefs"}
+    assert set(of_kind(render(OVERLAYS / "cpu"), "HTTPRoute")["flights"]["spec"]) == {"parentRefs"}
 
 
 def test_applying_the_manifests_again_does_not_undo_the_autoscaler() -> None:
-    things = render(OVERLAYS / "cpu")
-    for scaler in of(things, "HorizontalPodAutoscaler").values():
-        assert "replicas" not in of(things, "Deployment")[scaler["spec"]["scaleTargetRef"]["name"]]["spec"]
+    objects = render(OVERLAYS / "cpu")
+    for scaler in of_kind(objects, "HorizontalPodAutoscaler").values():
+        assert "replicas" not in of_kind(objects, "Deployment")[scaler["spec"]["scaleTargetRef"]["name"]]["spec"]
 
 
-def test_the_settings_are_settings(installed) -> None:
-    given = of(installed, "ConfigMap")["perennial"]["data"]
-    assert set(given) <= {f"PERENNIAL_{field.name.upper()}" for field in fields(Settings)}
-    settings = from_env(given)
+def test_the_settings_are_settings(installed: Objects) -> None:
+    variables = of_kind(installed, "ConfigMap")["perennial"]["data"]
+    assert set(variables) <= {f"PERENNIAL_{field.name.upper()}" for field in fields(Settings)}
+    settings = from_env(variables)
     assert settings.launcher == "kubernetes"
-    assert str(settings.home) == of(installed, "Deployment")["flights-stable"]["spec"]["template"]["spec"]["containers"][0][
-        "volumeMounts"][0]["mountPath"]  # fmt: skip
+    server = of_kind(installed, "Deployment")["flights-stable"]["spec"]["template"]["spec"]["containers"][0]
+    assert str(settings.home) == server["volumeMounts"][0]["mountPath"]
     name = settings.slot_urls("stable")[0].format(model="flights").removeprefix("http://").removesuffix(":8080")
-    assert name in of(installed, "Service")
+    assert name in of_kind(installed, "Service")
 
 
-def test_the_servers_look_up_the_past_in_the_store_that_airflow_writes(installed) -> None:
-    named = of(installed, "ConfigMap")["perennial"]["data"]["PERENNIAL_ONLINE"]
-    store = urlsplit(named)
-    assert store.port in {port["port"] for port in of(installed, "Service")[str(store.hostname)]["spec"]["ports"]}
-    for deployment in of(installed, "Deployment").values():
+def test_the_servers_look_up_the_past_in_the_store_that_airflow_writes(installed: Objects) -> None:
+    store = urlsplit(of_kind(installed, "ConfigMap")["perennial"]["data"]["PERENNIAL_ONLINE"])
+    assert store.port in {port["port"] for port in of_kind(installed, "Service")[str(store.hostname)]["spec"]["ports"]}
+    for deployment in of_kind(installed, "Deployment").values():
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
         assert parse_arguments(container["command"][3:] + container["args"]).store == "$(PERENNIAL_ONLINE)"
         assert container["envFrom"] == [{"configMapRef": {"name": "perennial"}}]
 
 
-def test_the_server_understands_its_arguments(installed) -> None:
+def test_the_server_understands_its_arguments(installed: Objects) -> None:
     aliases = {"flights-stable": "champion", "flights-canary": "challenger", "flights-shadow": "challenger"}
-    for name, deployment in of(installed, "Deployment").items():
+    for name, deployment in of_kind(installed, "Deployment").items():
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
         asked = parse_arguments(container["command"][3:] + container["args"])
         assert (asked.model, asked.alias, asked.port) == (
