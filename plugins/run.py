@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from airflow.sdk import get_current_context
 
@@ -25,7 +25,7 @@ PAGES = "/perennial"
 XComReference = dict[str, str]
 Value = TypeVar("Value")
 #: What another task returned: an XComArg while Airflow reads the DAG file, its value when the task runs.
-TaskOutput = Value | Any
+TaskOutput: TypeAlias = Value | Any
 
 
 @dataclass(frozen=True)

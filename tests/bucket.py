@@ -53,7 +53,8 @@ def _create(endpoint: str, name: str) -> None:
             files = S3FileSystem(
                 endpoint_override=endpoint, access_key="any", secret_key="any", allow_bucket_creation=True
             )
-            return files.create_dir(name)
+            files.create_dir(name)
+            return
         except (httpx.TransportError, OSError):
             assert time.monotonic() < deadline, "the S3 server does not come up"
             time.sleep(0.1)

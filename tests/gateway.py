@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -17,7 +17,7 @@ from include.adapters.serving.request_counters import RequestCounters
 from include.adapters.serving.segments import LogSegments
 from include.adapters.serving.signals import ProductionSignals
 from include.local.stack import choose_ports
-from include.settings import SLOTS, Settings, sockets_of
+from include.settings import SLOTS, Settings, from_env, sockets_of
 from tests.memory import MemoryTables
 
 #: A server that is ready, answers everything with its own name, with 500 when that is `broken`, and counts as ours do.
@@ -88,7 +88,7 @@ class Gateway:
         process.kill()
         process.wait()
 
-    def ask(self, requests: int, body: bytes = b"{}", **headers: str) -> Counter[str]:
+    def ask(self, requests: int, body: bytes = b"{}", /, **headers: str) -> Counter[str]:
         """Who answered so many requests; a failed one counts under its status."""
         with httpx.Client(base_url=self.settings.gateway_url, trust_env=False) as client:
             answers = [client.post("/predict", content=body, headers=headers) for _ in range(requests)]
@@ -126,8 +126,9 @@ def answers(url: str) -> bool:
 @contextmanager
 def local_gateway(home: Path, servers: int = 1) -> Iterator[Gateway]:
     """All to stable, both slots up, the routes served."""
-    ports = {f"{name}_port": free_port() for name in ("gateway", "gateway_admin", "stable", "canary")}
-    gateway = Gateway(choose_ports(Settings(home=home, servers=servers, **ports), {}))
+    ports = {f"PERENNIAL_{name}_PORT": str(free_port()) for name in ("GATEWAY", "GATEWAY_ADMIN", "STABLE", "CANARY")}
+    settings = replace(from_env(ports), home=home, servers=servers)
+    gateway = Gateway(choose_ports(settings, {}))
     try:
         gateway.serve("stable")
         gateway.serve("canary")

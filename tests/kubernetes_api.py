@@ -94,15 +94,15 @@ class FakeKubernetes:
         manager, owned = query.get("fieldManager", "nobody"), self.owners.setdefault(key, {})
         if "apply-patch" in kind:
             fields = set(_leaves({"spec": body.get("spec", {})}))
-            taken = {f: owned[f] for f in fields if owned.get(f, manager) != manager}
-            if taken and query.get("force") != "true":
-                raise Refused(409, "Conflict", f"Apply failed with {len(taken)} conflicts: {taken}")
+            conflicts = {f: owned[f] for f in fields if owned.get(f, manager) != manager}
+            if conflicts and query.get("force") != "true":
+                raise Refused(409, "Conflict", f"Apply failed with {len(conflicts)} conflicts: {conflicts}")
         self._store(*key, body, owner=manager)
 
     def _store(self, plural: str, name: str, change: Object, owner: str) -> Object:
         key = (plural, name)
         before = self.objects.get(key, {"metadata": {"name": name, "generation": 0}})
-        after = _merged(before, change)
+        after: Object = _merged(before, change)
         after["metadata"]["generation"] = before["metadata"].get("generation", 0) + (
             before.get("spec") != after.get("spec")
         )

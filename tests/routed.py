@@ -39,7 +39,7 @@ class Routed(Protocol):
     @property
     def router(self) -> Router: ...
 
-    def ask(self, requests: int, **headers: str) -> Counter[str]:
+    def ask(self, requests: int, /, **headers: str) -> Counter[str]:
         """Who answers so many requests."""
 
     def copied(self) -> int:
@@ -130,7 +130,7 @@ def on_haproxy(home: Path, _api: str) -> Iterator[Routed]:
 def on_gateway(home: Path, api: str) -> Iterator[InCluster]:
     route = {"parentRefs": [{"name": "perennial"}], "hostnames": ["flights.example.org"]}
     listener = {"name": "http", "protocol": "HTTP", "port": 80}
-    things = [
+    things: list[Any] = [
         ("gatewayclasses", GATEWAY_API, "GatewayClass", "", {"controllerName": "example.org/test"}),
         ("gateways", GATEWAY_API, "Gateway", "perennial", {"listeners": [listener]}),
         ("httproutes", GATEWAY_API, "HTTPRoute", "flights", route),
@@ -143,7 +143,7 @@ def on_gateway(home: Path, api: str) -> Iterator[InCluster]:
 @contextmanager
 def on_replicas(home: Path, api: str) -> Iterator[InCluster]:
     selector = {"perennial.dev/model": "flights", "perennial.dev/slot": "stable"}
-    things = [("services", "v1", "Service", "flights", {"selector": selector, "ports": [{"port": 80}]})]
+    things: list[Any] = [("services", "v1", "Service", "flights", {"selector": selector, "ports": [{"port": 80}]})]
     for slot, count in (("stable", 9), ("canary", 1)):
         labels = {"perennial.dev/model": "flights", "perennial.dev/slot": slot}
         pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "server", "image": "server"}]}}

@@ -78,7 +78,7 @@ def _category_weights() -> tuple[NDArray[np.int64], NDArray[np.float32]]:
 def tiny_onnx(bias: float = 0.0) -> bytes:
     """Return the graph of sigmoid(sum of one weight a category + two weighted numbers + bias)."""
     offsets, weights = _category_weights()
-    constants = {
+    constants: dict[str, NDArray[Any]] = {
         "offsets": offsets,
         "table": weights,
         "axis": np.array([1]),
@@ -98,7 +98,7 @@ def tiny_onnx(bias: float = 0.0) -> bytes:
         ("Sigmoid", ["logit"], "score"),
     ]
     graph = helper.make_graph(
-        [helper.make_node(op, i, [o], **({"keepdims": 0} if op == "ReduceSum" else {})) for op, i, o in steps],
+        [_node(*step) for step in steps],
         "tiny",
         [
             helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", 4]),
@@ -110,6 +110,12 @@ def tiny_onnx(bias: float = 0.0) -> bytes:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def _node(operator: str, inputs: list[str], output: str) -> onnx.NodeProto:
+    if operator == "ReduceSum":
+        return helper.make_node(operator, inputs, [output], keepdims=0)
+    return helper.make_node(operator, inputs, [output])
 
 
 def write_artifact(folder: Path, bias: float = 0.0, **manifest_fields: Any) -> dict[str, str]:

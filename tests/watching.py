@@ -93,7 +93,7 @@ class World:
         train, test = (
             [self.day(d) for d in days] for days in (range(first, first + 28), range(first + 35, first + 42))
         )
-        merged = {c: np.concatenate([np.asarray(d[c]) for d in train]) for c in ("temp", "dest")}
+        merged = {c: np.concatenate([np.asarray(d[c]) for d in train]).tolist() for c in ("temp", "dest")}
         encoding = fit(
             merged, time="at", zone="UTC", time_parts=(), categorical=("dest",), numeric=("temp",), min_frequency=5
         )

@@ -148,7 +148,7 @@ def gateway_of(place: Place) -> str:
     for thing in render(ROOT / "include/manifests/overlays/cpu"):
         if thing["kind"] in ("Gateway", "HTTPRoute"):
             if thing["kind"] == "Gateway":
-                thing["spec"]["gatewayClassName"] = taken.said.split(", ")[0]
+                thing["spec"]["gatewayClassName"] = taken.evidence.split(", ")[0]
             place.create(thing)
     path = "apis/gateway.networking.k8s.io/v1/namespaced/gateways/perennial"
     mine = Cluster(place.namespace, place.kubeconfig)

@@ -179,7 +179,9 @@ def test_a_job_is_done_when_all_its_nodes_are(fake: FakeKubernetes) -> None:
     [(("stopped", "out_of_memory"), "PodFailurePolicy", OutOfMemory), (("failed", "failed"), "FailedIndexes", Unavailable),
      (("done", "mistake"), "PodFailurePolicy", UserMistake), (("stopped", "stopped"), "DeadlineExceeded", TookTooLong)],
 )  # fmt: skip
-def test_a_job_fails_by_the_pod_that_no_retry_mends(fake: FakeKubernetes, statuses, reason: str, error: type) -> None:
+def test_a_job_fails_by_the_pod_that_no_retry_mends(
+    fake: FakeKubernetes, statuses: tuple[str, ...], reason: str, error: type
+) -> None:
     operator = a_job(fake)
     end(fake, *statuses, condition="Failed", reason=reason)
     with pytest.raises(error) as raised:
@@ -236,6 +238,7 @@ def _train_in_a_pod(fake: FakeKubernetes) -> None:
 
 
 async def _watch_until_it_ends(fake: FakeKubernetes, operator: kubernetes_operators.TrainInPod) -> None:
+    assert operator.pod
     name = operator.pod.metadata.name
     with pytest.raises(TaskDeferred) as deferred:
         operator.invoke_defer_method()

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from include.domain.events import ActionRequested, ChallengerJudged, ChampionPromoted, RetrainingDecided, StepAnalysed
-from include.local import demo, processes, stack
+from include.local import demo, flights, processes, stack
 from include.local.rest import Airflow
 from include.ports.ledger import E
 from include.ports.traffic import Routes
@@ -156,7 +156,7 @@ def test_the_registry_names_the_champion_and_its_evidence(told: Told) -> None:
 
 
 def test_the_gateway_answers_with_the_champion(told: Told) -> None:
-    row = demo.flights.requests(demo.SPRING[1].date(), demo.SPRING[1].date().replace(day=2))[0]
+    row = flights.requests(demo.SPRING[1].date(), demo.SPRING[1].date().replace(day=2))[0]
     answer = httpx.post(f"{told.settings.gateway_url}/predict", json={"rows": [row]}).json()
     assert answer["version"] == told.alias("champion")
     assert 0 < answer["scores"][0] < 1
