@@ -4,15 +4,23 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge, Le
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 ROOT = Path(__file__).resolve().parent.parent
 #: The embedded slots.
 SLOTS = ("stable", "canary")
 #: How far apart the ports of a slot's servers are.
 PORT_STRIDE = 10
+
+Port = Annotated[int, Ge(1), Le(65535)]
 
 
 @dataclass(frozen=True)
@@ -24,13 +32,13 @@ class Settings:
     host: str = "127.0.0.1"
     model: str = "flights"  #: the model that the embedded slots serve
     online: str = ""  #: the online store: `redis://…`, or a folder; one under the home when empty
-    airflow_port: int = 8080
-    mlflow_port: int = 5000
-    gateway_port: int = 8088
-    gateway_admin_port: int = 8089
-    stable_port: int = 9001
-    canary_port: int = 9002
-    servers: int = 1  #: of each embedded slot; one keeps one core busy
+    airflow_port: Port = 8080
+    mlflow_port: Port = 5000
+    gateway_port: Port = 8088
+    gateway_admin_port: Port = 8089
+    stable_port: Port = 9001
+    canary_port: Port = 9002
+    servers: Annotated[int, Ge(1)] = 1  #: of each embedded slot; one keeps one core busy
     launcher: Literal["local", "kubernetes"] = "local"  #: where trainings run
     router: Literal["haproxy", "gateway", "replicas"] = "haproxy"  #: what splits live traffic
     storage: str = ""  #: `s3://bucket/prefix` for tables and runs; `home` keeps them when empty
@@ -149,21 +157,28 @@ def inherited() -> dict[str, str]:
 
 
 def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Return the settings that the environment names, with the defaults of the others.
+    """Return the settings that the environment names, with the defaults of the others; an empty variable is none.
 
-    Raises ValueError naming a variable that should be a number above 0 and is not, or a choice that does not exist.
+    Raises ValueError with one line for each variable that is wrong.
     """
-    values: dict[str, Any] = {}
-    for name, kind in get_type_hints(Settings).items():
-        variable = f"PERENNIAL_{name.upper()}"
-        if value := environ.get(variable):
-            values[name] = _parsed(variable, value, kind)
-    return Settings(**values)
+    from pydantic import ValidationError
+
+    values = {field.name: value for field in fields(Settings) if (value := environ.get(_variable(field.name)))}
+    try:
+        return _adapter().validate_python(values)
+    except ValidationError as error:
+        lines = [
+            f"{_variable(str(e['loc'][0]))}={e['input']}: {e['msg'].removeprefix('Input ')}" for e in error.errors()
+        ]
+        raise ValueError("\n".join(lines)) from None
 
 
-def _parsed(variable: str, value: str, kind: Any) -> Any:
-    if kind is int and not (value.isdigit() and int(value)):
-        raise ValueError(f"{variable}={value}: it is a number above 0")
-    if (choices := get_args(kind)) and value not in choices:
-        raise ValueError(f"{variable}={value}: there are {', '.join(choices)}")
-    return value if choices else kind(value)
+@cache
+def _adapter() -> "TypeAdapter[Settings]":
+    from pydantic import TypeAdapter  # here, because commands that need no settings start sooner
+
+    return TypeAdapter(Settings)
+
+
+def _variable(field: str) -> str:
+    return f"PERENNIAL_{field.upper()}"

@@ -5,12 +5,14 @@ earlier try left is told to stop and waited for, so that two never run; the new 
 """
 
 import hashlib
+import json
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.job import KubernetesJobOperator
@@ -243,4 +245,5 @@ def _as_shown(pod: kube.V1Pod) -> dict[str, Any]:
 
 
 def _model(content: dict[str, Any], kind: str) -> Any:
-    return kube.ApiClient()._ApiClient__deserialize(content, kind)
+    """Return the client's own model of an object; the client makes it of an answer, whose body is read as JSON."""
+    return kube.ApiClient().deserialize(SimpleNamespace(data=json.dumps(content)), kind)

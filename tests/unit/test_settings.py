@@ -14,10 +14,24 @@ def test_what_is_set_overrides_and_the_rest_keeps_its_default() -> None:
     assert settings.airflow_port == from_env({}).airflow_port
 
 
-@pytest.mark.parametrize("variable", ["PERENNIAL_AIRFLOW_PORT=eighty", "PERENNIAL_SERVERS=0"])
-def test_what_is_no_number_above_0_is_named(variable: str) -> None:
-    with pytest.raises(ValueError, match=f"{variable}: it is a number above 0"):
+@pytest.mark.parametrize(
+    ("variable", "reason"),
+    [
+        ("PERENNIAL_AIRFLOW_PORT=eighty", "should be a valid integer"),
+        ("PERENNIAL_AIRFLOW_PORT=0", "should be greater than or equal to 1"),
+        ("PERENNIAL_AIRFLOW_PORT=70000", "should be less than or equal to 65535"),
+        ("PERENNIAL_SERVERS=0", "should be greater than or equal to 1"),
+        ("PERENNIAL_ROUTER=traefik", "should be 'haproxy', 'gateway' or 'replicas'"),
+    ],
+)
+def test_what_is_no_number_above_0_and_no_choice_is_named(variable: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"^{variable}: {reason}[^\n]*$"):
         from_env(dict([variable.split("=")]))
+
+
+def test_every_wrong_variable_is_named_at_once() -> None:
+    with pytest.raises(ValueError, match=r"PERENNIAL_SERVERS=0: .*\nPERENNIAL_ROUTER=x: "):
+        from_env({"PERENNIAL_ROUTER": "x", "PERENNIAL_SERVERS": "0", "PERENNIAL_MODEL": ""})
 
 
 def test_each_server_of_a_slot_has_a_port_and_a_cluster_s_have_one_name() -> None:
