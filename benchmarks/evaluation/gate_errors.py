@@ -146,8 +146,10 @@ def section(seed: int = 7) -> dict[str, Any]:
     metrics: tuple[Literal["logloss", "auc"], ...] = ("logloss", "auc")
     cells = {
         f"{metric}, {rows} rows, {positives:.0%} positives": errors(rows, positives, metric, seed)
-        for metric in metrics for rows in SIZES for positives in POSITIVES
-    }  # fmt: skip
+        for metric in metrics
+        for rows in SIZES
+        for positives in POSITIVES
+    }
     days, cost = dependent_days(seed), bootstrap_cost(seed)
     bounds = {"equal called worse": ALPHA, "worse by the margin promoted": ALPHA, "seconds": 5.0, "megabytes": 1000.0}
     holds = {

@@ -75,8 +75,14 @@ def measured(work: str, folder: Path) -> dict[str, Any]:
 
 def apart(work: str, folder: Path) -> dict[str, Any]:
     """The same in a process of its own."""
-    said = subprocess.run([sys.executable, "-m", "benchmarks", "features", "--work", work, str(folder)], check=True, text=True, cwd=ROOT,
-                          stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT), "GX_ANALYTICS_ENABLED": "false"})  # fmt: skip
+    said = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "features", "--work", work, str(folder)],
+        check=True,
+        text=True,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "GX_ANALYTICS_ENABLED": "false"},
+    )
     return dict(json.loads(said.stdout.splitlines()[-1]))
 
 
@@ -114,9 +120,10 @@ def main() -> None:
     found = {rows: of_size(rows, beside=rows == sizes[0]) for rows in sizes}
     least, most = found[sizes[0]], found[sizes[-1]]
     figures = {
-        "times_pandas": least["pandas"]["seconds"] / least["seconds"], "peak_gb": most["peak_gb"],
+        "times_pandas": least["pandas"]["seconds"] / least["seconds"],
+        "peak_gb": most["peak_gb"],
         "linear": most["seconds"] / sizes[-1] / (least["seconds"] / sizes[0]),
         "flat": most["peak_gb"] / least["peak_gb"],
-    }  # fmt: skip
+    }
     holds = all(value >= BOUNDS[n] if n == "times_pandas" else value <= BOUNDS[n] for n, value in figures.items())
     print(json.dumps({"figures": {**figures, **found}, "bounds": BOUNDS, "holds": holds}))

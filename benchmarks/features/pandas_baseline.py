@@ -95,11 +95,13 @@ def _measures(
     rate, nulls = float(rows["click"].mean()), rows[[*CATEGORIES, *NUMBERS]].isna().mean()
     end = pd.Timestamp(window, tz="UTC") + pd.Timedelta(days=1)
     found: dict[str, float | None] = {
-        "rows": float(len(rows)), "label_rate": rate, "silence": (end - rows["time"].max()) / pd.Timedelta(days=1),
+        "rows": float(len(rows)),
+        "label_rate": rate,
+        "silence": (end - rows["time"].max()) / pd.Timedelta(days=1),
         "volume": len(rows) / float(np.median([m["rows"] or 0 for m in last])) if enough else None,
         "label_shift": rate - float(np.median([m["label_rate"] or 0 for m in last])) if enough else None,
         **{f"nulls.{name}": float(share) for name, share in nulls.items()},
-    }  # fmt: skip
+    }
     for name, seen in latest.items():
         counted = rows[name].value_counts()
         known = np.array([seen.get(kind, -LAST - 1) for kind in counted.index])

@@ -13,9 +13,20 @@ from include.spec.loading import find
 DAY = 86_400
 #: Those with enough flights a category for trees; the hour and the weekday are numbers.
 CATEGORIES = ("carrier", "origin", "dest")
-PARAMETERS = {"objective": "binary", "learning_rate": 0.08, "num_leaves": 31, "min_data_in_leaf": 200, "max_bin": 63,
-              "feature_fraction": 0.5, "bagging_fraction": 0.6, "bagging_freq": 1, "lambda_l2": 5.0, "verbose": -1,
-              "seed": 17, "num_threads": 1}  # fmt: skip
+PARAMETERS = {
+    "objective": "binary",
+    "learning_rate": 0.08,
+    "num_leaves": 31,
+    "min_data_in_leaf": 200,
+    "max_bin": 63,
+    "feature_fraction": 0.5,
+    "bagging_fraction": 0.6,
+    "bagging_freq": 1,
+    "lambda_l2": 5.0,
+    "verbose": -1,
+    "seed": 17,
+    "num_threads": 1,
+}
 TREES = 120
 
 

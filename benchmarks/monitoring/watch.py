@@ -32,10 +32,14 @@ from include.stages.monitoring import sketching
 
 NUMBERS, CATEGORIES = [f"I{i}" for i in range(13)], [f"C{i}" for i in range(26)]
 ENCODING = Encoding(
-    time="time", zone="UTC", time_parts=(), categorical=tuple(CATEGORIES), numeric=tuple(NUMBERS),
+    time="time",
+    zone="UTC",
+    time_parts=(),
+    categorical=tuple(CATEGORIES),
+    numeric=tuple(NUMBERS),
     vocabulary={c: {f"{v:08x}": v + 2 for v in range(1000)} for c in CATEGORIES},
     knots={n: tuple(np.linspace(-2.5, 2.5, 65)) for n in NUMBERS},
-)  # fmt: skip
+)
 WORDS = np.array([f"{v:08x}" for v in range(1200)])
 #: Rows read at once, of a table of any size.
 PART = 100_000

@@ -78,8 +78,12 @@ class Simple:
     def __call__(self, latent: Rows) -> dict[str, bool]:
         psi = [_psi(*self._counts(latent, i)) > 0.1 for i in range(FEATURES)]
         columns = self.flagged(latent)
-        return {"ks_p_05": any(self._ks(latent)), "psi_0.1": any(psi), "evidently_any_column": bool(columns.any()),
-                "evidently_half": columns.mean() >= 0.5}  # fmt: skip
+        return {
+            "ks_p_05": any(self._ks(latent)),
+            "psi_0.1": any(psi),
+            "evidently_any_column": bool(columns.any()),
+            "evidently_half": columns.mean() >= 0.5,
+        }
 
     def flagged(self, latent: Rows) -> NDArray[np.bool_]:
         """The columns that Evidently's defaults flag beside more than 1,000 reference rows: a distance of 0.1 or more."""
@@ -139,8 +143,13 @@ def section() -> dict[str, Any]:
         **{name: day for name, (_, day) in planted_drift.INPUTS.items()},
         "cbpe_auc_error_p95": 0.02,
     }
-    return {"false_fires": fires, "evidently_as_here": agreement(), **figures, "bounds": bounds,
-            "holds": {"false_fires": fires["watch"] <= 0.01, **holds}}  # fmt: skip
+    return {
+        "false_fires": fires,
+        "evidently_as_here": agreement(),
+        **figures,
+        "bounds": bounds,
+        "holds": {"false_fires": fires["watch"] <= 0.01, **holds},
+    }
 
 
 def _psi(a: Rows, b: Rows) -> float:

@@ -76,8 +76,12 @@ class World:
     def look(self, day: int) -> Look:
         """At the end of that day."""
         return monitoring.sense(
-            SPEC, tables=self.tables, signals=self.signals, registry=self.registry, as_of=window(day).end  # type: ignore[arg-type]
-        )  # fmt: skip
+            SPEC,
+            tables=self.tables,
+            signals=self.signals,
+            registry=self.registry,
+            as_of=window(day).end,  # type: ignore[arg-type]
+        )
 
     def asks(self, look: Look, run: str) -> bool:
         """Whether the watch asks for a training."""
@@ -91,11 +95,17 @@ class World:
     def _train(self, rows: pl.DataFrame) -> None:
         columns, asked = SPEC.columns, SPEC.features
         self.encoding = fit(
-            {name: rows[name].to_list() for name in columns.features}, time=columns.time, zone=columns.zone, time_parts=(),
-            categorical=columns.categorical, numeric=columns.numeric, min_frequency=asked.min_frequency,
-        )  # fmt: skip
-        data = lightgbm.Dataset(self._inputs(rows), rows["click"].to_numpy(),
-                                categorical_feature=list(range(len(columns.categorical))))  # fmt: skip
+            {name: rows[name].to_list() for name in columns.features},
+            time=columns.time,
+            zone=columns.zone,
+            time_parts=(),
+            categorical=columns.categorical,
+            numeric=columns.numeric,
+            min_frequency=asked.min_frequency,
+        )
+        data = lightgbm.Dataset(
+            self._inputs(rows), rows["click"].to_numpy(), categorical_feature=list(range(len(columns.categorical)))
+        )
         self.model = lightgbm.train({**PARAMETERS, "seed": self.seed, "num_threads": 1}, data, TREES)
 
     def _keep(self, test: pl.DataFrame) -> Version:
@@ -103,8 +113,12 @@ class World:
         out, names = self.folder / "run", [window(day).label for day in range(ENDS)]
         store.write(out / "lightgbm" / "encoding.json", self.encoding.to_dict())
         (out / "evaluation").mkdir()
-        np.savez(out / "evaluation" / "scores.npz", labels=test["click"].to_numpy(), challenger=self._scores(test),
-                 times=test["time"].dt.epoch("s").to_numpy())  # fmt: skip
+        np.savez(
+            out / "evaluation" / "scores.npz",
+            labels=test["click"].to_numpy(),
+            challenger=self._scores(test),
+            times=test["time"].dt.epoch("s").to_numpy(),
+        )
         gains = self.model.feature_importance("gain")
         importance = dict(zip(SPEC.columns.features, (gains / gains.sum()).tolist(), strict=True))
         evaluation = store.write(
@@ -133,8 +147,14 @@ class World:
     def _answered(self, rows: pl.DataFrame) -> pa.Table:
         """Lines of the prediction log."""
         same = {"version": "1", "slot": "stable", "mode": None, "ms": 1.0, "segment": "stable/bench"}
-        own = {"id": rows["id"], "at": rows["time"].dt.epoch("s"), "time": rows["time"], "key": rows["id"],
-               "score": self._scores(rows), "features": rows.select(SPEC.columns.features).write_ndjson().splitlines()}  # fmt: skip
+        own = {
+            "id": rows["id"],
+            "at": rows["time"].dt.epoch("s"),
+            "time": rows["time"],
+            "key": rows["id"],
+            "score": self._scores(rows),
+            "features": rows.select(SPEC.columns.features).write_ndjson().splitlines(),
+        }
         lines = pl.DataFrame(own).with_columns(**{name: pl.lit(value) for name, value in same.items()})
         return lines.select(SCHEMAS[PREDICTIONS].names).to_arrow().cast(SCHEMAS[PREDICTIONS])
 

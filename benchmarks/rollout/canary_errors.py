@@ -128,13 +128,16 @@ def fast(base: float, share: float, margin: float, within: int, seed: int) -> di
     """A canary at 10 % of the traffic with a share of bad answers, a look every 10 of its requests."""
     random = np.random.default_rng(seed)
     case = Case(base, margin, 0.1)
-    needed = np.concatenate([
-        first(worse(traffic(random, case, share - base, 100), case)) * 10 for _ in chunks(f"{share:.1%} bad answers")
-    ])  # fmt: skip
+    needed = np.concatenate(
+        [first(worse(traffic(random, case, share - base, 100), case)) * 10 for _ in chunks(f"{share:.1%} bad answers")]
+    )
     return {
-        "in_time": float(np.mean(needed <= within)), "within": within, "share": round(share, 3),
-        "median_requests": float(np.median(needed)), "p95_requests": float(np.quantile(needed, 0.95)),
-    }  # fmt: skip
+        "in_time": float(np.mean(needed <= within)),
+        "within": within,
+        "share": round(share, 3),
+        "median_requests": float(np.median(needed)),
+        "p95_requests": float(np.quantile(needed, 0.95)),
+    }
 
 
 def slow_share(times: float, share: float = 0.01, sigma: float = 0.5) -> float:
@@ -153,10 +156,17 @@ def means(seed: int) -> dict[str, float]:
             theirs = random.gamma(0.5, 1.0, LOOKS * 450)
             (n, s, q), (m, t, r) = (sums(values, LOOKS) for values in (ours, theirs))
             outcomes = {
-                judge(plan, [Stratum(VariantTraffic(n[i], logloss=Moments(n[i], s[i], q[i])),
-                                  VariantTraffic(m[i], logloss=Moments(m[i], t[i], r[i])))]).outcome
+                judge(
+                    plan,
+                    [
+                        Stratum(
+                            VariantTraffic(n[i], logloss=Moments(n[i], s[i], q[i])),
+                            VariantTraffic(m[i], logloss=Moments(m[i], t[i], r[i])),
+                        )
+                    ],
+                ).outcome
                 for i in range(9, LOOKS, 10)
-            }  # fmt: skip
+            }
             wrong += worse_by == 0 and Outcome.FAIL in outcomes
             promoted += worse_by > 0 and Outcome.PASS in outcomes
     return {"equal_called_worse": wrong / RUNS, "at_margin_promoted": promoted / RUNS}
@@ -176,8 +186,13 @@ def agreement(seed: int) -> float:
         case = CASES[i % len(CASES)]
         shares = traffic(random, case, random.choice([0, 1, 2]) * case.margin, EVERY, runs=1)
         look = int(random.integers(LOOKS))
-        seen = replace(shares, **{name: getattr(shares, name)[:, look] for name in
-                                  ("canary_events", "canary_requests", "stable_events", "stable_requests")})  # fmt: skip
+        seen = replace(
+            shares,
+            **{
+                name: getattr(shares, name)[:, look]
+                for name in ("canary_events", "canary_requests", "stable_events", "stable_requests")
+            },
+        )
         a, n, b, m = (
             int(c[0, 0]) for c in (seen.canary_events, seen.canary_requests, seen.stable_events, seen.stable_requests)
         )
@@ -200,8 +215,10 @@ def z_score(seen: ProportionDifference) -> Floats:
 
 def points(seen: ProportionDifference) -> Iterator[tuple[Floats, Floats]]:
     """Each run as Kayenta sees it: one share per arm and look."""
-    a, n, b, m = (np.diff(c[..., 0], axis=1, prepend=0) for c in
-                  (seen.canary_events, seen.canary_requests, seen.stable_events, seen.stable_requests))  # fmt: skip
+    a, n, b, m = (
+        np.diff(c[..., 0], axis=1, prepend=0)
+        for c in (seen.canary_events, seen.canary_requests, seen.stable_events, seen.stable_requests)
+    )
     return zip(a / np.maximum(n, 1), b / np.maximum(m, 1), strict=True)
 
 
@@ -225,8 +242,14 @@ def section(seed: int = 7) -> dict[str, Any]:
     edge = {name: at_margin(case, seed) for name, case in named.items()}
     failing, slow = fast(0.001, 0.05, 0.01, 300, seed), fast(0.01, slow_share(3), 0.05, 500, seed)
     mean, same = means(seed), agreement(seed)
-    bounds = {"equal_rolled_back": ALPHA, "twice_the_margin_rolled_back": 0.95, "median_of_fixed_size": 1.5,
-              "at_the_margin_promoted": ALPHA, "in_time": 0.95, "agrees_with_judge": 1.0}  # fmt: skip
+    bounds = {
+        "equal_rolled_back": ALPHA,
+        "twice_the_margin_rolled_back": 0.95,
+        "median_of_fixed_size": 1.5,
+        "at_the_margin_promoted": ALPHA,
+        "in_time": 0.95,
+        "agrees_with_judge": 1.0,
+    }
     holds = {
         "equal_rolled_back": max(f["ours"] for f in alike.values()) <= ALPHA,
         "twice_the_margin_rolled_back": min(f["rolled_back"] for f in bad.values()) >= 0.95,
@@ -237,6 +260,13 @@ def section(seed: int = 7) -> dict[str, Any]:
         "means": max(mean.values()) <= ALPHA,
         "agrees_with_judge": same == 1,
     }
-    figures = {"equal": alike, "twice_the_margin": bad, "at_the_margin_promoted": edge, "errors_5_percent": failing,
-               "three_times_slower": slow, "means": mean, "agrees_with_judge": same}  # fmt: skip
+    figures = {
+        "equal": alike,
+        "twice_the_margin": bad,
+        "at_the_margin_promoted": edge,
+        "errors_5_percent": failing,
+        "three_times_slower": slow,
+        "means": mean,
+        "agrees_with_judge": same,
+    }
     return {"runs": RUNS, "figures": figures, "bounds": bounds, "holds": holds}

@@ -26,10 +26,14 @@ from include.settings import ROOT, Settings, from_env
 
 #: Seconds in place of minutes; labels decide too, since callers send them back.
 PLAN = {
-    "shadow": "8s", "warm_up": "1s", "min_requests": 300, "max_duration": "10m", "on_inconclusive": "hold",
+    "shadow": "8s",
+    "warm_up": "1s",
+    "min_requests": 300,
+    "max_duration": "10m",
+    "on_inconclusive": "hold",
     "steps": [{"weight": 10, "hold": "60s"}, {"weight": 50, "hold": "60s"}, {"weight": 100, "hold": "30s"}],
     "guards": {"error_rate": 0.02, "slow_ms": 500, "slow_share": 0.3, "logloss": 0.1},
-}  # fmt: skip
+}
 
 
 def prepare(home: Path) -> Settings:
@@ -39,8 +43,14 @@ def prepare(home: Path) -> Settings:
     spec = yaml.safe_load((ROOT / "include" / "models" / "flights.yaml").read_text())
     spec |= {"rollout": PLAN}
     (models / "flights.yaml").write_text(yaml.safe_dump(spec))
-    ports = {"airflow_port": 18080, "mlflow_port": 15000, "gateway_port": 18088, "gateway_admin_port": 18089,
-             "stable_port": 19011, "canary_port": 19012}  # fmt: skip
+    ports = {
+        "airflow_port": 18080,
+        "mlflow_port": 15000,
+        "gateway_port": 18088,
+        "gateway_admin_port": 18089,
+        "stable_port": 19011,
+        "canary_port": 19012,
+    }
     return replace(from_env({"PERENNIAL_HOME": str(home), "PERENNIAL_MODELS": str(models)}), **ports)
 
 

@@ -13,8 +13,13 @@ from include.stages.rollout.state import Phase
 
 #: Requests a second where a scene asks for no figure under full load.
 CALM = 300
-BOUNDS = {"failed of a good rollout": 0, "worst second of a killed canary": 0.01, "failed 2 s after it": 0,
-          "seconds until a dead canary gets no traffic": 1.0, "seconds until a rollback takes effect": 1.0}  # fmt: skip
+BOUNDS = {
+    "failed of a good rollout": 0,
+    "worst second of a killed canary": 0.01,
+    "failed 2 s after it": 0,
+    "seconds until a dead canary gets no traffic": 1.0,
+    "seconds until a rollback takes effect": 1.0,
+}
 #: What drives or carries a rollout, by how its process is known.
 VICTIMS = ("scheduler", "triggerer", "worker", "gateway", "canary")
 END = (Phase.PROMOTED, Phase.ROLLED_BACK)
@@ -203,10 +208,16 @@ def table(shown: dict[str, Any]) -> str:
     moments = list(dict.fromkeys(name for row in shown.values() for name in row["killed"]))
     heads = ["killed", *(f"at {name}" for name in moments), "ended", "the gateway's splits", "requests", "failed"]
     rows = [
-        [victim, *(str(row["killed"].get(name, "–")) for name in moments), row["ended"], row["splits"],
-         f"{row['requests']:,}", f"{row['failed']:,}"]
+        [
+            victim,
+            *(str(row["killed"].get(name, "–")) for name in moments),
+            row["ended"],
+            row["splits"],
+            f"{row['requests']:,}",
+            f"{row['failed']:,}",
+        ]
         for victim, row in shown.items()
-    ]  # fmt: skip
+    ]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *rows])
 
 

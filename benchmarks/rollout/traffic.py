@@ -22,8 +22,21 @@ def load(settings: Settings, bodies: Path, rate: float, planned: Sequence[Routes
 
     At its end there is the report of `benchmarks/serving/load.py`, with the splits in their order, and those that are not `planned`.
     """
-    command = [sys.executable, "-m", "benchmarks.serving.load", "--port", str(settings.gateway_port), "--bodies", str(bodies),
-               "--seconds", "3600", "--rate", str(rate), "--connections", "32"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.serving.load",
+        "--port",
+        str(settings.gateway_port),
+        "--bodies",
+        str(bodies),
+        "--seconds",
+        "3600",
+        "--rate",
+        str(rate),
+        "--connections",
+        "32",
+    ]
     seen: dict[str, Any] = {}
     sender = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) if rate else None
     try:

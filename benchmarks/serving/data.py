@@ -44,10 +44,15 @@ def prepare(home: Path) -> Prepared:
     past, asked = _with_aggregates(found, home)
     rows = asked.drop(aggregates).with_columns(pl.col(columns.time).dt.to_string("iso:strict")).to_dicts()
     encoding = fit(
-        past.to_dict(as_series=False), time=columns.time, zone=columns.zone, time_parts=found.features.time_parts,
-        categorical=columns.categorical, numeric=columns.numeric, min_frequency=found.features.min_frequency,
+        past.to_dict(as_series=False),
+        time=columns.time,
+        zone=columns.zone,
+        time_parts=found.features.time_parts,
+        categorical=columns.categorical,
+        numeric=columns.numeric,
+        min_frequency=found.features.min_frequency,
         looked_up=aggregates,
-    )  # fmt: skip
+    )
     torch.manual_seed(found.training.seed)
     table = FieldEmbedding(encoding.sizes, 0.05 * torch.randn(sum(encoding.sizes), embedding_width("dcn", found.model)))
     tower = build_tower("dcn", found.model, Fields.of(encoding), encoding.encode(past.to_dict(as_series=False))[1])
@@ -90,10 +95,15 @@ def _write_artifact(
         (folder / name).write_bytes(data)
     write(net, folder / "model.onnx")
     manifest = {
-        "format": 1, "model": "flights", "family": "dcn", "run": "bench",
+        "format": 1,
+        "model": "flights",
+        "family": "dcn",
+        "run": "bench",
         "files": {n: asdict(file_facts(folder / n)) for n in (*files, "model.onnx")},
         "signature": signature(len(encoding.categorical), len(encoding.numeric)),
-        "columns": {**found.columns.model_dump(mode="json"),
-                    "aggregates": found.features.model_dump(mode="json")["aggregates"]},
-    }  # fmt: skip
+        "columns": {
+            **found.columns.model_dump(mode="json"),
+            "aggregates": found.features.model_dump(mode="json")["aggregates"],
+        },
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -25,8 +25,13 @@ from include.adapters.routers import haproxy
 from include.settings import SLOTS, Settings
 
 #: As a caller of flights sends it.
-BODY = json.dumps({"flight_id": "2013-03-31/B6/130/JFK", "departure": "2013-04-01T00:00:00+00:00", "carrier": "B6"} | {
-    f"number_{n}": 12.5 * n for n in range(26)}) + "\n"  # fmt: skip
+BODY = (
+    json.dumps(
+        {"flight_id": "2013-03-31/B6/130/JFK", "departure": "2013-04-01T00:00:00+00:00", "carrier": "B6"}
+        | {f"number_{n}": 12.5 * n for n in range(26)}
+    )
+    + "\n"
+)
 CHECKED = "/v2/health/ready"
 
 NGINX = """\
@@ -79,26 +84,45 @@ def envoy(settings: Settings, folder: Path, packages: Path) -> list[str]:
     split = {"clusters": [{"name": "stable", "weight": 90}, {"name": "canary", "weight": 10}]}
     route = {"match": {"prefix": "/"}, "route": {"weighted_clusters": split, "retry_policy": {"retry_on": "5xx,reset"}}}
     manager = {
-        "@type": f"{kinds}.network.http_connection_manager.v3.HttpConnectionManager", "stat_prefix": "live",
-        "generate_request_id": False, "codec_type": "HTTP1",
+        "@type": f"{kinds}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "live",
+        "generate_request_id": False,
+        "codec_type": "HTTP1",
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
         "http_filters": [{"name": "router", "typed_config": {"@type": f"{kinds}.http.router.v3.Router"}}],
-    }  # fmt: skip
+    }
     address = {"socket_address": {"address": settings.host, "port_value": settings.gateway_port}}
     chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
     clusters = [_cluster(slot, settings.slot_sockets(slot)[slot]) for slot in SLOTS]
     resources = {"listeners": [{"name": "live", "address": address, "filter_chains": [chain]}], "clusters": clusters}
     (folder / "envoy.json").write_text(json.dumps({"static_resources": resources}))
-    return [str(packages / "envoy" / "_bin" / "envoy"), "-c", str(folder / "envoy.json"), "--concurrency", "1",
-            "--base-id", "7", "-l", "off"]  # fmt: skip
+    return [
+        str(packages / "envoy" / "_bin" / "envoy"),
+        "-c",
+        str(folder / "envoy.json"),
+        "--concurrency",
+        "1",
+        "--base-id",
+        "7",
+        "-l",
+        "off",
+    ]
 
 
 def _cluster(slot: str, socket: Path) -> dict[str, Any]:
     endpoint = {"endpoint": {"address": {"pipe": {"path": str(socket)}}}}
-    check = {"timeout": "0.5s", "interval": "0.25s", "unhealthy_threshold": 1, "healthy_threshold": 1,
-             "http_health_check": {"path": CHECKED, "host": slot}}  # fmt: skip
-    return {"name": slot, "load_assignment": {"cluster_name": slot, "endpoints": [{"lb_endpoints": [endpoint]}]},
-            "health_checks": [check]}  # fmt: skip
+    check = {
+        "timeout": "0.5s",
+        "interval": "0.25s",
+        "unhealthy_threshold": 1,
+        "healthy_threshold": 1,
+        "http_health_check": {"path": CHECKED, "host": slot},
+    }
+    return {
+        "name": slot,
+        "load_assignment": {"cluster_name": slot, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "health_checks": [check],
+    }
 
 
 def traefik(settings: Settings, folder: Path, packages: Path) -> list[str]:
@@ -134,8 +158,11 @@ def traefik(settings: Settings, folder: Path, packages: Path) -> list[str]:
 
 
 GATEWAYS: dict[str, Callable[[Settings, Path, Path], list[str]]] = {
-    "haproxy": perennial, "nginx": nginx, "envoy": envoy, "traefik": traefik,
-}  # fmt: skip
+    "haproxy": perennial,
+    "nginx": nginx,
+    "envoy": envoy,
+    "traefik": traefik,
+}
 
 
 def behind(

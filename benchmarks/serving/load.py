@@ -120,12 +120,19 @@ class Load:
         failures = Counter(int(now - self.begun) for status, _, now in self.answers if status != b"200")
         failing = {second: [count, seconds[second]] for second, count in sorted(failures.items())}
         return {
-            "generator": "load.py", "requests": self.sent, "errors": errors, "rps": round(len(ordered) / taken), "connections": self.connections,
-            "rate": self.rate or None, **{f"p{p:g}_ms": _percentile(ordered, p) for p in (50, 90, 99, 99.9)},
-            "max_ms": round(ordered[-1] * 1000, 2), "statuses": {s.decode(): n for s, n in statuses.items()},
-            "began": self.clock, "failing_seconds": failing,
+            "generator": "load.py",
+            "requests": self.sent,
+            "errors": errors,
+            "rps": round(len(ordered) / taken),
+            "connections": self.connections,
+            "rate": self.rate or None,
+            **{f"p{p:g}_ms": _percentile(ordered, p) for p in (50, 90, 99, 99.9)},
+            "max_ms": round(ordered[-1] * 1000, 2),
+            "statuses": {s.decode(): n for s, n in statuses.items()},
+            "began": self.clock,
+            "failing_seconds": failing,
             "worst_second": round(max((count / of for count, of in failing.values()), default=0.0), 4),
-        }  # fmt: skip
+        }
 
 
 class Caller:

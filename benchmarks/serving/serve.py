@@ -50,8 +50,19 @@ def closed(
     """Each of the connections sends its next request once it has its answer. `on` names the callers' cores."""
     if shutil.which("wrk") is None:
         return load(bodies, port, seconds, path=path, callers=callers, on=on)
-    command = [*on, "wrk", "-t1", f"-c{callers}", f"-d{seconds:.0f}s", "-s", str(ROOT / "benchmarks" / "wrk.lua"),
-               f"http://127.0.0.1:{port}", "--", str(bodies), path]  # fmt: skip
+    command = [
+        *on,
+        "wrk",
+        "-t1",
+        f"-c{callers}",
+        f"-d{seconds:.0f}s",
+        "-s",
+        str(ROOT / "benchmarks" / "wrk.lua"),
+        f"http://127.0.0.1:{port}",
+        "--",
+        str(bodies),
+        path,
+    ]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
@@ -61,16 +72,39 @@ def together(bodies: Path, ports: Sequence[int], seconds: float, path: str) -> d
     asked = partial(closed, bodies, seconds=seconds, path=path, callers=CONNECTIONS // len(ports))
     with ThreadPoolExecutor(len(ports)) as callers:
         each = list(callers.map(asked, ports))
-    return {**{k: sum(one[k] for one in each) for k in ("requests", "errors", "rps")},
-            **{k: max(one[k] for one in each) for k in ("p99_ms", "max_ms")}}  # fmt: skip
+    return {
+        **{k: sum(one[k] for one in each) for k in ("requests", "errors", "rps")},
+        **{k: max(one[k] for one in each) for k in ("p99_ms", "max_ms")},
+    }
 
 
 def load(
-    bodies: Path, port: int, seconds: float, rate: float = 0, path: str = "/predict", callers: int = CONNECTIONS,
+    bodies: Path,
+    port: int,
+    seconds: float,
+    rate: float = 0,
+    path: str = "/predict",
+    callers: int = CONNECTIONS,
     on: Sequence[str] = (),
-) -> dict[str, Any]:  # fmt: skip
-    command = [*on, sys.executable, "-m", "benchmarks.serving.load", "--port", str(port), "--bodies", str(bodies), "--path", path,
-               "--seconds", str(seconds), "--rate", str(rate), "--connections", str(callers)]  # fmt: skip
+) -> dict[str, Any]:
+    command = [
+        *on,
+        sys.executable,
+        "-m",
+        "benchmarks.serving.load",
+        "--port",
+        str(port),
+        "--bodies",
+        str(bodies),
+        "--path",
+        path,
+        "--seconds",
+        str(seconds),
+        "--rate",
+        str(rate),
+        "--connections",
+        str(callers),
+    ]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout))
 

@@ -34,15 +34,43 @@ def run(home: Path, seconds: float) -> tuple[dict[str, Any], dict[str, Any], dic
     registry.aliases["champion"] = "0"
     url = SETTINGS.slot_urls("stable")[0]
     with program(
-        sys.executable, "-m", "include.server", "--slot", "stable", "--model", "flights", "--registry", registry.url,
-        "--port", url.rsplit(":", 1)[1], "--log", str(home / "log"), "--drain", "0", "--store", str(home / "online"),
-    ) as server:  # fmt: skip
+        sys.executable,
+        "-m",
+        "include.server",
+        "--slot",
+        "stable",
+        "--model",
+        "flights",
+        "--registry",
+        registry.url,
+        "--port",
+        url.rsplit(":", 1)[1],
+        "--log",
+        str(home / "log"),
+        "--drain",
+        "0",
+        "--store",
+        str(home / "online"),
+    ) as server:
         ready(f"{url}/v2/health/ready")
         caller = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.serving.load", "--port", url.rsplit(":", 1)[1], "--bodies", home / "rows.jsonl",
-             "--seconds", str(seconds), "--rate", str(RATE)],
-            cwd=ROOT, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "benchmarks.serving.load",
+                "--port",
+                url.rsplit(":", 1)[1],
+                "--bodies",
+                home / "rows.jsonl",
+                "--seconds",
+                str(seconds),
+                "--rate",
+                str(RATE),
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         memory = _watched(server, registry, caller, seconds)
         load = json.loads(caller.communicate()[0])
         served = httpx.get(f"{url}/status", trust_env=False).json()["version"]

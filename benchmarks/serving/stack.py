@@ -33,10 +33,26 @@ def program(*command: str) -> Iterator[psutil.Process]:
 def server(settings: Settings, slot: str, name: str, port: int) -> list[str]:
     """A model server's command."""
     return [
-        sys.executable, "-m", "include.server", "--slot", slot, "--model", "flights", "--drain", "0",
-        "--artifact", str(settings.home / "artifact" / "manifest.json"), "--store", str(settings.home / "online"),
-        "--port", str(port), "--socket", str(settings.slot_sockets(slot)[name]), "--log", str(settings.predictions),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "include.server",
+        "--slot",
+        slot,
+        "--model",
+        "flights",
+        "--drain",
+        "0",
+        "--artifact",
+        str(settings.home / "artifact" / "manifest.json"),
+        "--store",
+        str(settings.home / "online"),
+        "--port",
+        str(port),
+        "--socket",
+        str(settings.slot_sockets(slot)[name]),
+        "--log",
+        str(settings.predictions),
+    ]
 
 
 def hollow(settings: Settings, slot: str, name: str, port: int) -> list[str]:

@@ -92,8 +92,10 @@ def _write(
     """A split's arrays `<out>.<part>.npy`, piece by piece; the true probabilities and the clicks."""
     widths = {"ids": (len(spec.columns.categorical),), "numbers": (len(spec.numeric),), "labels": (), "times": ()}
     kinds = {"ids": np.int32, "numbers": np.float32, "labels": np.float32, "times": np.int64}
-    files = {part: np.lib.format.open_memmap(out.with_name(f"{out.name}.{part}.npy"), "w+", kinds[part], (rows, *width))
-             for part, width in widths.items()}  # fmt: skip
+    files = {
+        part: np.lib.format.open_memmap(out.with_name(f"{out.name}.{part}.npy"), "w+", kinds[part], (rows, *width))
+        for part, width in widths.items()
+    }
     scored, done = [], 0
     for piece in pieces:
         given = piece.rows

@@ -159,10 +159,13 @@ def main() -> int:
     other = plain(data, given.batch, device, given.table)
     matrix, copied = peaks(device, 8192 if given.device == "cuda" else 512)
     figures: dict[str, Any] = {
-        "device": torch.cuda.get_device_name() if given.device == "cuda" else "CPU", "samples_per_second": speed,
-        "plain_samples_per_second": other, "times_plain": speed / other, "share_of_bf16_peak": speed * flops() / matrix,
+        "device": torch.cuda.get_device_name() if given.device == "cuda" else "CPU",
+        "samples_per_second": speed,
+        "plain_samples_per_second": other,
+        "times_plain": speed / other,
+        "share_of_bf16_peak": speed * flops() / matrix,
         "share_of_memory_bandwidth": speed * traffic() / copied,
-    }  # fmt: skip
+    }
     checks = {name: figures[name] >= bound for name, bound in BOUNDS.items()}
     print(
         json.dumps(

@@ -88,8 +88,9 @@ def fuxictr(data: Data, work: Path, epochs: int) -> dict[str, Any]:
     features.features.update({n: {"source": "", **k} for n, k in zip(data.fields, kinds, strict=True)})
     features.labels, features.default_emb_dim = ["label"], EMBEDDING
     features.set_column_index()
-    model = DCNv2(features, model_id="dcnv2", gpu=-1, monitor="AUC", verbose=0, metrics=["AUC", "logloss"],
-                  model_root=str(work))  # fmt: skip
+    model = DCNv2(
+        features, model_id="dcnv2", gpu=-1, monitor="AUC", verbose=0, metrics=["AUC", "logloss"], model_root=str(work)
+    )
     Path(model.model_dir).mkdir(parents=True, exist_ok=True)
     model.seconds = -time.perf_counter()
     model.fit(Batches(data, "train", True), epochs=epochs, validation_data=Batches(data, "validate", False))
@@ -124,8 +125,15 @@ def catboost(folder: Path, work: Path, seed: int) -> None:
         ids, numbers, labels = (np.load(folder / f"{split}.{part}.npy") for part in ("ids", "numbers", "labels"))
         features = {f"c{i}": column for i, column in enumerate(ids.T)} | {f"n{i}": c for i, c in enumerate(numbers.T)}
         pools[split] = Pool(pd.DataFrame(features), labels, cat_features=list(range(ids.shape[1])))
-    model = CatBoostClassifier(iterations=600, learning_rate=0.08, depth=6, boosting_type="Plain", random_seed=seed,
-                               thread_count=int(os.environ.get("OMP_NUM_THREADS", "1")), allow_writing_files=False)  # fmt: skip
+    model = CatBoostClassifier(
+        iterations=600,
+        learning_rate=0.08,
+        depth=6,
+        boosting_type="Plain",
+        random_seed=seed,
+        thread_count=int(os.environ.get("OMP_NUM_THREADS", "1")),
+        allow_writing_files=False,
+    )
     model.fit(pools["train"], eval_set=pools["validate"], early_stopping_rounds=50, verbose=False)
     for split in ("validate", "test"):
         np.save(work / f"catboost.{split}.npy", model.predict_proba(pools[split])[:, 1])

@@ -65,8 +65,12 @@ def train(spec: ModelSpec, data: Reference, family: str, seed: int, out: Path) -
     """The trainer program."""
     asked = spec.model_copy(update={"training": replace(spec.training, seed=seed)})
     store.write(out / "job.json", training.job(asked, data, family, out))
-    subprocess.run([sys.executable, "-m", "include.trainer", str(out / "job.json")], cwd=ROOT, check=True,
-                   stdout=subprocess.DEVNULL)  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-m", "include.trainer", str(out / "job.json")],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def trained(spec: ModelSpec, data: Reference, family: str, seed: int, out: Path) -> Scores:
@@ -128,8 +132,10 @@ def periods(spec: ModelSpec, seeds: range, keep: Path) -> dict[str, Any]:
         found["blend", name] = [{s: (a[s] + b[s]) / 2 for s in a} for a, b in pairs]
 
     def mean(measure: Any, split: str) -> dict[tuple[str, str], Any]:
-        return {key: np.mean([measure(labels[key[1]][split], one[split]) for one in each], axis=0)
-                for key, each in found.items()}  # fmt: skip
+        return {
+            key: np.mean([measure(labels[key[1]][split], one[split]) for one in each], axis=0)
+            for key, each in found.items()
+        }
 
     days = {name: _array(reference, "test", "times") // DAY for name, reference in data.items()}
     return summary(mean(metrics.row_losses, "test"), days, mean(metrics.logloss, "validate"), mean(metrics.auc, "test"))
@@ -150,8 +156,13 @@ def summary(losses: Any, days: Any, validated: Any, aucs: Any) -> dict[str, Any]
     chosen = min(OURS, key=lambda m: table[m]["validate_logloss"])
     best = min(PEERS, key=lambda m: table[m]["logloss"])
     differences = {f"{one} - {other}": difference(losses, days, one, other) for one in OURS for other in PEERS}
-    return {"models": table, "differences": differences, "chosen": chosen, "best_peer": best,
-            "worse_than_the_best_peer": table[chosen]["logloss"] - table[best]["logloss"]}  # fmt: skip
+    return {
+        "models": table,
+        "differences": differences,
+        "chosen": chosen,
+        "best_peer": best,
+        "worse_than_the_best_peer": table[chosen]["logloss"] - table[best]["logloss"],
+    }
 
 
 def difference(losses: Any, days: Any, one: str, other: str) -> dict[str, float]:
@@ -197,6 +208,15 @@ def main() -> int:
         if given.clicks:
             figures["clicks"] = clicks(Path(folder) / "clicks", given.clicks)
     checks = {n: found[n] <= bound for found in figures.values() for n, bound in BOUNDS.items() if n in found}
-    print(json.dumps({"bench": "train_quality", "figures": figures, "bounds": BOUNDS, "checks": checks,
-                      "holds": all(checks.values())}))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "bench": "train_quality",
+                "figures": figures,
+                "bounds": BOUNDS,
+                "checks": checks,
+                "holds": all(checks.values()),
+            }
+        )
+    )
     return 0 if all(checks.values()) else 1

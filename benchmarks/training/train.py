@@ -81,8 +81,12 @@ def ours(spec: ModelSpec, dataset: Reference, out: Path, epochs: int, precision:
     speed = manifest.samples_per_second
     flops = _flops(out / "model.safetensors")
     shutil.rmtree(out)
-    return {"samples_per_second": speed, "auc": manifest.metrics.test.auc, "peak_gb": int(said.splitlines()[-1]) / 2**20,
-            "gflops": speed * flops / 1e9}  # fmt: skip
+    return {
+        "samples_per_second": speed,
+        "auc": manifest.metrics.test.auc,
+        "peak_gb": int(said.splitlines()[-1]) / 2**20,
+        "gflops": speed * flops / 1e9,
+    }
 
 
 def _flops(weights: Path) -> int:
@@ -183,8 +187,11 @@ def main() -> int:
             figures[name] = sections[name]((given.keep or Path(folder)) / name, given.quick, peers)
     flat = {f"{s}_{k}": v for s, found in figures.items() if isinstance(found, dict) for k, v in found.items()}
     flat["memory_tables"] = flat.pop("clicks_memory_tables", 0.0)
-    holds = {name: flat[name] <= bound if name == "memory_tables" else flat[name] >= bound
-             for name, bound in BOUNDS.items() if name in flat}  # fmt: skip
+    holds = {
+        name: flat[name] <= bound if name == "memory_tables" else flat[name] >= bound
+        for name, bound in BOUNDS.items()
+        if name in flat
+    }
     holds |= {name: value >= 0 for name, value in flat.items() if name.endswith("auc_gain")}
     print(
         json.dumps(

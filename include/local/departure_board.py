@@ -31,14 +31,14 @@ def board(flights: pl.DataFrame, by: Sequence[str], name: str) -> list[pl.Series
     by how many minutes those of the last hour had left late, on average, null where none had.
     """
     of = flights.select(pl.struct(by).rank("dense")).to_series().cast(pl.Int64).to_numpy() * APART
-    planned, asked = (flights[column].dt.epoch("s").to_numpy() for column in ("departure", "asked"))
+    planned, requested = (flights[column].dt.epoch("s").to_numpy() for column in ("departure", "asked"))
     left = flights["left"].dt.epoch("s").fill_null(NEVER).to_numpy()
     due = np.minimum(planned, left)
     gone = np.minimum(left, planned + int(SHOWN.total_seconds()))
-    now, before = of + asked, of + asked - int(RECENT.total_seconds())
+    now, before = of + requested, of + requested - int(RECENT.total_seconds())
     came, went, away = _Running(of + due, due), _Running(of + gone, due), _Running(of + left, left - planned)
     waiting = came.count(now) - went.count(now)
-    overdue = waiting * asked - (came.total(now) - went.total(now))
+    overdue = waiting * requested - (came.total(now) - went.total(now))
     late, recent = away.total(now) - away.total(before), away.count(now) - away.count(before)
     delay = np.divide(late, recent * 60, out=np.full(len(of), np.nan), where=recent > 0)
     return [

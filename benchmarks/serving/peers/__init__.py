@@ -45,8 +45,12 @@ class Peer:
 
 
 #: TorchServe is a front end and workers of its own, and keeps every core busy; the others one or little more.
-PEERS = (Peer("kserve", 5), Peer("mlserver", 5), Peer("torchserve", 4, "/predictions/flights", "every_core"),
-         Peer("triton", 1.5))  # fmt: skip
+PEERS = (
+    Peer("kserve", 5),
+    Peer("mlserver", 5),
+    Peer("torchserve", 4, "/predictions/flights", "every_core"),
+    Peer("triton", 1.5),
+)
 
 
 def install(peer: Peer) -> Path:
@@ -75,10 +79,14 @@ def serving(peer: Peer, onnx: Path, folder: Path, first: bytes) -> Iterator[tupl
     """The peer's processes, ready, and the score it gives to the first body. Raises Missing."""
     environment = install(peer)
     command = COMMANDS[peer.name](environment / "bin", onnx, folder)
-    variables = {**os.environ, "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(HERE),
-                 "OMP_NUM_THREADS": "1",
-                 # Triton's Python backend loads the interpreter as a library, and must find the one of its environment.
-                 "LD_LIBRARY_PATH": sysconfig.get_config_var("LIBDIR")}  # fmt: skip
+    variables = {
+        **os.environ,
+        "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(HERE),
+        "OMP_NUM_THREADS": "1",
+        # Triton's Python backend loads the interpreter as a library, and must find the one of its environment.
+        "LD_LIBRARY_PATH": sysconfig.get_config_var("LIBDIR"),
+    }
     with (folder / "said.txt").open("wb") as said:
         process = subprocess.Popen(command, cwd=folder, env=variables, stdout=said, stderr=said, start_new_session=True)
     try:
@@ -111,8 +119,13 @@ def _first_score(peer: Peer, process: subprocess.Popen[bytes], body: bytes, said
     deadline = time.monotonic() + 180
     while process.poll() is None and time.monotonic() < deadline:
         try:
-            answer = httpx.post(f"http://127.0.0.1:{PORT}{peer.path}", content=body, timeout=10, trust_env=False,
-                                headers={"content-type": "application/json"})  # fmt: skip
+            answer = httpx.post(
+                f"http://127.0.0.1:{PORT}{peer.path}",
+                content=body,
+                timeout=10,
+                trust_env=False,
+                headers={"content-type": "application/json"},
+            )
             if answer.is_success:
                 return _score(answer.json())
         except httpx.TransportError:
@@ -150,8 +163,13 @@ def _triton(programs: Path, onnx: Path, _: Path) -> list[Any]:
 def _mlserver(programs: Path, onnx: Path, folder: Path) -> list[Any]:
     ports = {"http_port": PORT, "grpc_port": PORT + 1, "metrics_port": PORT + 2, "host": "127.0.0.1"}
     (folder / "settings.json").write_text(json.dumps({**ports, "parallel_workers": 0, "debug": False}))
-    model = {"name": "flights", "implementation": "mlserver_model.Flights", "parameters": {"uri": str(onnx)},
-             "max_batch_size": 64, "max_batch_time": 0.001}  # fmt: skip
+    model = {
+        "name": "flights",
+        "implementation": "mlserver_model.Flights",
+        "parameters": {"uri": str(onnx)},
+        "max_batch_size": 64,
+        "max_batch_time": 0.001,
+    }
     (folder / "model-settings.json").write_text(json.dumps(model))
     return [programs / "mlserver", "start", folder]
 
@@ -159,18 +177,45 @@ def _mlserver(programs: Path, onnx: Path, folder: Path) -> list[Any]:
 def _torchserve(programs: Path, onnx: Path, folder: Path) -> list[Any]:
     store = folder / "store"
     store.mkdir()
-    archive = [programs / "torch-model-archiver", "--model-name", "flights", "--version", "1.0", "--serialized-file", onnx,
-               "--handler", HERE / "torchserve_handler.py", "--extra-files", HERE / "scoring.py", "--export-path", store]  # fmt: skip
+    archive = [
+        programs / "torch-model-archiver",
+        "--model-name",
+        "flights",
+        "--version",
+        "1.0",
+        "--serialized-file",
+        onnx,
+        "--handler",
+        HERE / "torchserve_handler.py",
+        "--extra-files",
+        HERE / "scoring.py",
+        "--export-path",
+        store,
+    ]
     done = subprocess.run(archive, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Missing(f"torchserve: its archiver failed: {done.stderr.strip().splitlines()[-1][:200]}")
     cores = os.cpu_count() or 1
-    model = {"1.0": {"defaultVersion": True, "marName": "flights.mar", "minWorkers": cores, "maxWorkers": cores,
-                     "batchSize": 64, "maxBatchDelay": 1}}  # fmt: skip
+    model = {
+        "1.0": {
+            "defaultVersion": True,
+            "marName": "flights.mar",
+            "minWorkers": cores,
+            "maxWorkers": cores,
+            "batchSize": 64,
+            "maxBatchDelay": 1,
+        }
+    }
     addresses = {name: f"http://127.0.0.1:{PORT + i}" for i, name in enumerate(("inference", "management", "metrics"))}
-    lines = [*(f"{name}_address={address}" for name, address in addresses.items()), f"grpc_inference_port={PORT + 3}",
-             f"grpc_management_port={PORT + 4}", f"model_store={store}", "load_models=all", "disable_token_authorization=true",
-             f"models={json.dumps({'flights': model})}"]  # fmt: skip
+    lines = [
+        *(f"{name}_address={address}" for name, address in addresses.items()),
+        f"grpc_inference_port={PORT + 3}",
+        f"grpc_management_port={PORT + 4}",
+        f"model_store={store}",
+        "load_models=all",
+        "disable_token_authorization=true",
+        f"models={json.dumps({'flights': model})}",
+    ]
     (folder / "config.properties").write_text("\n".join(lines))
     return [programs / "torchserve", "--foreground", "--start", "--ncs", "--ts-config", folder / "config.properties"]
 

@@ -29,12 +29,13 @@ config = TritonConfig(
 )
 with Triton(config=config) as triton:
     triton.bind(
-        "flights", score,
+        "flights",
+        score,
         inputs=[
             Tensor(name="ids", dtype=np.int64, shape=(widths["ids"],)),
             Tensor(name="numbers", dtype=np.float32, shape=(widths["numbers"],)),
         ],
         outputs=[Tensor(name="score", dtype=np.float32, shape=(1,))],
         config=ModelConfig(max_batch_size=256, batcher=DynamicBatcher(max_queue_delay_microseconds=100)),
-    )  # fmt: skip
+    )
     triton.serve()
