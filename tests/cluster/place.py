@@ -36,7 +36,7 @@ class Place:
 
     @property
     def cluster(self) -> Cluster:
-        """With the rights of Airflow's account."""
+        """The cluster with the rights of Airflow's account."""
         return Cluster(self.namespace, self.settings.kubeconfig)
 
     @property
@@ -48,36 +48,37 @@ class Place:
                  "node_selector": {"kubernetes.io/hostname": self.node}}  # fmt: skip
         return toy(training={"timeout": "PT20M", "kubernetes": {**small, **kubernetes}})
 
-    def create(self, thing: Mapping[str, Any]) -> None:
-        apply(self.kubeconfig, self.namespace, thing)
+    def create(self, manifest: Mapping[str, Any]) -> None:
+        apply(self.kubeconfig, self.namespace, manifest)
 
     def restrict(self) -> None:
-        """As the manifests' namespace: a pod that Pod Security does not let pass is refused."""
-        (own,) = (thing for thing in render(ROOT / "include/manifests/base") if thing["kind"] == "Namespace")
-        self.core.patch_namespace(self.namespace, {"metadata": {"labels": own["metadata"]["labels"]}})
+        """Label the namespace as that of the manifests, so that a pod which Pod Security does not let pass is refused."""
+        (namespace,) = (each for each in render(ROOT / "include/manifests/base") if each["kind"] == "Namespace")
+        self.core.patch_namespace(self.namespace, {"metadata": {"labels": namespace["metadata"]["labels"]}})
 
     def pods(self, selector: str) -> list[client.V1Pod]:
-        """Oldest first."""
-        found = self.core.list_namespaced_pod(self.namespace, label_selector=selector).items
-        return sorted(found, key=lambda pod: pod.metadata.creation_timestamp)
+        """Return the pods with these labels, oldest first."""
+        pods = self.core.list_namespaced_pod(self.namespace, label_selector=selector).items
+        return sorted(pods, key=lambda pod: pod.metadata.creation_timestamp)
 
     def log(self, pod: str) -> str:
         try:
-            # As it is: the client would read a line of JSON.
-            return self.core.read_namespaced_pod_log(pod, self.namespace, _preload_content=False).data.decode()  # type: ignore[no-any-return]
+            # The raw answer: the client would parse a line of JSON.
+            answer = self.core.read_namespaced_pod_log(pod, self.namespace, _preload_content=False)
+            return str(answer.data.decode())
         except client.ApiException:  # not started yet
             return ""
 
     def phase(self, pod: str) -> str | None:
         try:
             return str(self.core.read_namespaced_pod_status(pod, self.namespace).status.phase)
-        except client.ApiException as fault:
-            if fault.status != 404:
+        except client.ApiException as error:
+            if error.status != 404:
                 raise
             return None
 
     def run(self, name: str, code: str, *, user: int, files: Mapping[str, str] | None = None) -> str:
-        """What a program prints, run in the trainer's image with the home volume."""
+        """Run a program in the trainer's image with the home volume, and return what it prints."""
         content = training_pods.pod(self.spec(), [], self.settings, name)
         content["metadata"]["name"] = name
         (container,) = content["spec"]["containers"]
@@ -91,9 +92,9 @@ class Place:
             container["securityContext"]["capabilities"] = {}
         self.create(content)
         until(lambda: self.phase(name) in ("Succeeded", "Failed"))
-        said = self.log(name)
-        assert self.phase(name) == "Succeeded", said
-        return said
+        log = self.log(name)
+        assert self.phase(name) == "Succeeded", log
+        return log
 
 
 def until(holds: Callable[[], object]) -> None:
@@ -105,7 +106,7 @@ def until(holds: Callable[[], object]) -> None:
 
 @contextmanager
 def somewhere(folder: Path) -> Iterator[Place]:
-    """The namespace; under `folder` lies the kubeconfig of Airflow's account there."""
+    """Yield a new namespace, and remove it; the kubeconfig of its account for Airflow lies in `folder`."""
     kubeconfig = os.environ.get("KUBECONFIG", "")
     if not (kubeconfig and os.environ.get("PERENNIAL_TRAINER_IMAGE")):
         pytest.skip("KUBECONFIG names no cluster, or PERENNIAL_TRAINER_IMAGE no image")
@@ -125,7 +126,7 @@ def somewhere(folder: Path) -> Iterator[Place]:
 
 
 def _furnish(place: Place) -> None:
-    """A volume on the node, and of the manifests the accounts, their rights, and where training pods meet."""
+    """Create a volume on the node, and from the manifests accounts, their rights and the Service of training pods."""
     size, classless = {"storage": "1Gi"}, {"storageClassName": "", "accessModes": ["ReadWriteMany"]}
     volume = {
         "hostPath": {"path": f"/tmp/{place.namespace}", "type": "DirectoryOrCreate"},
@@ -138,18 +139,18 @@ def _furnish(place: Place) -> None:
         ("PersistentVolumeClaim", training_pods.HOME_CLAIM, claim),
     ):
         place.create({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, "spec": spec})
-    for thing in render(ROOT / "include/manifests/base"):
-        if thing["kind"] in ("ServiceAccount", "Role", "RoleBinding", "Service"):
-            for subject in thing.get("subjects", []):
+    for manifest in render(ROOT / "include/manifests/base"):
+        if manifest["kind"] in ("ServiceAccount", "Role", "RoleBinding", "Service"):
+            for subject in manifest.get("subjects", []):
                 subject["namespace"] = place.namespace
-            place.create(thing)
+            place.create(manifest)
 
 
 def _write_kubeconfig(place: Place) -> None:
-    """What Airflow's pods would have: the token of their account."""
-    asked = client.AuthenticationV1TokenRequest(spec=client.V1TokenRequestSpec(audiences=[]))
-    made = place.core.create_namespaced_service_account_token("perennial-airflow", place.namespace, asked)
-    known = yaml.safe_load(Path(place.kubeconfig).read_text())
-    for user in known["users"]:
-        user["user"] = {"token": made.status.token}
-    Path(place.settings.kubeconfig).write_text(yaml.safe_dump(known))
+    """Write a kubeconfig with what Airflow's pods would have: the token of their account."""
+    request = client.AuthenticationV1TokenRequest(spec=client.V1TokenRequestSpec(audiences=[]))
+    answer = place.core.create_namespaced_service_account_token("perennial-airflow", place.namespace, request)
+    kubeconfig = yaml.safe_load(Path(place.kubeconfig).read_text())
+    for user in kubeconfig["users"]:
+        user["user"] = {"token": answer.status.token}
+    Path(place.settings.kubeconfig).write_text(yaml.safe_dump(kubeconfig))

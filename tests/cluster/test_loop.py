@@ -27,7 +27,7 @@ from tests.routed import DEPLOYMENT
 
 pytestmark = pytest.mark.cluster
 
-#: Long enough to be stopped in its midst.
+#: A training long enough to be stopped in its midst.
 LONG = {"epochs": 200, "checkpoint_steps": 50}
 SEED = """
 import pathlib, sys
@@ -42,16 +42,16 @@ for path in (home, *home.rglob("*")):
     path.chmod(0o777)
 """
 SLOTS = {"stable", "canary"}
-#: Who answers, asked by a pod: a slot, or the code of an error.
+#: A program that counts who answers a pod's requests: a slot, or the code of an error.
 ASK = """
 import collections, json, urllib.error, urllib.request
 rows = json.dumps({{"shop": "a", "part": "b", "price": 1.0, "age": 2.0, "at": "2013-01-22T00:00:00Z"}}).encode()
 def slot():
-    asked = urllib.request.Request("http://{host}/predict", rows, {headers})
+    request = urllib.request.Request("http://{host}/predict", rows, {headers})
     try:
-        return json.load(urllib.request.urlopen(asked, timeout=10))["slot"]
-    except urllib.error.HTTPError as fault:
-        return str(fault.code)
+        return json.load(urllib.request.urlopen(request, timeout=10))["slot"]
+    except urllib.error.HTTPError as error:
+        return str(error.code)
 print(json.dumps(collections.Counter(slot() for _ in range({times}))))
 """
 
@@ -110,12 +110,13 @@ def test_two_nodes_train_and_outlive_the_loss_of_one(place: Place) -> None:
 
 
 def servers(place: Place) -> list[dict[str, Any]]:
-    """The Deployments and Services of the manifests, small, each slot serving one artifact without a registry."""
-    things = [t for t in render(ROOT / "include/manifests/overlays/plain") if t["kind"] in ("Deployment", "Service")]
-    mine = [t for t in things if t["metadata"]["name"].startswith("flights")]
-    for thing in mine:
-        if thing["kind"] == "Deployment":
-            pod = thing["spec"]["template"]["spec"]
+    """Return the manifests' Deployments and Services, made small; each slot serves one artifact without a registry."""
+    objects = render(ROOT / "include/manifests/overlays/plain")
+    servers = [each for each in objects if each["metadata"]["name"].startswith("flights")]
+    servers = [each for each in servers if each["kind"] in ("Deployment", "Service")]
+    for each in servers:
+        if each["kind"] == "Deployment":
+            pod = each["spec"]["template"]["spec"]
             (container,) = pod["containers"]
             pod["nodeSelector"] = {"kubernetes.io/hostname": place.node}
             container |= {"image": os.environ["PERENNIAL_SERVER_IMAGE"], "imagePullPolicy": place.settings.pull_policy,
@@ -124,53 +125,55 @@ def servers(place: Place) -> list[dict[str, Any]]:
             container["command"] = ["python", "-m", "include.server", "--host=0.0.0.0", "--port=8080", "--log=/tmp/log"]
             slot = container["args"][0]
             container["args"] = [slot, "--model=toy", f"--artifact={HOME}/runs/model/manifest.json"]
-    return mine
+    return servers
 
 
 @pytest.fixture(scope="module")
 def served(place: Place) -> Place:
-    """The place with the model trained and its servers begun."""
+    """Return the place with the model trained and its servers started."""
     if not os.environ.get("PERENNIAL_SERVER_IMAGE"):
         pytest.skip("PERENNIAL_SERVER_IMAGE names no image")
     trained = begin(place, "model", 1)
     until(lambda: place.phase(trained) in ("Succeeded", "Failed"))
     assert place.phase(trained) == "Succeeded", place.log(trained)
-    for thing in servers(place):
-        place.create(thing)
+    for manifest in servers(place):
+        place.create(manifest)
     return place
 
 
 def gateway_of(place: Place) -> str:
-    """The address of the manifests' Gateway and its route, of a class that a controller took."""
-    taken = next(part for part in check_cluster(Cluster("", place.kubeconfig)).parts if part.name == "Gateway class")
-    if not taken.there:
-        pytest.skip(f"no Gateway class: {taken.without}")
-    for thing in render(ROOT / "include/manifests/overlays/cpu"):
-        if thing["kind"] in ("Gateway", "HTTPRoute"):
-            if thing["kind"] == "Gateway":
-                thing["spec"]["gatewayClassName"] = taken.evidence.split(", ")[0]
-            place.create(thing)
+    """Create the manifests' Gateway and route, of a class that a controller accepted, and return the Gateway's address."""
+    gateway_class = next(
+        part for part in check_cluster(Cluster("", place.kubeconfig)).parts if part.name == "Gateway class"
+    )
+    if not gateway_class.there:
+        pytest.skip(f"no Gateway class: {gateway_class.without}")
+    for manifest in render(ROOT / "include/manifests/overlays/cpu"):
+        if manifest["kind"] in ("Gateway", "HTTPRoute"):
+            if manifest["kind"] == "Gateway":
+                manifest["spec"]["gatewayClassName"] = gateway_class.evidence.split(", ")[0]
+            place.create(manifest)
     path = "apis/gateway.networking.k8s.io/v1/namespaced/gateways/perennial"
-    mine = Cluster(place.namespace, place.kubeconfig)
-    until(lambda: mine.get(path).get("status", {}).get("addresses"))
-    return str(mine.get(path)["status"]["addresses"][0]["value"])
+    cluster = Cluster(place.namespace, place.kubeconfig)
+    until(lambda: cluster.get(path).get("status", {}).get("addresses"))
+    return str(cluster.get(path)["status"]["addresses"][0]["value"])
 
 
 def ask(place: Place, host: str, times: int, **headers: str) -> dict[str, float]:
-    """Percent of the requests that each slot answered, and of each code of an error."""
+    """Return the percentage of the requests that each slot answered, and of each code of an error."""
     name = f"ask-{uuid.uuid4().hex[:8]}"
-    said = place.run(name, ASK.format(host=host, times=times, headers=headers), user=USER)
-    return {slot: 100 * count / times for slot, count in json.loads(said).items()}
+    output = place.run(name, ASK.format(host=host, times=times, headers=headers), user=USER)
+    return {slot: 100 * count / times for slot, count in json.loads(output).items()}
 
 
 def settles(place: Place, host: str, least: float, most: float) -> None:
-    """Asked anew until the canary has its percent and nothing fails: a controller may report a route before it sends by it."""
+    """Wait until the canary has its percentage and nothing fails: a controller may report a route before it uses it."""
 
-    def taken() -> bool:
-        seen = ask(place, host, 400)
-        return seen.keys() <= SLOTS and least <= seen.get("canary", 0) <= most
+    def settled() -> bool:
+        percentages = ask(place, host, 400)
+        return percentages.keys() <= SLOTS and least <= percentages.get("canary", 0) <= most
 
-    until(taken)
+    until(settled)
 
 
 def test_a_rollout_goes_from_a_tenth_to_all_and_back_by_numbers_of_pods(served: Place) -> None:
@@ -178,9 +181,9 @@ def test_a_rollout_goes_from_a_tenth_to_all_and_back_by_numbers_of_pods(served: 
     for weight in (10, 50, 100, 0):
         router.apply("flights", Routes(weight))
         assert router.current("flights") == Routes(weight)
-        seen = ask(served, "flights", 400)
-        assert seen.keys() <= SLOTS, seen
-        shares[weight] = seen.get("canary", 0)
+        percentages = ask(served, "flights", 400)
+        assert percentages.keys() <= SLOTS, percentages
+        shares[weight] = percentages.get("canary", 0)
     assert 3 <= shares[10] <= 20, shares
     assert 38 <= shares[50] <= 62, shares
     assert (shares[100], shares[0]) == (100, 0)
