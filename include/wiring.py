@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from include.settings import SLOTS, Settings, from_env
 
@@ -29,17 +29,10 @@ if TYPE_CHECKING:
     from include.ports.validation import Validator
     from include.spec.model_spec import ModelSpec
     from include.stages.features.features import FeatureServices
-    from include.stages.monitoring.timeline import Course, Sides
+    from include.stages.monitoring.services import MonitoringServices
+    from include.stages.monitoring.timeline import DriftReportInput, Timeline
     from include.stages.release.promotion import ReleaseServices
     from include.stages.rollout import rollout
-
-
-class Production(TypedDict):
-    """What the watch reads, by the names of its arguments."""
-
-    tables: Tables
-    signals: Signals
-    registry: Registry
 
 
 @dataclass(frozen=True)
@@ -228,29 +221,33 @@ class Parts:
 
         return spark_application.features(spec, self.settings, arguments)
 
-    def production(self, spec: ModelSpec) -> Production:
-        """Return what the watch reads, by the names of its arguments."""
-        return {"tables": self.tables(spec), "signals": self.signals(), "registry": self.registry()}
+    def monitoring_services(self, spec: ModelSpec) -> MonitoringServices:
+        """Return what the stages of monitoring need."""
+        from include.stages.monitoring.services import MonitoringServices
 
-    def watch_page(self, spec: ModelSpec, course: Course) -> Path:
-        """Write the page of the champion's days since its training, and return its path."""
+        return MonitoringServices(
+            tables=self.tables(spec), signals=self.signals(), registry=self.registry(), ledger=self.ledger()
+        )
+
+    def timeline_page(self, spec: ModelSpec, timeline: Timeline) -> Path:
+        """Write the page of the champion's windows since its training, and return its path."""
         from include.reports import timeline_page
 
-        return timeline_page.write(course, self.settings.reports / spec.name / "watch.html")
+        return timeline_page.write(timeline, self.settings.reports / spec.name / "watch.html")
 
-    def drift_report(self, spec: ModelSpec, sides: Sides) -> Path:
+    def drift_report(self, spec: ModelSpec, compared: DriftReportInput) -> Path:
         """Return Evidently's page of a window; it is written and attached to the champion's tracking run once."""
         from include.adapters.monitoring import evidently
 
-        path = self.settings.reports / spec.name / "drift" / f"{sides.window} version {sides.version}.html"
+        path = self.settings.reports / spec.name / "drift" / f"{compared.window} version {compared.version}.html"
         if not path.exists():
-            evidently.write(sides.reference, sides.newest, sides.numeric, sides.categorical, path)
-            if sides.run_id:
-                self.registry().attach(sides.run_id, [path], "drift")
+            evidently.write(compared.reference, compared.newest, compared.numeric, compared.categorical, path)
+            if compared.run_id:
+                self.registry().attach(compared.run_id, [path], "drift")
         return path
 
     def watch_folder(self, spec: ModelSpec) -> Path:
-        """Return the folder of what each run of the watch saw."""
+        """Return the folder of the snapshots, one for each run of the watch."""
         return self.settings.home / "watch" / spec.name
 
     def run_folder(self, spec: ModelSpec, run: str) -> Path:

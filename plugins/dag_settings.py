@@ -9,7 +9,7 @@ from include.settings import from_env
 from include.spec.loading import load_all
 from include.spec.model_spec import ModelSpec
 from plugins import assets, notifications
-from plugins.outcome import BY_CAUSE
+from plugins.outcome import RETRY_BY_CAUSE
 
 UTC = "UTC"
 
@@ -31,7 +31,7 @@ def common(spec: ModelSpec, doc: str | None, **own: Any) -> dict[str, Any]:
             "owner": spec.owner,
             "retries": 2,
             "retry_delay": timedelta(seconds=10),
-            "retry_policy": BY_CAUSE,
+            "retry_policy": RETRY_BY_CAUSE,
             "execution_timeout": timedelta(hours=1),
             "on_failure_callback": notifications.of_failure(spec),
         },

@@ -16,8 +16,8 @@ from plugins import notifications
 from plugins.run import PAGES, XComReference, open_model, run_name
 from plugins.triggers import Looks, News
 
-#: Seconds after which the watch looks again although nothing is new: a pause may be over, a training have ended.
-PATIENCE = 600.0
+#: Seconds after which the watch measures again without new evidence: a pause may be over, a training have ended.
+MAX_QUIET_SECONDS = 600.0
 
 
 class Approve(HITLOperator):
@@ -90,36 +90,39 @@ class HoldStep(BaseOperator):
         return event["sentence"]
 
 
-class Sense(BaseSensorOperator):
-    """Waits until production shows what the last look did not see, then reads every signal; the record of what was seen."""
+class NewEvidenceSensor(BaseSensorOperator):
+    """The task `sense`: waits for evidence that the last decision did not rest on, then measures every signal."""
 
     def __init__(self, *, model: str, **kwargs: Any) -> None:
         super().__init__(task_id="sense", pool="serving", **kwargs)
         self.model = model
 
     def poke(self, context: Any) -> bool:
+        """Return whether there is new evidence."""
         from include.stages.monitoring import monitoring
 
         spec, parts = open_model(self.model)
-        return monitoring.news(spec, **parts.production(spec), ledger=parts.ledger())
+        return monitoring.has_new_evidence(spec, parts.monitoring_services(spec))
 
     def execute(self, context: Any) -> XComReference:
+        """Measure at once where there is new evidence, else wait for it in the triggerer, for ten minutes at most."""
         if not self.poke(context):
-            self.defer(trigger=News(self.model, time.time() + PATIENCE), method_name="look")
-        return self.look(context)
+            self.defer(trigger=News(self.model, time.time() + MAX_QUIET_SECONDS), method_name="measure")
+        return self.measure(context)
 
-    def look(self, context: Any, event: Any = None) -> XComReference:
+    def measure(self, context: Any, event: Any = None) -> XComReference:
+        """Write a snapshot of every signal and return the reference to it."""
         from include.stages.monitoring import monitoring, snapshot
 
         spec, parts = open_model(self.model)
-        seen = monitoring.sense(spec, **parts.production(spec))
-        for signal in seen.signals:
+        measured = monitoring.take_snapshot(spec, parts.monitoring_services(spec))
+        for signal in measured.signals:
             self.log.info("%-8s %-17s %s", signal.state, signal.name, signal.sentence)
-        return asdict(snapshot.keep(seen, parts.watch_folder(spec) / f"{run_name()}.json"))
+        return asdict(snapshot.write(measured, parts.watch_folder(spec) / f"{run_name()}.json"))
 
 
 class PageLink(BaseOperatorLink):
-    """A button on a task that wrote a page, whose path below the model's reports stands in the task's result."""
+    """A button on a task to a page that it wrote; the task's result has the page's path below the model's reports."""
 
     def __init__(self, name: str, key: str) -> None:
         self._name, self.key = name, key
@@ -140,8 +143,8 @@ class PageLink(BaseOperatorLink):
         return root + pages[self.key] if pages.get(self.key) else ""
 
 
-class Report(BaseOperator):
-    """The pages for people: the champion's days since its training, and Evidently's report of the newest window."""
+class WatchReport(BaseOperator):
+    """The task `report`: writes the page of the champion's timeline and Evidently's report of the newest window."""
 
     operator_extra_links = (PageLink("Watch page", "watch"), PageLink("Evidently's report", "drift"))
 
@@ -150,13 +153,14 @@ class Report(BaseOperator):
         self.model = model
 
     def execute(self, context: Any) -> dict[str, str]:
+        """Write the pages and return their paths below the folder of the model's reports, by name."""
         from include.stages.monitoring import timeline
 
         spec, parts = open_model(self.model)
-        pages = {}
-        if course := timeline.course(spec, **parts.production(spec), ledger=parts.ledger()):
-            pages["watch"] = parts.watch_page(spec, course)
-        if sides := timeline.sides(spec, tables=parts.tables(spec), registry=parts.registry()):
-            pages["drift"] = parts.drift_report(spec, sides)
+        services, pages = parts.monitoring_services(spec), {}
+        if windows := timeline.build_timeline(spec, services):
+            pages["watch"] = parts.timeline_page(spec, windows)
+        if compared := timeline.drift_report_input(spec, services):
+            pages["drift"] = parts.drift_report(spec, compared)
         folder = parts.settings.reports / self.model
         return {name: str(path.relative_to(folder)) for name, path in pages.items()}

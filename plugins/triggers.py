@@ -66,7 +66,7 @@ class News(BaseTrigger):
 
         spec, parts = open_model(self.model)
         try:
-            return monitoring.news(spec, **parts.production(spec), ledger=parts.ledger())
+            return monitoring.has_new_evidence(spec, parts.monitoring_services(spec))
         except Unavailable as fault:
             self.log.warning("%s; asked again in %.0f s", fault, ASK_EVERY)
             return False

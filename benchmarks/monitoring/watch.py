@@ -64,12 +64,12 @@ def rows(count: int, seed: int) -> pa.Table:
 def speed() -> dict[str, float]:
     """Rows per second of both, on one core's work; the watch's includes the comparison with 28 reference windows."""
     parts = [rows(PART, i) for i in range(SPEED // PART)]
-    reference = [sketching.sketch(ENCODING, p.slice(0, 20_000)) for p in parts] * 3
+    reference = [sketching.sketch_rows(ENCODING, p.slice(0, 20_000)) for p in parts] * 3
     history = ReferenceWindows(reference, [0] * len(reference), ENCODING.knots)
     start = time.process_time()
-    whole = sketching.sketch(ENCODING, parts[0])
+    whole = sketching.sketch_rows(ENCODING, parts[0])
     for part in parts[1:]:
-        whole = {f: s + whole[f] for f, s in sketching.sketch(ENCODING, part).items()}
+        whole = {f: s + whole[f] for f, s in sketching.sketch_rows(ENCODING, part).items()}
     drift.compare(Drift(), history, whole, 0)
     ours = SPEED / (time.process_time() - start)
     theirs = _evidently(parts[0].slice(0, EVIDENTLY_ROWS), parts[1].slice(0, EVIDENTLY_ROWS))
@@ -107,7 +107,7 @@ def memory() -> dict[str, dict[str, float]]:
     pool, found = rows(3 * PART, 0), {}
     for count in MEMORY_ROWS:
         tables, begun = Endless(pool, count), time.process_time()
-        sketching.of_windows(tables, "features", ENCODING, [WINDOW], Grain.DAY)  # type: ignore[arg-type]
+        sketching.window_sketches(tables, "features", ENCODING, [WINDOW], Grain.DAY)  # type: ignore[arg-type]
         found[f"{count // 1_000_000}M"] = {
             "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             "rows_per_cpu_s": round(count / (time.process_time() - begun)),

@@ -29,7 +29,7 @@ def attach(state: State, ledger: Ledger, registry: Registry, folder: Path) -> No
 
 
 @dataclass(frozen=True)
-class Estimate:
+class GuardEstimate:
     """What an analysis knew of a guard: how much worse the challenger is, its interval, and the guard's margin."""
 
     at: datetime
@@ -91,9 +91,9 @@ def _sequence(guard: str, looks: Sequence[StepAnalysed]) -> str:
     return plots.chart(f"{guard}, dashed: its margin", axes, lines, level=bound, y_range=up)
 
 
-def _estimates(look: StepAnalysed, guard: str) -> list[Estimate]:
+def _estimates(look: StepAnalysed, guard: str) -> list[GuardEstimate]:
     checks = [check for check in look.verdict.checks if check.name == guard]
-    return [Estimate(look.at, c.value, c.interval, c.bound) for c in checks if c.interval and c.value is not None]
+    return [GuardEstimate(look.at, c.value, c.interval, c.bound) for c in checks if c.interval and c.value is not None]
 
 
 def _line(event: RolloutChanged | ShadowCompared | ActionRequested) -> str:

@@ -8,7 +8,7 @@ from include.domain.verdict import merge
 from include.settings import from_env
 from include.spec.model_spec import ModelSpec
 from plugins import assets, connections
-from plugins.outcome import settle
+from plugins.outcome import raise_for_verdict
 from plugins.run import open_model, run_name, windows_of_run
 
 RANGE = {
@@ -45,7 +45,7 @@ def validate(model: str) -> int:
     verdicts = validation.validate(
         spec, windows_of_run(spec), parts.tables(spec), parts.validator(spec), parts.records(spec), run_name()
     )
-    settle(merge(f"{len(verdicts)} windows", list(verdicts.values())))
+    raise_for_verdict(merge(f"{len(verdicts)} windows", list(verdicts.values())))
     return len(verdicts)
 
 

@@ -15,7 +15,7 @@ from include.domain.windows import parse_utc, window_of
 from include.settings import from_env
 from include.spec.model_spec import ModelSpec
 from plugins import assets
-from plugins.outcome import settle
+from plugins.outcome import raise_for_verdict
 from plugins.run import (
     TrainingRequest,
     XComReference,
@@ -51,7 +51,7 @@ def check_windows(model: str) -> dict[str, str | None]:
     tables = parts.tables(spec)
     if request:
         _claim(parts, model, request)
-    as_of = parse_utc(requested_as_of) if requested_as_of else monitoring.clock(tables, spec.window)
+    as_of = parse_utc(requested_as_of) if requested_as_of else monitoring.data_clock(tables, spec.window)
     if as_of is None:
         raise UserMistake(f"{model}: no window has landed yet; run {model}.data first")
     landed = [window_of(name, spec.window) for name in tables.windows("landed")]
@@ -162,7 +162,7 @@ def gate(model: str, evidence: XComReference) -> XComReference:
         description = model_card.markdown_path(reference).read_text(encoding="utf-8")
         promotion.publish(model, reference, result, pages, description, parts.release())
         if not spec.gates.dry_run:
-            settle(result.verdict)
+            raise_for_verdict(result.verdict)
         return asdict(result.record)
 
 

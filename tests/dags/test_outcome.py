@@ -6,7 +6,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from include.domain.errors import Conflict, Corrupt, Unavailable, UserMistake
 from include.domain.verdict import Check, Outcome, Verdict
-from plugins.outcome import BY_CAUSE, settle
+from plugins.outcome import RETRY_BY_CAUSE, raise_for_verdict
 
 
 def verdict(outcome: Outcome) -> Verdict:
@@ -15,24 +15,24 @@ def verdict(outcome: Outcome) -> Verdict:
 
 @pytest.mark.parametrize("outcome", [Outcome.PASS, Outcome.INCONCLUSIVE])
 def test_a_pass_goes_on_and_so_does_what_a_person_must_decide(outcome: Outcome) -> None:
-    settle(verdict(outcome))
+    raise_for_verdict(verdict(outcome))
 
 
 def test_a_fail_ends_without_a_retry_and_says_why() -> None:
     with pytest.raises(AirflowFailException, match=r"AUC 0\.61, bound 0\.70"):
-        settle(verdict(Outcome.FAIL))
+        raise_for_verdict(verdict(Outcome.FAIL))
 
 
 def test_an_error_is_retried() -> None:
-    with pytest.raises(AirflowException) as caught:
-        settle(verdict(Outcome.ERROR))
-    assert not isinstance(caught.value, AirflowFailException)
+    with pytest.raises(AirflowException) as raised:
+        raise_for_verdict(verdict(Outcome.ERROR))
+    assert not isinstance(raised.value, AirflowFailException)
 
 
-@pytest.mark.parametrize("fault", [UserMistake("wrong"), Corrupt("damaged"), Conflict("too late")])
-def test_what_a_retry_cannot_change_is_not_retried(fault: Exception) -> None:
-    assert BY_CAUSE.evaluate(fault, 1, 3).action is RetryAction.FAIL
+@pytest.mark.parametrize("error", [UserMistake("wrong"), Corrupt("damaged"), Conflict("too late")])
+def test_what_a_retry_cannot_change_is_not_retried(error: Exception) -> None:
+    assert RETRY_BY_CAUSE.evaluate(error, 1, 3).action is RetryAction.FAIL
 
 
 def test_what_did_not_answer_is_tried_again() -> None:
-    assert BY_CAUSE.evaluate(Unavailable("down"), 1, 3).action is RetryAction.RETRY
+    assert RETRY_BY_CAUSE.evaluate(Unavailable("down"), 1, 3).action is RetryAction.RETRY

@@ -38,7 +38,7 @@ class Performance:
 
 
 @dataclass(frozen=True)
-class MetricEstimate:
+class MetricWithError:
     """A metric with its standard error and the degrees of freedom of that."""
 
     value: float
@@ -50,12 +50,12 @@ class MetricEstimate:
         freedom = max(1, self.degrees_of_freedom)
         return statistics.student_interval(self.value, self.standard_error, freedom, confidence)
 
-    def minus(self, other: "MetricEstimate") -> "MetricEstimate":
+    def minus(self, other: "MetricWithError") -> "MetricWithError":
         """Return the difference of two independent estimates, its degrees of freedom by Welch (1947) and Satterthwaite."""
         a, b = self.standard_error**2, other.standard_error**2
         parts = a**2 / max(1, self.degrees_of_freedom) + b**2 / max(1, other.degrees_of_freedom)
         freedom = int((a + b) ** 2 / parts) if parts else self.degrees_of_freedom
-        return MetricEstimate(self.value - other.value, float(np.sqrt(a + b)), freedom)
+        return MetricWithError(self.value - other.value, float(np.sqrt(a + b)), freedom)
 
 
 @dataclass(frozen=True)
@@ -84,22 +84,22 @@ class LabelledScores:
         return bool(len(self)) and 0 < self.labels.mean() < 1
 
 
-def logloss(rows: LabelledScores) -> MetricEstimate:
+def logloss(rows: LabelledScores) -> MetricWithError:
     """Return the mean binary cross-entropy in nats."""
-    return metric_estimate(statistics.logloss(rows.labels, rows.scores), rows.window)
+    return metric_with_error(statistics.logloss(rows.labels, rows.scores), rows.window)
 
 
-def auc(rows: LabelledScores) -> MetricEstimate:
+def auc(rows: LabelledScores) -> MetricWithError:
     """Return the area under the ROC curve. Raises ValueError when one class is missing."""
-    return metric_estimate(statistics.auc(rows.labels, rows.scores), rows.window)
+    return metric_with_error(statistics.auc(rows.labels, rows.scores), rows.window)
 
 
-def label_rate(rows: LabelledScores) -> MetricEstimate:
+def label_rate(rows: LabelledScores) -> MetricWithError:
     """Return the share of positives."""
-    return metric_estimate(statistics.mean(rows.labels), rows.window)
+    return metric_with_error(statistics.mean(rows.labels), rows.window)
 
 
-def metric_estimate(estimate: statistics.Estimate, window: NDArray[np.intp]) -> MetricEstimate:
+def metric_with_error(estimate: statistics.Estimate, window: NDArray[np.intp]) -> MetricWithError:
     """Return the estimate with the larger of two standard errors.
 
     One takes rows as independent, the other takes rows of one window (index `window` `[n]`) as dependent; it is left out where
@@ -107,10 +107,10 @@ def metric_estimate(estimate: statistics.Estimate, window: NDArray[np.intp]) -> 
     """
     of_rows = estimate.standard_error()
     of_windows = estimate.standard_error(window) if len(np.unique(window)) >= MIN_CLUSTERS else of_rows
-    return MetricEstimate(estimate.value, *max(of_rows, of_windows))
+    return MetricWithError(estimate.value, *max(of_rows, of_windows))
 
 
-def signals(rules: Performance, live: LabelledScores, test: Mapping[str, MetricEstimate]) -> list[Signal]:
+def signals(rules: Performance, live: LabelledScores, test: Mapping[str, MetricWithError]) -> list[Signal]:
     """Return the signals `logloss`, `auc` and `calibration` of the live predictions.
 
     `test` has the logloss and the AUC of the champion's test windows, by name.
@@ -131,7 +131,7 @@ def signals(rules: Performance, live: LabelledScores, test: Mapping[str, MetricE
     ]
 
 
-def compare_variants(a: LabelledScores, b: LabelledScores) -> dict[str, MetricEstimate]:
+def compare_variants(a: LabelledScores, b: LabelledScores) -> dict[str, MetricWithError]:
     """Return logloss and AUC of a less those of b, for versions that answered different requests in the same windows.
 
     The influence of a row on the difference is that on the metric of its own variant, negative for b. What a window does to
@@ -144,7 +144,7 @@ def compare_variants(a: LabelledScores, b: LabelledScores) -> dict[str, MetricEs
         of_a, of_b = (metric(rows.labels, rows.scores) for rows in (a, b))
         influence = np.concatenate([of_a.influence, -of_b.influence])
         estimate = statistics.Estimate(of_a.value - of_b.value, influence)
-        differences[name] = metric_estimate(estimate, np.concatenate(windows))
+        differences[name] = metric_with_error(estimate, np.concatenate(windows))
     return differences
 
 
@@ -184,7 +184,7 @@ def platt_scaling(test: LabelledScores) -> Callable[[Floats], Floats]:
 
 
 def estimated_auc(
-    rules: Performance, scores: Floats, window: NDArray[np.intp], windows: tuple[str, ...], test: MetricEstimate
+    rules: Performance, scores: Floats, window: NDArray[np.intp], windows: tuple[str, ...], test: MetricWithError
 ) -> Signal:
     """Return the signal `estimated_auc`: the AUC that calibrated scores `[n]` promise, against the AUC of the test windows.
 
@@ -197,7 +197,7 @@ def estimated_auc(
     value = expected_auc(scores)
     without = np.array([expected_auc(scores[window != i]) for i in range(count)])
     error = float(np.sqrt((count - 1) / count * ((without - without.mean()) ** 2).sum()))
-    fall = test.minus(MetricEstimate(value, error, count - 1))
+    fall = test.minus(MetricWithError(value, error, count - 1))
     lower, upper = fall.interval(rules.confidence)
     bound = rules.max_auc_fall
     sentence = (
@@ -212,8 +212,8 @@ def _degradation(
     rules: Performance,
     name: str,
     live: LabelledScores,
-    now: MetricEstimate,
-    then: MetricEstimate,
+    now: MetricWithError,
+    then: MetricWithError,
     *,
     sign: int,
     bound: float,
@@ -232,7 +232,7 @@ def _degradation(
 
 
 def _calibration(rules: Performance, live: LabelledScores) -> Signal:
-    gap = metric_estimate(statistics.mean(live.scores - live.labels), live.window)
+    gap = metric_with_error(statistics.mean(live.scores - live.labels), live.window)
     lower, upper = gap.interval(rules.confidence)
     bound, size = rules.max_calibration_gap, (lower, upper) if gap.value >= 0 else (-upper, -lower)
     sentence = (

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from include.domain.bounds import SECTION, Confidence, Range, Share
-from include.domain.monitoring.performance import MetricEstimate
+from include.domain.monitoring.performance import MetricWithError
 from include.domain.monitoring.signal import Signal, describe_windows, fire_or_warn, signal_from_interval, unknown
 from include.domain.monitoring.sketch import Sketches
 from include.domain.statistics import normal_quantile
@@ -75,7 +75,7 @@ def volume(
     return Signal("volume", state, sentence, ratio, least if ratio < 1 else most, (lower, upper), (label,))
 
 
-def label_rate(rules: Quality, live: MetricEstimate, reference: MetricEstimate, windows: tuple[str, ...]) -> Signal:
+def label_rate(rules: Quality, live: MetricWithError, reference: MetricWithError, windows: tuple[str, ...]) -> Signal:
     """Return the signal `label_rate`: the share of positives among the due labels, against that of the test windows."""
     change = live.minus(reference)
     lower, upper = change.interval(rules.confidence)

@@ -1,162 +1,172 @@
-"""Monitoring: look at production, say what is seen, and decide whether to retrain."""
+"""Monitoring: measure what production shows as signals, decide whether to retrain, and record the decision."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from include.domain.errors import Corrupt
 from include.domain.events import CauseRechecked, RetrainingDecided, TrainingFinished
 from include.domain.monitoring import retraining
-from include.domain.monitoring.drift import FeatureDrift
 from include.domain.monitoring.retraining import RetrainingContext, RetrainingDecision
-from include.domain.monitoring.signal import SIGNAL_NAMES, Signal, SignalState, unknown
+from include.domain.monitoring.signal import SIGNAL_NAMES, SignalState, unknown
 from include.domain.windows import Grain, parse_utc, window_of
 from include.ports.ledger import Ledger
-from include.ports.registry import Registry
 from include.ports.tables import Tables
-from include.ports.traffic import Signals
 from include.spec.model_spec import ModelSpec
 from include.stages.monitoring import data_signals, traffic_signals
 from include.stages.monitoring.data_signals import SOURCE
+from include.stages.monitoring.services import MonitoringServices
+from include.stages.monitoring.snapshot import Snapshot
 from include.stages.release import champion as champions
 from include.stages.serving import live_predictions
 
-#: So many windows after the one before it, a window says that a clock jumped.
-FAR = 30
+#: A window that comes more than so many windows after the one before it means that a clock has jumped.
+JUMP_WINDOWS = 30
+#: The span over which the hours of training are added up.
+BUDGET_SPAN = timedelta(days=30)
 
 
-@dataclass(frozen=True)
-class Look:
-    """What was seen at once. `as_of`: the data's clock, end of the newest landed window; `moved`: drift per window;
-    `evidence`: what it rests on (see `evidence`)."""
-
-    as_of: datetime | None
-    newest: str
-    version: str | None
-    trained: datetime | None
-    signals: tuple[Signal, ...]
-    moved: Mapping[str, Sequence[FeatureDrift]]
-    evidence: str = ""
-
-    def __getitem__(self, name: str) -> Signal:
-        return next(s for s in self.signals if s.name == name)
-
-
-def clock(tables: Tables, grain: Grain) -> datetime | None:
-    """The end of the newest landed window; None before the first."""
+def data_clock(tables: Tables, grain: Grain) -> datetime | None:
+    """Return the end of the newest landed window, None before the first one."""
     landed = tables.windows(SOURCE)
     return window_of(landed[-1], grain).end if landed else None
 
 
-def evidence(spec: ModelSpec, *, tables: Tables, signals: Signals, registry: Registry) -> str:
-    """Names all that a look rests on: another text once a window landed, a prediction or label was logged, the champion moved."""
-    champion = registry.version_by_alias(spec.name, "champion")
-    held = (f"{table} {tables.version(table)}" for table in ("landed", SOURCE))
-    return f"champion {champion and champion.number}, {', '.join(held)}, log {signals.stamp(spec.name)}"
+def evidence_revision(spec: ModelSpec, services: MonitoringServices) -> str:
+    """Return a text that changes when a window lands, a prediction or label is logged, or the champion changes."""
+    champion = services.registry.alias(spec.name, "champion")
+    tables = ", ".join(f"{table} {services.tables.version(table)}" for table in ("landed", SOURCE))
+    return f"champion {champion and champion.number}, {tables}, log {services.signals.revision(spec.name)}"
 
 
-def news(spec: ModelSpec, *, tables: Tables, signals: Signals, registry: Registry, ledger: Ledger) -> bool:
-    """Whether there is evidence that the last look did not have."""
-    decisions = ledger.read(spec.name, RetrainingDecided)
-    now = evidence(spec, tables=tables, signals=signals, registry=registry)
-    return not decisions or decisions[-1].evidence != now
+def has_new_evidence(spec: ModelSpec, services: MonitoringServices) -> bool:
+    """Return whether there is evidence that the last decision did not rest on."""
+    decisions = services.ledger.read(spec.name, RetrainingDecided)
+    return not decisions or decisions[-1].evidence != evidence_revision(spec, services)
 
 
-def sense(
-    spec: ModelSpec, *, tables: Tables, signals: Signals, registry: Registry, as_of: datetime | None = None
-) -> Look:
-    """Every signal of `NAMES`; what cannot be known is `unknown` with its reason. `as_of` cuts the data off earlier.
+def take_snapshot(spec: ModelSpec, services: MonitoringServices, as_of: datetime | None = None) -> Snapshot:
+    """Return a snapshot of every signal of `SIGNAL_NAMES` and of the naive checks that the spec asks for.
 
-    Raises Unavailable when a part of the stack does not answer.
+    A signal that cannot be measured is `unknown`, with the reason. `as_of` ends the data earlier than the newest landed
+    window. Raises Unavailable when a part of the stack does not answer.
     """
-    rests_on = evidence(spec, tables=tables, signals=signals, registry=registry)
-    as_of = as_of or clock(tables, spec.window)
-    version = registry.version_by_alias(spec.name, "champion")
+    evidence = evidence_revision(spec, services)
+    as_of = as_of or data_clock(services.tables, spec.window)
+    version = services.registry.alias(spec.name, "champion")
     if as_of is None or version is None:
-        return _blind(as_of, None, rests_on, "no champion yet" if version is None else "no window has landed yet")
+        reason = "no champion yet" if version is None else "no window has landed yet"
+        return _unknown_snapshot(as_of, None, evidence, reason)
     try:
         champion = champions.load(version, spec.window)
-    except Corrupt as fault:
-        return _blind(as_of, version.number, rests_on, str(fault))
-    landed = [w for w in tables.windows(SOURCE) if window_of(w, spec.window).end <= as_of]
-    moved, found = data_signals.signals(spec, tables, champion, landed)
-    seen = live_predictions.served(signals, spec.name, champion.version, as_of)
-    found += traffic_signals.signals(spec, tables, champion, seen, landed=landed, as_of=as_of)
-    found.append(retraining.age(spec.watch.retraining, champion.ends, as_of, _jump(spec.window, landed)))
-    by_name = {s.name: s for s in found}
-    shown = tuple(by_name.get(n, unknown(n, "not measured")) for n in (*SIGNAL_NAMES, *spec.watch.simple.checks))
-    return Look(as_of, landed[-1] if landed else "", champion.version, champion.ends, shown, moved, rests_on)
+    except Corrupt as error:
+        return _unknown_snapshot(as_of, version.number, evidence, str(error))
+    landed = [w for w in services.tables.windows(SOURCE) if window_of(w, spec.window).end <= as_of]
+    predictions = live_predictions.predictions_of(services.signals, spec.name, champion.version, as_of)
+    signals = [
+        *data_signals.signals(spec, services.tables, champion, landed),
+        *traffic_signals.signals(spec, services.tables, champion, predictions, landed=landed, as_of=as_of),
+        retraining.age(spec.watch.retraining, champion.data_ends, as_of, _window_before_jump(spec.window, landed)),
+    ]
+    by_name = {signal.name: signal for signal in signals}
+    names = (*SIGNAL_NAMES, *spec.watch.simple.checks)
+    return Snapshot(
+        as_of=as_of,
+        newest_window=landed[-1] if landed else "",
+        champion_version=champion.version,
+        data_ends=champion.data_ends,
+        signals=tuple(by_name.get(name, unknown(name, "not measured")) for name in names),
+        evidence=evidence,
+    )
 
 
-def decide_and_record(spec: ModelSpec, look: Look, ledger: Ledger, *, run: str, running: str | None = None,
-                      paused: bool = False) -> RetrainingDecision:  # fmt: skip
-    """The decision and its row in the ledger; the same `run` asked again gets the answer it was given.
+def decide_and_record(
+    spec: ModelSpec,
+    snapshot: Snapshot,
+    ledger: Ledger,
+    *,
+    run: str,
+    running: str | None = None,
+    paused: bool = False,
+) -> RetrainingDecision:
+    """Return the decision that follows from the snapshot, and append it to the ledger.
 
-    `running`: the training run in flight; `paused`: a person has stopped retraining.
+    A `run` that has decided already gets the same decision again. `running` is the training that is running, `paused` says
+    whether a person has paused retraining.
     """
     decisions = ledger.read(spec.name, RetrainingDecided)
     for earlier in decisions:
         if earlier.run == run:
             return RetrainingDecision(earlier.start, earlier.sentence, earlier.cause, earlier.request)
-    _recheck_cause(spec, look, ledger, decisions)
-    if look.as_of is None or look.trained is None:
-        decision = RetrainingDecision(False, look["age"].sentence)
+    _recheck_cause(spec, snapshot, ledger, decisions)
+    if snapshot.as_of is None or snapshot.data_ends is None:
+        decision = RetrainingDecision(False, snapshot["age"].sentence)
     else:
-        situation = RetrainingContext(
-            look.as_of, look.trained, _last_request(decisions), running, paused, _hours(spec, ledger, look.as_of)
+        context = RetrainingContext(
+            now=snapshot.as_of,
+            data_ends=snapshot.data_ends,
+            requested=_last_request(decisions),
+            running=running,
+            paused=paused,
+            hours_spent=_training_hours(spec, ledger, snapshot.as_of),
         )
-        decision = retraining.decide(spec.watch.retraining, look.signals, situation, look.newest)
-    event = RetrainingDecided(
-        run=run,
-        as_of=look.as_of,
-        window=look.newest,
-        champion=look.version,
-        evidence=look.evidence,
-        start=decision.start,
-        sentence=decision.sentence,
-        cause=decision.cause,
-        request=decision.request,
-        signals=look.signals,
+        decision = retraining.decide(spec.watch.retraining, snapshot.signals, context, snapshot.newest_window)
+    ledger.append(
+        spec.name,
+        RetrainingDecided(
+            run=run,
+            as_of=snapshot.as_of,
+            window=snapshot.newest_window,
+            champion=snapshot.champion_version,
+            evidence=snapshot.evidence,
+            start=decision.start,
+            sentence=decision.sentence,
+            cause=decision.cause,
+            request=decision.request,
+            signals=snapshot.signals,
+        ),
     )
-    ledger.append(spec.name, event)
     return decision
 
 
-def _jump(grain: Grain, landed: Sequence[str]) -> str | None:
-    """The newest window's neighbour, when it lies too far off for a source that skipped a few windows."""
-    if len(landed) < 2 or parse_utc(landed[-1]) - parse_utc(landed[-2]) <= FAR * grain.length:
+def _window_before_jump(grain: Grain, landed: Sequence[str]) -> str | None:
+    """Return the window before the newest one, where it lies too far off for a source that skipped a few windows."""
+    if len(landed) < 2 or parse_utc(landed[-1]) - parse_utc(landed[-2]) <= JUMP_WINDOWS * grain.length:
         return None
     return landed[-2]
 
 
-def _blind(as_of: datetime | None, version: str | None, rests_on: str, reason: str) -> Look:
-    return Look(as_of, "", version, None, tuple(unknown(n, reason) for n in SIGNAL_NAMES), {}, rests_on)
+def _unknown_snapshot(as_of: datetime | None, version: str | None, evidence: str, reason: str) -> Snapshot:
+    signals = tuple(unknown(name, reason) for name in SIGNAL_NAMES)
+    return Snapshot(as_of, "", version, None, signals, evidence)
 
 
 def _last_request(decisions: Sequence[RetrainingDecided]) -> datetime | None:
+    """Return the data's clock at the last request for a training."""
     return max((event.as_of for event in decisions if event.start and event.as_of), default=None)
 
 
-def _hours(spec: ModelSpec, ledger: Ledger, as_of: datetime) -> float:
-    """Training hours of the last 30 days, from the ledger's `training` rows."""
+def _training_hours(spec: ModelSpec, ledger: Ledger, as_of: datetime) -> float:
+    """Return the hours of training of the last 30 days."""
     trainings = ledger.read(spec.name, TrainingFinished)
-    return sum((event.hours for event in trainings if event.as_of > as_of - timedelta(days=30)), 0.0)
+    return sum((event.hours for event in trainings if event.as_of > as_of - BUDGET_SPAN), 0.0)
 
 
-def _recheck_cause(spec: ModelSpec, look: Look, ledger: Ledger, decisions: Sequence[RetrainingDecided]) -> None:
-    """Once after a retraining: has its cause gone with the new champion?"""
-    request = next((event for event in reversed(decisions) if event.start), None)
-    if request is None or request.request is None or look.version is None or look.version == request.champion:
+def _recheck_cause(spec: ModelSpec, snapshot: Snapshot, ledger: Ledger, decisions: Sequence[RetrainingDecided]) -> None:
+    """Record, once for each request, whether its cause has gone with the champion that came after it."""
+    requested = next((event for event in reversed(decisions) if event.start), None)
+    champion = snapshot.champion_version
+    if requested is None or requested.request is None or champion is None or champion == requested.champion:
         return
-    if any(event.request == request.request for event in ledger.read(spec.name, CauseRechecked)):
+    if any(event.request == requested.request for event in ledger.read(spec.name, CauseRechecked)):
         return
-    now = next((s for s in look.signals if s.name == request.cause), None)
-    if now is not None and now.state is not SignalState.UNKNOWN:
-        event = CauseRechecked(
-            request=request.request,
-            window=look.newest,
-            cleared=now.state is not SignalState.FIRE,
-            champion=look.version,
-            sentence=now.sentence,
-        )
-        ledger.append(spec.name, event)
+    cause = next((s for s in snapshot.signals if s.name == requested.cause), None)
+    if cause is None or cause.state is SignalState.UNKNOWN:
+        return
+    event = CauseRechecked(
+        request=requested.request,
+        window=snapshot.newest_window,
+        cleared=cause.state is not SignalState.FIRE,
+        champion=champion,
+        sentence=cause.sentence,
+    )
+    ledger.append(spec.name, event)

@@ -1,4 +1,4 @@
-"""What the champion's own predictions say: live performance, prediction drift, labels, training-serving skew."""
+"""Signals of the champion's own predictions: live performance, prediction drift, label rate, training-serving skew."""
 
 import json
 from collections.abc import Sequence
@@ -24,107 +24,120 @@ from include.stages.release.champion import Champion
 from include.stages.serving import live_predictions
 from include.stages.serving.live_predictions import VersionPredictions
 
-#: Rows that skew is measured on at most, and how far two float32 may lie apart.
+#: Skew is measured on at most so many rows.
 SKEW_ROWS = 5000
+#: Two float32 numbers this close, absolutely or relatively, are the same.
 TOLERANCE = 1e-5
-KNOTS = np.linspace(0, 1, 65)
+#: The quantiles of the test scores between which live scores are counted.
+KNOT_QUANTILES = np.linspace(0, 1, 65)
+NO_TEST_SCORES = "the scores of the champion's test windows are not kept"
 
 
 def signals(
     spec: ModelSpec,
     tables: Tables,
     champion: Champion,
-    seen: VersionPredictions,
+    predictions: VersionPredictions,
     *,
     landed: Sequence[str],
     as_of: datetime,
 ) -> list[Signal]:
+    """Return the signals of the champion's predictions; `landed` are the labels of the windows landed by `as_of`."""
     rules = spec.watch
-    joined = live_predictions.labelled(spec, tables, seen, landed, as_of, last=rules.performance.windows)
-    fresh = tuple(w for w in landed if parse_utc(w) >= champion.ends)
+    labelled = live_predictions.labelled(spec, tables, predictions, landed, as_of, last=rules.performance.windows)
+    since = tuple(w for w in landed if parse_utc(w) >= champion.data_ends)
+    new_labels = live_predictions.landed_labels(spec, tables, since).num_rows
     return [
-        *performance.signals(rules.performance, joined, champion.measured),
-        _estimated(spec, champion, seen),
-        _label_rate(spec, champion, joined),
-        _prediction_drift(spec, champion, seen),
-        _mean_score(spec, champion, seen),
-        _skew(spec, tables, champion, seen, landed),
-        retraining.new_labels(rules.retraining, live_predictions.outcomes(spec, tables, fresh).num_rows, fresh),
+        *performance.signals(rules.performance, labelled, champion.test_metrics),
+        _estimated_auc(spec, champion, predictions),
+        _label_rate(spec, champion, labelled),
+        _prediction_drift(spec, champion, predictions),
+        _mean_score(spec, champion, predictions),
+        _skew(spec, tables, champion, predictions, landed),
+        retraining.new_labels(rules.retraining, new_labels, since),
     ]
 
 
-def _newest(spec: ModelSpec, seen: VersionPredictions) -> tuple[NDArray[np.float64], NDArray[np.intp], tuple[str, ...]]:
-    """The scores of the last windows with predictions, each one's window, the windows' names."""
-    by_window = seen.windows(spec.window)
-    names = tuple(by_window)[-spec.watch.performance.windows :]
-    rows = np.concatenate([by_window[w] for w in names] or [np.zeros(0, np.intp)])
-    return seen.scores[rows], np.repeat(np.arange(len(names)), [len(by_window[w]) for w in names]), names
+def _newest_scores(
+    spec: ModelSpec, predictions: VersionPredictions
+) -> tuple[NDArray[np.float64], NDArray[np.intp], tuple[str, ...]]:
+    """Return the scores `[n]` of the last windows with predictions, each one's window as an index `[n]`, and the labels."""
+    by_window = predictions.windows(spec.window)
+    labels = tuple(by_window)[-spec.watch.performance.windows :]
+    rows = np.concatenate([by_window[w] for w in labels] or [np.zeros(0, np.intp)])
+    return predictions.scores[rows], np.repeat(np.arange(len(labels)), [len(by_window[w]) for w in labels]), labels
 
 
-def _mean_score(spec: ModelSpec, champion: Champion, seen: VersionPredictions) -> Signal:
-    scores, _, names = _newest(spec, seen)
-    if champion.test is None or not len(scores):
-        return unknown("mean_score", "no scores to compare", names)
-    return naive_checks.mean_score(spec.watch.simple, float(scores.mean()), float(champion.test.scores.mean()), names)
+def _mean_score(spec: ModelSpec, champion: Champion, predictions: VersionPredictions) -> Signal:
+    scores, _, labels = _newest_scores(spec, predictions)
+    if champion.test_scores is None or not len(scores):
+        return unknown("mean_score", "no scores to compare", labels)
+    reference = float(champion.test_scores.scores.mean())
+    return naive_checks.mean_score(spec.watch.simple, float(scores.mean()), reference, labels)
 
 
-def _estimated(spec: ModelSpec, champion: Champion, seen: VersionPredictions) -> Signal:
-    """The AUC that the newest predictions promise, before any label is due."""
-    if champion.test is None or not champion.test.both_classes:
-        return unknown("estimated_auc", "the scores of the champion's test windows are not kept")
-    scores, window, names = _newest(spec, seen)
-    calibrated = performance.platt_scaling(champion.test)(scores)
-    return performance.estimated_auc(spec.watch.performance, calibrated, window, names, champion.measured["auc"])
+def _estimated_auc(spec: ModelSpec, champion: Champion, predictions: VersionPredictions) -> Signal:
+    """Return the signal of the AUC that the newest predictions promise, before any label is due."""
+    if champion.test_scores is None or not champion.test_scores.both_classes:
+        return unknown("estimated_auc", NO_TEST_SCORES)
+    scores, window, labels = _newest_scores(spec, predictions)
+    calibrated = performance.platt_scaling(champion.test_scores)(scores)
+    return performance.estimated_auc(spec.watch.performance, calibrated, window, labels, champion.test_metrics["auc"])
 
 
-def _prediction_drift(spec: ModelSpec, champion: Champion, seen: VersionPredictions) -> Signal:
-    """The live scores against those on the champion's test windows."""
-    rules, test = spec.watch.drift, champion.test
+def _prediction_drift(spec: ModelSpec, champion: Champion, predictions: VersionPredictions) -> Signal:
+    """Return the signal of the live scores' drift from those on the champion's test windows."""
+    rules, test = spec.watch.drift, champion.test_scores
     if test is None:
-        return unknown("prediction_drift", "the scores of the champion's test windows are not kept")
-    windows = {w: rows for w, rows in seen.windows(spec.window).items() if len(rows) >= rules.min_rows}
+        return unknown("prediction_drift", NO_TEST_SCORES)
+    windows = {w: rows for w, rows in predictions.windows(spec.window).items() if len(rows) >= rules.min_rows}
     if not windows:
-        return unknown("prediction_drift", f"no window with {rules.min_rows} predictions of version {champion.version}")
-    knots = np.unique(np.quantile(test.scores, KNOTS)).tolist()
+        reason = f"no window with {rules.min_rows} predictions of version {champion.version}"
+        return unknown("prediction_drift", reason)
+    knots = np.unique(np.quantile(test.scores, KNOT_QUANTILES)).tolist()
     past = [{"score": sketch_numbers(knots, test.scores[test.window == i])} for i in range(len(test.windows))]
-    history = ReferenceWindows(past, [data_signals.season(w, spec.window) for w in test.windows], {"score": knots})
+    seasons = [data_signals.season(w, spec.window) for w in test.windows]
+    reference = ReferenceWindows(past, seasons, {"score": knots})
     newest = list(windows)[-rules.recent_windows :]
-    live = {w: {"score": sketch_numbers(knots, seen.scores[windows[w]])} for w in newest}
-    return drift.signal("prediction_drift", rules, data_signals.compare(rules, history, live, spec.window))
+    live = {w: {"score": sketch_numbers(knots, predictions.scores[windows[w]])} for w in newest}
+    by_window = data_signals.compare_windows(rules, reference, live, spec.window)
+    return drift.signal("prediction_drift", rules, by_window)
 
 
-def _label_rate(spec: ModelSpec, champion: Champion, joined: LabelledScores) -> Signal:
-    if champion.test is None or not len(joined):
-        return unknown("label_rate", "no labels to compare", joined.windows)
-    live, then = (performance.label_rate(s) for s in (joined, champion.test))
-    return quality.label_rate(spec.watch.quality, live, then, joined.windows)
+def _label_rate(spec: ModelSpec, champion: Champion, labelled: LabelledScores) -> Signal:
+    if champion.test_scores is None or not len(labelled):
+        return unknown("label_rate", "no labels to compare", labelled.windows)
+    live, reference = (performance.label_rate(rows) for rows in (labelled, champion.test_scores))
+    return quality.label_rate(spec.watch.quality, live, reference, labelled.windows)
 
 
 def _skew(
-    spec: ModelSpec, tables: Tables, champion: Champion, seen: VersionPredictions, landed: Sequence[str]
+    spec: ModelSpec, tables: Tables, champion: Champion, predictions: VersionPredictions, landed: Sequence[str]
 ) -> Signal:
-    """What the servers were given for the newest landed window, against what the table holds for the same keys."""
-    by_window = seen.windows(spec.window)
-    both = [w for w in by_window if w in set(landed)]
-    if not both:
+    """Return the signal of what the servers read for the newest landed window, against the table's rows of the same keys."""
+    by_window = predictions.windows(spec.window)
+    in_both = [w for w in by_window if w in set(landed)]
+    if not in_both:
         return unknown("skew", "no window with predictions has landed yet")
-    fields = sketching.features(champion.encoding)
-    rows = by_window[both[-1]][-SKEW_ROWS:]
-    table = tables.read(data_signals.SOURCE, [window_of(both[-1], spec.window)])
-    place = pc.index_in(seen.keys.take(pa.array(rows)), value_set=live_predictions.keys(spec, table).combine_chunks())
-    known = place.is_valid().to_numpy(zero_copy_only=False)
+    newest = in_both[-1]
+    rows = by_window[newest][-SKEW_ROWS:]
+    table = tables.read(data_signals.SOURCE, [window_of(newest, spec.window)])
+    table_keys = live_predictions.joined_keys(spec, table).combine_chunks()
+    place = pc.index_in(predictions.keys.take(pa.array(rows)), value_set=table_keys)
+    in_table = place.is_valid().to_numpy(zero_copy_only=False)
     table = table.take(place.drop_null())
-    logged = [json.loads(text) for text in seen.features.take(pa.array(rows[known])).to_pylist()]
+    logged = [json.loads(text) for text in predictions.features.take(pa.array(rows[in_table])).to_pylist()]
+    numbers = champion.encoding.knots
     differing = {
-        f: _differing(table[f].to_pylist(), [row.get(f) for row in logged], numeric=f in champion.encoding.knots)
-        for f in fields
+        f: _count_differing(table[f].to_pylist(), [row.get(f) for row in logged], numeric=f in numbers)
+        for f in sketching.watched_features(champion.encoding)
         if f in table.column_names
     }
-    return quality.skew(spec.watch.quality, differing, len(logged), (both[-1],))
+    return quality.skew(spec.watch.quality, differing, len(logged), (newest,))
 
 
-def _differing(held: list[object], served: list[object], *, numeric: bool) -> int:
+def _count_differing(in_table: list[object], logged: list[object], *, numeric: bool) -> int:
     if numeric:
-        a, b = as_numbers("table", held), as_numbers("log", served)
+        a, b = as_numbers("table", in_table), as_numbers("log", logged)
         return int(np.count_nonzero(~np.isclose(a, b, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)))
-    return sum(as_text(a) != as_text(b) for a, b in zip(held, served, strict=True))
+    return sum(as_text(a) != as_text(b) for a, b in zip(in_table, logged, strict=True))

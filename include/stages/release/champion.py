@@ -14,7 +14,7 @@ from include.artifacts.model_manifest import ModelManifest, ScoreMetrics
 from include.artifacts.store import Reference
 from include.domain.errors import Corrupt
 from include.domain.features.encoding import Encoding
-from include.domain.monitoring.performance import LabelledScores, MetricEstimate, auc, logloss
+from include.domain.monitoring.performance import LabelledScores, MetricWithError, auc, logloss
 from include.domain.windows import Grain, group_by_window, window_of
 from include.ports.registry import Version
 
@@ -23,16 +23,17 @@ from include.ports.registry import Version
 class Champion:
     """The champion's artifact and evaluation.
 
-    `ends` is the end of the newest window it was made from. `measured` are its metrics on the test windows; `test` has its
-    scores there and `importance` the features' shares in what moves its scores, None each for a version that was not evaluated.
+    `data_ends` is the end of the newest window it was made from. `test_metrics` are its logloss and AUC on the test windows;
+    `test_scores` are its scores there and `importance` is each feature's share in what moves its scores, None each for a
+    version that was not evaluated.
     """
 
     version: str
     encoding: Encoding
     train_windows: tuple[str, ...]
-    ends: datetime
-    measured: Mapping[str, MetricEstimate]
-    test: LabelledScores | None
+    data_ends: datetime
+    test_metrics: Mapping[str, MetricWithError]
+    test_scores: LabelledScores | None
     importance: Mapping[str, float] | None
 
 
@@ -45,16 +46,16 @@ def load(version: Version, grain: Grain) -> Champion:
             version=version.number,
             encoding=Encoding.from_dict(store.read_json(path, manifest.files, "encoding.json")),
             train_windows=manifest.windows.train,
-            ends=window_of(max(manifest.windows.all), grain).end,
-            measured=_measured(manifest.metrics.test, test),
-            test=test,
+            data_ends=window_of(max(manifest.windows.all), grain).end,
+            test_metrics=_test_metrics(manifest.metrics.test, test),
+            test_scores=test,
             importance=importance,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise Corrupt(f"{version.artifact.uri}: its files are not those of a model: {error!r}") from None
 
 
-def scored(
+def labelled_scores(
     labels: NDArray[np.floating], scores: NDArray[np.floating], times: NDArray[np.int64], grain: Grain
 ) -> LabelledScores:
     """Return labels and scores `[n]` with the windows that `times` `[n]`, epoch seconds, lie in."""
@@ -69,12 +70,12 @@ def _evaluation(version: Version, path: Path, grain: Grain) -> tuple[LabelledSco
     record = store.read(Reference(str(path), version.tags["evaluation"]), EvaluationRecord)
     store.check_files(path, record.files)
     with np.load(path.with_name("scores.npz"), allow_pickle=False) as arrays:
-        test = scored(arrays["labels"], arrays["challenger"], arrays["times"], grain)
+        test = labelled_scores(arrays["labels"], arrays["challenger"], arrays["times"], grain)
     return test, record.importance or None
 
 
-def _measured(metrics: ScoreMetrics, test: LabelledScores | None) -> dict[str, MetricEstimate]:
+def _test_metrics(metrics: ScoreMetrics, test: LabelledScores | None) -> dict[str, MetricWithError]:
     """Return logloss and AUC, with their errors where the scores of the test windows are there to tell."""
     if test is not None and test.both_classes:
         return {"logloss": logloss(test), "auc": auc(test)}
-    return {"logloss": MetricEstimate(metrics.logloss, 0.0, 1), "auc": MetricEstimate(metrics.auc, 0.0, 1)}
+    return {"logloss": MetricWithError(metrics.logloss, 0.0, 1), "auc": MetricWithError(metrics.auc, 0.0, 1)}

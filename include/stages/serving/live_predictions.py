@@ -15,7 +15,7 @@ from include.domain.windows import Grain, group_by_window, parse_utc, window_of
 from include.ports.tables import Tables
 from include.ports.traffic import Signals
 from include.spec.model_spec import ModelSpec
-from include.stages.release.champion import scored
+from include.stages.release.champion import labelled_scores
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def labelled(
     place = pc.index_in(served.keys.take(pa.array(rows)), value_set=truth["key"].combine_chunks())
     known = place.is_valid().to_numpy(zero_copy_only=False)
     found = truth["label"].take(place.drop_null()).to_numpy()
-    return scored(found, served.scores[rows[known]], served.times[rows[known]], spec.window)
+    return labelled_scores(found, served.scores[rows[known]], served.times[rows[known]], spec.window)
 
 
 def outcomes(spec: ModelSpec, tables: Tables, labels: Sequence[str]) -> pa.Table:

@@ -37,16 +37,16 @@ def tables(tmp_path: Path) -> DeltaTables:
 
 
 def sketched(tables: DeltaTables, of: Encoding) -> dict[str, int]:
-    found = sketching.of_windows(tables, "features", of, LABELS, Grain.DAY)
+    found = sketching.window_sketches(tables, "features", of, LABELS, Grain.DAY)
     return {name: sketches["temp"].rows for name, sketches in found.items()}
 
 
 def test_windows_are_sketched_once(tables: DeltaTables) -> None:
     assert list(sketched(tables, encoding(1)).values()) == [100, 101, 102]
     version = tables.version("sketches")
-    first = sketching.of_windows(tables, "features", encoding(1), LABELS, Grain.DAY)
+    first = sketching.window_sketches(tables, "features", encoding(1), LABELS, Grain.DAY)
     assert tables.version("sketches") == version
-    fresh = sketching.sketch(encoding(1), tables.read("features", [window_of(LABELS[1], Grain.DAY)]))
+    fresh = sketching.sketch_rows(encoding(1), tables.read("features", [window_of(LABELS[1], Grain.DAY)]))
     for feature, sketch in fresh.items():
         assert np.array_equal(sketch.counts, first[LABELS[1]][feature].counts)
         assert np.array_equal(sketch.sums, first[LABELS[1]][feature].sums)
@@ -58,7 +58,7 @@ def test_late_rows_corrected_values_and_a_new_champion_are_seen(tables: DeltaTab
     assert sketched(tables, encoding(1))[LABELS[2]] == 150
     corrected = pa.table({"temp": [5.0] * 150, "dest": ["LAX"] * 150})
     tables.replace("features", {window_of(LABELS[2], Grain.DAY): corrected}, "r")
-    again = sketching.of_windows(tables, "features", encoding(1), LABELS, Grain.DAY)
+    again = sketching.window_sketches(tables, "features", encoding(1), LABELS, Grain.DAY)
     assert again[LABELS[2]]["temp"].sums[0] == 750
     version = tables.version("sketches")
     sketched(tables, encoding(2))
@@ -71,7 +71,10 @@ def test_a_new_window_leaves_the_others_as_they_were_kept(tables: DeltaTables) -
     before = tables.files("sketches", windows)
     land(tables, 3, 90)
     newest = window_label(START + timedelta(days=3))
-    assert set(sketching.of_windows(tables, "features", encoding(1), [*LABELS, newest], Grain.DAY)) == {*LABELS, newest}
+    assert set(sketching.window_sketches(tables, "features", encoding(1), [*LABELS, newest], Grain.DAY)) == {
+        *LABELS,
+        newest,
+    }
     assert tables.files("sketches", windows) == before
 
 
@@ -79,12 +82,12 @@ def test_a_window_of_any_size_is_read_a_piece_at_a_time(tables: DeltaTables) -> 
     land(tables, 1, 400_000)
     pieces = [len(rows) for rows in tables.pieces("features", window_of(LABELS[1], Grain.DAY))]
     assert (sum(pieces), max(pieces) <= 150_000) == (400_000, True)
-    whole = sketching.sketch(encoding(1), tables.read("features", [window_of(LABELS[1], Grain.DAY)]))
-    found = sketching.of_windows(tables, "features", encoding(1), LABELS, Grain.DAY)[LABELS[1]]
+    whole = sketching.sketch_rows(encoding(1), tables.read("features", [window_of(LABELS[1], Grain.DAY)]))
+    found = sketching.window_sketches(tables, "features", encoding(1), LABELS, Grain.DAY)[LABELS[1]]
     assert np.array_equal(found["temp"].counts, whole["temp"].counts)
     assert np.allclose(found["temp"].sums, whole["temp"].sums)
 
 
 def test_a_window_that_never_landed_has_no_sketch(tables: DeltaTables) -> None:
     never = [*LABELS, "2013-02-01"]
-    assert "2013-02-01" not in sketching.of_windows(tables, "features", encoding(1), never, Grain.DAY)
+    assert "2013-02-01" not in sketching.window_sketches(tables, "features", encoding(1), never, Grain.DAY)

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from include.domain.monitoring import performance
-from include.domain.monitoring.performance import LabelledScores, MetricEstimate, Performance
+from include.domain.monitoring.performance import LabelledScores, MetricWithError, Performance
 from include.domain.monitoring.signal import SignalState
 
 RULES = Performance()
@@ -21,7 +21,7 @@ def scored(rows: int = 4000, seed: int = 0, noise: float = 0.0, tilt: float = 0.
     return LabelledScores(labels, scores, np.arange(rows) % windows, names)
 
 
-def measured(s: LabelledScores) -> dict[str, MetricEstimate]:
+def measured(s: LabelledScores) -> dict[str, MetricWithError]:
     return {"logloss": performance.logloss(s), "auc": performance.auc(s)}
 
 
@@ -80,7 +80,7 @@ def estimate(spread: float, rows: int) -> SignalState:
     """Of scores whose log-odds spread so far, against the test's AUC of scores that spread by 1."""
     random = np.random.default_rng(5)
     scores = 1 / (1 + np.exp(-random.normal(-1, spread, rows)))
-    test = MetricEstimate(performance.expected_auc(1 / (1 + np.exp(-random.normal(-1, 1, 50_000)))), 0.004, 13)
+    test = MetricWithError(performance.expected_auc(1 / (1 + np.exp(-random.normal(-1, 1, 50_000)))), 0.004, 13)
     return performance.estimated_auc(RULES, scores, np.arange(rows) % 7, tuple("abcdefg"), test).state
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from include.domain.monitoring import quality
-from include.domain.monitoring.performance import MetricEstimate
+from include.domain.monitoring.performance import MetricWithError
 from include.domain.monitoring.quality import Quality
 from include.domain.monitoring.signal import SignalState
 from include.domain.monitoring.sketch import Sketch, sketch_ids, sketch_numbers
@@ -71,8 +71,8 @@ def test_a_window_without_rows_among_the_last_ones_warns() -> None:
 
 
 def test_label_rate_fires_either_way() -> None:
-    usual = MetricEstimate(0.2, 0.01, 20)
-    states = [quality.label_rate(RULES, MetricEstimate(r, 0.01, 20), usual, ("w",)).state for r in (0.08, 0.22, 0.4)]
+    usual = MetricWithError(0.2, 0.01, 20)
+    states = [quality.label_rate(RULES, MetricWithError(r, 0.01, 20), usual, ("w",)).state for r in (0.08, 0.22, 0.4)]
     assert states == [SignalState.WARN, SignalState.OK, SignalState.FIRE]
 
 

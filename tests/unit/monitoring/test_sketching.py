@@ -17,14 +17,14 @@ ENCODING = fit(SEEN, time="at", zone="UTC", time_parts=("hour",), categorical=("
 
 
 def test_categories_are_counted_on_the_encodings_ids() -> None:
-    found = sketching.sketch(ENCODING, pa.table(COLUMNS))
+    found = sketching.sketch_rows(ENCODING, pa.table(COLUMNS))
     ids, _ = ENCODING.encode(COLUMNS)
     for i, field in enumerate(("dest", "flight")):
         assert np.array_equal(found[field].counts, np.bincount(ids[:, i], minlength=ENCODING.sizes[i])), field
 
 
 def test_numbers_are_counted_between_the_encodings_knots_and_infinite_ones_are_missing() -> None:
-    found = sketching.sketch(ENCODING, pa.table(COLUMNS))
+    found = sketching.sketch_rows(ENCODING, pa.table(COLUMNS))
     _, numbers = ENCODING.encode(COLUMNS)
     for i, field in enumerate(("temp", "count")):
         known = numbers[~np.isnan(numbers[:, i]), i]
@@ -35,4 +35,4 @@ def test_numbers_are_counted_between_the_encodings_knots_and_infinite_ones_are_m
 
 
 def test_the_parts_of_the_time_and_absent_columns_are_not_watched() -> None:
-    assert set(sketching.sketch(ENCODING, pa.table(COLUMNS).drop_columns(["temp"]))) == {"dest", "flight", "count"}
+    assert set(sketching.sketch_rows(ENCODING, pa.table(COLUMNS).drop_columns(["temp"]))) == {"dest", "flight", "count"}
