@@ -11,7 +11,7 @@ from benchmarks.monitoring.world import ENDS, FIRST, World
 from include.adapters.tables.ledger import FileLedger
 from include.domain.monitoring.signal import SignalState
 from include.local.clicks import Drift
-from include.stages.monitoring.monitoring import Look
+from include.stages.monitoring.snapshot import Snapshot
 
 SEEDS = 6
 #: Days that the champion answers before anything drifts (a cool-down), and drifted days that are looked at.
@@ -38,18 +38,18 @@ def planted(world: World, name: str, *drift: Drift, days: int = DAYS) -> dict[st
     world.ledger = FileLedger(world.folder / name)  # no request of another drift cools this one down
     for number in range(1, days + 1):
         world.live([BEGIN + number - 1], *drift)
-        look = world.look(BEGIN + number - 1)
-        for signal in look.signals:
+        snapshot = world.take_snapshot(BEGIN + number - 1)
+        for signal in snapshot.signals:
             if signal.state is SignalState.FIRE:
                 first.setdefault(signal.name, number)
-        if world.asks(look, f"{name} {number}"):
+        if world.asks(snapshot, f"{name} {number}"):
             first.setdefault("asked", number)
     return first
 
 
-def cbpe_error(look: Look) -> float:
-    """|estimated − realised AUC| over the look's windows; either signal's value is its fall from the test's."""
-    estimated, realised = look["estimated_auc"].value, look["auc"].value
+def cbpe_error(snapshot: Snapshot) -> float:
+    """Return |estimated − realised AUC|; the value of either signal is its fall from the AUC of the test windows."""
+    estimated, realised = snapshot["estimated_auc"].value, snapshot["auc"].value
     return abs(estimated - realised) if estimated is not None and realised is not None else float("nan")
 
 
@@ -59,10 +59,10 @@ def one(seed: int) -> tuple[dict[str, dict[str, int]], list[float]]:
     with TemporaryDirectory() as folder:
         world = World(Path(folder) / "plain", seed)
         world.live(range(ENDS, BEGIN))
-        errors.append(cbpe_error(world.look(BEGIN - 1)))
+        errors.append(cbpe_error(world.take_snapshot(BEGIN - 1)))
         for name, (drift, bound) in INPUTS.items():
             found[name] = planted(world, name, drift, days=bound)
-            errors.append(cbpe_error(world.look(BEGIN + bound - 1)))
+            errors.append(cbpe_error(world.take_snapshot(BEGIN + bound - 1)))
         found["concept"] = planted(world, "concept", CONCEPT)
         weekly = World(Path(folder) / "weekly", seed, SEASON)
         weekly.live(range(ENDS, BEGIN))

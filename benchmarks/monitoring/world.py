@@ -1,11 +1,10 @@
 """`clicks` under watch: days that drift as planned, a LightGBM champion of the days before, and what it answered.
 
-Tables, prediction log and ledger are the real ones, and a look is the stage `monitoring`, from the windows' sketches to the
+Tables, prediction log and ledger are the real ones, and so is the stage `monitoring`, from the windows' sketches to the
 decision. Landing, validation and the servers are left out: rows and answers go straight into the tables.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -28,9 +27,11 @@ from include.local.clicks import SIZES, Clicks, Drift
 from include.ports.registry import Version
 from include.spec.loading import find
 from include.stages.monitoring import monitoring
-from include.stages.monitoring.monitoring import Look
+from include.stages.monitoring.services import MonitoringServices
+from include.stages.monitoring.snapshot import Snapshot
 from include.stages.training.dataset import encode_rows
 from include.trainer.trees.boosting import PARAMETERS, features
+from tests.fakes import FakeRegistry
 from tests.records import evaluation_record, model_manifest
 
 FIRST = date(2024, 1, 1)  #: a Monday
@@ -43,14 +44,6 @@ SPEC = find("clicks")
 FEW = tuple(min(size, 1000) for size in SIZES)
 
 
-@dataclass(frozen=True)
-class Registry:
-    champion: Version
-
-    def version_by_alias(self, _model: str, alias: str) -> Version | None:
-        return self.champion if alias == "champion" else None
-
-
 class World:
     """`rows` impressions a day; `schedule` is the drift that the champion's own days have too."""
 
@@ -61,7 +54,9 @@ class World:
         days = [self.day(day) for day in range(ENDS)]
         self._land(dict(enumerate(days)))
         self._train(pl.concat(days[:TRAIN]))
-        self.registry = Registry(self._keep(pl.concat(days[-TEST:])))
+        champion = self._keep(pl.concat(days[-TEST:]))
+        registry = FakeRegistry([champion], {"champion": champion.number})
+        self.services = MonitoringServices(self.tables, self.signals, registry, self.ledger)
 
     def day(self, day: int, *planted: Drift) -> pl.DataFrame:
         stream = Clicks(self.seed, (*self.schedule, *planted), FEW)
@@ -73,19 +68,13 @@ class World:
         self._land(made)
         self.tables.replace(PREDICTIONS, {window(day): self._answered(rows) for day, rows in made.items()}, "bench")
 
-    def look(self, day: int) -> Look:
-        """At the end of that day."""
-        return monitoring.sense(
-            SPEC,
-            tables=self.tables,
-            signals=self.signals,
-            registry=self.registry,
-            as_of=window(day).end,  # type: ignore[arg-type]
-        )
+    def take_snapshot(self, day: int) -> Snapshot:
+        """Return every signal at the end of that day."""
+        return monitoring.take_snapshot(SPEC, self.services, as_of=window(day).end)
 
-    def asks(self, look: Look, run: str) -> bool:
-        """Whether the watch asks for a training."""
-        return monitoring.decide_and_record(SPEC, look, self.ledger, run=run).start
+    def asks(self, snapshot: Snapshot, run: str) -> bool:
+        """Return whether the watch asks for a training."""
+        return monitoring.decide_and_record(SPEC, snapshot, self.ledger, run=run).start
 
     def _land(self, days: Mapping[int, pl.DataFrame]) -> None:
         content = {window(day): rows.to_arrow() for day, rows in days.items()}

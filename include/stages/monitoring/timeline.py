@@ -88,7 +88,7 @@ def build_timeline(spec: ModelSpec, services: MonitoringServices, as_of: datetim
     """
     tables = services.tables
     as_of = as_of or monitoring.data_clock(tables, spec.window)
-    version = services.registry.alias(spec.name, "champion")
+    version = services.registry.version_by_alias(spec.name, "champion")
     if as_of is None or version is None:
         return None
     champion = champions.load(version, spec.window)
@@ -124,7 +124,7 @@ def drift_report_input(spec: ModelSpec, services: MonitoringServices) -> DriftRe
     It is None where `build_timeline` returns None, and where no column has values in both.
     """
     tables = services.tables
-    version = services.registry.alias(spec.name, "champion")
+    version = services.registry.version_by_alias(spec.name, "champion")
     landed = tables.windows(data_signals.SOURCE)
     if version is None or not landed:
         return None
@@ -163,7 +163,7 @@ def _has_values(rows: pa.Table, column: str) -> bool:
 def _metrics_by_window(
     spec: ModelSpec, services: MonitoringServices, champion: Champion, windows: Sequence[str], as_of: datetime
 ) -> dict[str, WindowMetrics]:
-    predictions = live_predictions.predictions_of(services.signals, spec.name, champion.version, as_of)
+    predictions = live_predictions.served(services.signals, spec.name, champion.version, as_of)
     labelled = live_predictions.labelled(spec, services.tables, predictions, windows, as_of, last=MAX_WINDOWS)
     by_window = predictions.windows(spec.window)
     calibrate = performance.platt_scaling(champion.test_scores) if champion.test_scores else None

@@ -1,4 +1,4 @@
-"""Sketches in a real table: made once, kept, and made again when the window or the champion changed."""
+"""Sketches in a real table: made once, stored, and made again when the window or the champion changed."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +24,7 @@ def land(tables: DeltaTables, day: int, rows: int) -> None:
 
 
 def encoding(seed: int) -> Encoding:
-    columns = {"temp": np.random.default_rng(seed).normal(size=500), "dest": np.array(["LAX"] * 500)}
+    columns = {"temp": np.random.default_rng(seed).normal(size=500).tolist(), "dest": ["LAX"] * 500}
     return fit(columns, time="at", zone="UTC", time_parts=(), categorical=("dest",), numeric=("temp",), min_frequency=1)
 
 
@@ -37,8 +37,8 @@ def tables(tmp_path: Path) -> DeltaTables:
 
 
 def sketched(tables: DeltaTables, of: Encoding) -> dict[str, int]:
-    found = sketching.window_sketches(tables, "features", of, LABELS, Grain.DAY)
-    return {name: sketches["temp"].rows for name, sketches in found.items()}
+    by_window = sketching.window_sketches(tables, "features", of, LABELS, Grain.DAY)
+    return {name: sketches["temp"].rows for name, sketches in by_window.items()}
 
 
 def test_windows_are_sketched_once(tables: DeltaTables) -> None:
@@ -52,7 +52,7 @@ def test_windows_are_sketched_once(tables: DeltaTables) -> None:
         assert np.array_equal(sketch.sums, first[LABELS[1]][feature].sums)
 
 
-def test_late_rows_corrected_values_and_a_new_champion_are_seen(tables: DeltaTables) -> None:
+def test_late_rows_corrected_values_and_a_new_champion_are_sketched_anew(tables: DeltaTables) -> None:
     sketched(tables, encoding(1))
     land(tables, 2, 150)
     assert sketched(tables, encoding(1))[LABELS[2]] == 150
@@ -65,7 +65,7 @@ def test_late_rows_corrected_values_and_a_new_champion_are_seen(tables: DeltaTab
     assert tables.version("sketches") != version
 
 
-def test_a_new_window_leaves_the_others_as_they_were_kept(tables: DeltaTables) -> None:
+def test_a_new_window_leaves_the_others_as_they_were_stored(tables: DeltaTables) -> None:
     sketched(tables, encoding(1))
     windows = [window_of(name, Grain.DAY) for name in LABELS]
     before = tables.files("sketches", windows)
@@ -83,9 +83,9 @@ def test_a_window_of_any_size_is_read_a_piece_at_a_time(tables: DeltaTables) -> 
     pieces = [len(rows) for rows in tables.pieces("features", window_of(LABELS[1], Grain.DAY))]
     assert (sum(pieces), max(pieces) <= 150_000) == (400_000, True)
     whole = sketching.sketch_rows(encoding(1), tables.read("features", [window_of(LABELS[1], Grain.DAY)]))
-    found = sketching.window_sketches(tables, "features", encoding(1), LABELS, Grain.DAY)[LABELS[1]]
-    assert np.array_equal(found["temp"].counts, whole["temp"].counts)
-    assert np.allclose(found["temp"].sums, whole["temp"].sums)
+    sketches = sketching.window_sketches(tables, "features", encoding(1), LABELS, Grain.DAY)[LABELS[1]]
+    assert np.array_equal(sketches["temp"].counts, whole["temp"].counts)
+    assert np.allclose(sketches["temp"].sums, whole["temp"].sums)
 
 
 def test_a_window_that_never_landed_has_no_sketch(tables: DeltaTables) -> None:

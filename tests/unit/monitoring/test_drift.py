@@ -1,4 +1,4 @@
-"""Drift: sure and large, and quiet otherwise."""
+"""Drift is significant and large; the signal is ok otherwise."""
 
 from collections.abc import Callable
 
@@ -18,24 +18,24 @@ WORDS /= WORDS.sum()
 def window(seed: int, rows: int = 2000, shift: float = 0.0, turn: int = 0, features: int = 6) -> dict[str, Sketch]:
     random = np.random.default_rng(seed)
     shared = random.normal(size=rows)
-    found = {}
+    sketches = {}
     for i in range(features):
         values = 0.6 * shared + 0.8 * random.normal(size=rows) + (shift if i == 0 else 0)
-        found[f"number{i}"] = sketch_numbers(KNOTS, values)
+        sketches[f"number{i}"] = sketch_numbers(KNOTS, values)
         words = random.choice(40, size=rows, p=np.roll(WORDS, turn if i == 0 else 0))
-        found[f"word{i}"] = sketch_ids(42, words + 2)
-    return found
+        sketches[f"word{i}"] = sketch_ids(42, words + 2)
+    return sketches
 
 
-def history(
-    rows: int = 2000, windows: int = 28, of: Callable[[int], dict[str, Sketch]] | None = None
+def reference_windows(
+    rows: int = 2000, windows: int = 28, make: Callable[[int], dict[str, Sketch]] | None = None
 ) -> ReferenceWindows:
-    made = [(of or (lambda i: window(1000 + i, rows)))(i) for i in range(windows)]
-    return ReferenceWindows(made, [i % 7 for i in range(windows)], {f"number{i}": KNOTS for i in range(6)})
+    sketches = [(make or (lambda i: window(1000 + i, rows)))(i) for i in range(windows)]
+    return ReferenceWindows(sketches, [i % 7 for i in range(windows)], {f"number{i}": KNOTS for i in range(6)})
 
 
-def named(moved: list[FeatureDrift]) -> set[str]:
-    return {m.feature for m in moved if m.drifted}
+def drifted_features(drifts: list[FeatureDrift]) -> set[str]:
+    return {d.feature for d in drifts if d.drifted}
 
 
 def test_sketches_of_parts_add_up_to_the_sketch_of_the_whole() -> None:
@@ -55,7 +55,7 @@ def test_sketches_on_other_bins_do_not_add_up() -> None:
 
 @pytest.mark.parametrize("rows", [200, 2000, 20_000])
 def test_windows_like_the_reference_never_fire(rows: int) -> None:
-    reference = history(rows)
+    reference = reference_windows(rows)
     recent: dict[str, list[FeatureDrift]] = {}
     for i in range(20):
         recent[str(i)] = drift.compare(Drift(), reference, window(i, rows), i % 7)
@@ -63,27 +63,30 @@ def test_windows_like_the_reference_never_fire(rows: int) -> None:
 
 
 def test_a_shifted_number_and_a_turned_category_drift_and_nothing_else_does() -> None:
-    assert named(drift.compare(Drift(), history(), window(1, shift=0.5, turn=3), 1)) == {"number0", "word0"}
+    assert drifted_features(drift.compare(Drift(), reference_windows(), window(1, shift=0.5, turn=3), 1)) == {
+        "number0",
+        "word0",
+    }
 
 
 def test_a_shift_too_small_to_matter_is_not_drift_however_sure() -> None:
-    found = drift.compare(Drift(), history(50_000, 8), window(1, 50_000, shift=0.05), 1)
-    moved = next(m for m in found if m.feature == "number0")
+    drifts = drift.compare(Drift(), reference_windows(50_000, 8), window(1, 50_000, shift=0.05), 1)
+    moved = next(m for m in drifts if m.feature == "number0")
     assert moved.p_value < 1e-6
     assert not moved.drifted
 
 
 def test_a_move_as_large_as_the_reference_windows_own_is_not_drift() -> None:
     swings = np.random.default_rng(5).normal(scale=0.5, size=40)
-    restless = history(of=lambda i: window(1000 + i, shift=swings[i]))
-    assert named(drift.compare(Drift(), restless, window(1, shift=0.5), 1)) == set()
-    assert named(drift.compare(Drift(), history(), window(1, shift=0.5), 1)) == {"number0"}
+    restless = reference_windows(make=lambda i: window(1000 + i, shift=swings[i]))
+    assert drifted_features(drift.compare(Drift(), restless, window(1, shift=0.5), 1)) == set()
+    assert drifted_features(drift.compare(Drift(), reference_windows(), window(1, shift=0.5), 1)) == {"number0"}
 
 
 def test_a_weekend_is_compared_with_weekends() -> None:
-    weekly = history(of=lambda i: window(1000 + i, turn=5 if i % 7 >= 5 else 0))
-    assert named(drift.compare(Drift(), weekly, window(1, turn=5), 5)) == set()
-    assert named(drift.compare(Drift(), weekly, window(1, turn=5), 2)) == {"word0"}
+    weekly = reference_windows(make=lambda i: window(1000 + i, turn=5 if i % 7 >= 5 else 0))
+    assert drifted_features(drift.compare(Drift(), weekly, window(1, turn=5), 5)) == set()
+    assert drifted_features(drift.compare(Drift(), weekly, window(1, turn=5), 2)) == {"word0"}
 
 
 def test_wasserstein_counts_reference_deviations_and_sees_what_lies_beyond_the_knots() -> None:
@@ -102,7 +105,7 @@ def test_distances_of_samples_from_one_distribution_are_near_zero() -> None:
 
 def test_values_that_training_never_saw_are_drift() -> None:
     strange: Sketches = {**window(1), "word1": sketch_ids(42, np.ones(2000, dtype=int))}
-    assert "word1" in named(drift.compare(Drift(), history(), strange, 1))
+    assert "word1" in drifted_features(drift.compare(Drift(), reference_windows(), strange, 1))
 
 
 def moved(effect: float, drifted: bool, feature: str = "dest") -> list[FeatureDrift]:
@@ -110,9 +113,11 @@ def moved(effect: float, drifted: bool, feature: str = "dest") -> list[FeatureDr
 
 
 def test_fires_when_two_windows_and_the_newest_drifted() -> None:
-    found = drift.signal("feature_drift", Drift(), {"a": moved(0.2, True), "b": moved(0, False), "c": moved(0.2, True)})
-    assert found.state is SignalState.FIRE
-    assert "dest 0.20 (2 of 3 windows)" in found.sentence
+    signal = drift.signal(
+        "feature_drift", Drift(), {"a": moved(0.2, True), "b": moved(0, False), "c": moved(0.2, True)}
+    )
+    assert signal.state is SignalState.FIRE
+    assert "dest 0.20 (2 of 3 windows)" in signal.sentence
 
 
 def test_only_warns_on_one_window_that_is_not_extreme() -> None:

@@ -1,4 +1,4 @@
-"""The common simple rules, and that they are what they are called."""
+"""The naive checks compute what their names say."""
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ def values(seed: int, shift: float = 0.0) -> np.ndarray:
 
 def test_the_p_value_is_that_of_the_test_on_the_rows_themselves() -> None:
     a, b = values(1), values(2, 0.06)
-    found = naive_checks.ks_p_value(sketch_numbers(KNOTS, a), sketch_numbers(KNOTS, b))
-    assert found == pytest.approx(ks_2samp(a, b, method="asymp").pvalue, rel=0.35)
+    p_value = naive_checks.ks_p_value(sketch_numbers(KNOTS, a), sketch_numbers(KNOTS, b))
+    assert p_value == pytest.approx(ks_2samp(a, b, method="asymp").pvalue, rel=0.35)
 
 
 def test_ks_fires_on_a_shift_of_any_number_and_passes_over_categories() -> None:
@@ -29,15 +29,15 @@ def test_ks_fires_on_a_shift_of_any_number_and_passes_over_categories() -> None:
         "y": sketch_numbers(KNOTS, values(2)),
         "c": sketch_ids(3, np.array([2, 2])),
     }
-    moved = {
+    shifted = {
         "x": sketch_numbers(KNOTS, values(4)),
         "y": sketch_numbers(KNOTS, values(5, 0.3)),
         "c": sketch_ids(3, np.array([1, 1])),
     }
     assert naive_checks.ks(RULES, reference, reference, "w").state is SignalState.OK
-    found = naive_checks.ks(RULES, reference, moved, "w")
-    assert (found.state, found.sentence[:14]) == (SignalState.FIRE, "1 of 2 numbers")
-    assert "y's" in found.sentence
+    signal = naive_checks.ks(RULES, reference, shifted, "w")
+    assert (signal.state, signal.sentence[:14]) == (SignalState.FIRE, "1 of 2 numbers")
+    assert "y's" in signal.sentence
 
 
 def test_a_window_without_a_known_number_does_not_pass_for_the_same() -> None:

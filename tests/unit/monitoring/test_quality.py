@@ -29,9 +29,9 @@ def test_usual_windows_are_ok() -> None:
 
 
 def test_a_feature_that_turned_all_null_fires_by_name() -> None:
-    found = quality.missing(RULES, REFERENCE, window(missing=1.0, seed=99), "2013-06-30")
-    assert found.state is SignalState.FIRE
-    assert "100.0% of 2013-06-30's rows without a value in temp" in found.sentence
+    signal = quality.missing(RULES, REFERENCE, window(missing=1.0, seed=99), "2013-06-30")
+    assert signal.state is SignalState.FIRE
+    assert "100.0% of 2013-06-30's rows without a value in temp" in signal.sentence
 
 
 def test_a_new_category_everywhere_fires_and_a_few_new_ones_do_not() -> None:
@@ -65,9 +65,9 @@ def test_volume_fires_far_outside_the_usual(rows: int, state: SignalState) -> No
 
 
 def test_a_window_without_rows_among_the_last_ones_warns() -> None:
-    found = quality.volume(RULES, [900, 1000, 1100], 1000, "2013-06-30", empty_windows=["2013-06-29"])
-    assert found.state is SignalState.WARN
-    assert "without any row: 2013-06-29" in found.sentence
+    signal = quality.volume(RULES, [900, 1000, 1100], 1000, "2013-06-30", empty_windows=["2013-06-29"])
+    assert signal.state is SignalState.WARN
+    assert "without any row: 2013-06-29" in signal.sentence
 
 
 def test_label_rate_fires_either_way() -> None:
@@ -78,7 +78,7 @@ def test_label_rate_fires_either_way() -> None:
 
 def test_skew_names_the_feature_that_was_served_otherwise() -> None:
     assert quality.skew(RULES, {"temp": 0, "dest": 0}, 1000, ("w",)).state is SignalState.OK
-    found = quality.skew(RULES, {"temp": 80, "dest": 0}, 1000, ("w",))
-    assert found.state is SignalState.FIRE
-    assert found.sentence.startswith("temp differs")
+    signal = quality.skew(RULES, {"temp": 80, "dest": 0}, 1000, ("w",))
+    assert signal.state is SignalState.FIRE
+    assert signal.sentence.startswith("temp differs")
     assert quality.skew(RULES, {}, 0, ("w",)).state is SignalState.UNKNOWN

@@ -19,10 +19,10 @@ def signal(name: str, state: SignalState = SignalState.FIRE) -> Signal:
 
 def test_the_first_trigger_that_fires_is_the_cause() -> None:
     signals = [signal("feature_drift"), signal("logloss"), signal("age", SignalState.OK)]
-    found = decide(RULES, signals, QUIET, "2013-06-30")
-    assert found.start
-    assert (found.cause, found.request) == ("logloss", "logloss-2013-06-30")
-    assert found.sentence == "logloss: logloss says so (feature_drift fired too)"
+    decision = decide(RULES, signals, QUIET, "2013-06-30")
+    assert decision.start
+    assert (decision.cause, decision.request) == ("logloss", "logloss-2013-06-30")
+    assert decision.sentence == "logloss: logloss says so (feature_drift fired too)"
 
 
 def test_the_same_cause_and_window_make_the_same_request() -> None:
@@ -32,9 +32,9 @@ def test_the_same_cause_and_window_make_the_same_request() -> None:
 
 
 def test_quiet_signals_start_nothing_and_unknown_ones_are_named() -> None:
-    found = decide(RULES, [signal("age", SignalState.OK), signal("logloss", SignalState.UNKNOWN)], QUIET, "w")
-    assert not found.start
-    assert "unknown: logloss" in found.sentence
+    decision = decide(RULES, [signal("age", SignalState.OK), signal("logloss", SignalState.UNKNOWN)], QUIET, "w")
+    assert not decision.start
+    assert "unknown: logloss" in decision.sentence
 
 
 def test_a_signal_that_is_no_trigger_starts_nothing() -> None:
@@ -52,11 +52,11 @@ def test_a_signal_that_is_no_trigger_starts_nothing() -> None:
     ],
 )
 def test_a_run_is_held_back_with_its_reason(signals: list[Signal], context: RetrainingContext, reason: str) -> None:
-    found = decide(RULES, [signal("logloss"), *signals], context, "w")
-    assert not found.start
-    assert found.request is None
-    assert found.sentence.startswith("logloss fires, but ")
-    assert reason in found.sentence
+    decision = decide(RULES, [signal("logloss"), *signals], context, "w")
+    assert not decision.start
+    assert decision.request is None
+    assert decision.sentence.startswith("logloss fires, but ")
+    assert reason in decision.sentence
 
 
 def test_a_spent_budget_holds_a_run_back() -> None:
