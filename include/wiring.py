@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from include.adapters.engines.spark_application import SparkApplication
     from include.adapters.kubernetes import Cluster
     from include.adapters.serving.segments import LogSegments
+    from include.adapters.training.pods import TrainingManifests
     from include.online_store.store import OnlineStore
     from include.ports.ledger import Ledger
     from include.ports.registry import Registry
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from include.ports.sources import Source
     from include.ports.tables import Engine, Records, Tables
     from include.ports.traffic import PredictionLog, Router, Signals
-    from include.ports.training import Launcher, Searcher, Storage
+    from include.ports.training import Launcher, Searcher, Storage, TrainingNode
     from include.ports.validation import Validator
     from include.spec.model_spec import ModelSpec
     from include.stages.features.features import FeatureServices
@@ -83,11 +84,17 @@ class Parts:
 
         return GreatExpectations(spec, self.settings.reports / spec.name / "validation")
 
-    def launcher(self) -> Launcher:
-        """Return what starts a training on this machine."""
+    def launcher(self, node: TrainingNode | None = None) -> Launcher:
+        """Return what starts a training on this machine; `node` says which of several machines it is."""
         from include.adapters.training.torchrun import Torchrun
 
-        return Torchrun()
+        return Torchrun(node)
+
+    def training_manifests(self) -> TrainingManifests:
+        """Return what makes the pods and Jobs of trainings on a cluster."""
+        from include.adapters.training.pods import TrainingManifests
+
+        return TrainingManifests(self.settings)
 
     def searcher(self) -> Searcher:
         """Return what suggests settings to try."""

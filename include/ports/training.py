@@ -1,17 +1,36 @@
-"""What starts trainings, suggests settings and keeps their runs."""
+"""What starts trainings, suggests settings and stores the runs."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from include.domain.errors import Unavailable
 from include.spec.model_spec import Search
+
+
+class TrainerStopped(Unavailable):
+    """The trainer was told to stop and has saved a checkpoint, from which the next start goes on."""
+
+
+@dataclass(frozen=True)
+class TrainingNode:
+    """One of `count` machines that train together; `master` is the host of number 0, where they meet."""
+
+    number: int
+    count: int
+    master: str
+    port: int = 29500
 
 
 class Launcher(Protocol):
     """Starts the trainer program somewhere and waits."""
 
     def train(self, job: Path, processes: int) -> None:
-        """Run `job.json` to its result manifest. Raises UserMistake or Unavailable with the trainer's last words."""
+        """Run `job.json` to its result manifest.
+
+        Raises UserMistake, TrainerStopped after SIGTERM, and Unavailable for any other end, with the trainer's last line.
+        """
 
 
 class Searcher(Protocol):
@@ -27,16 +46,13 @@ class Searcher(Protocol):
 
 
 class Storage(Protocol):
-    """Where runs are kept for all machines; a folder is one below Perennial's home, which has the same path on each."""
+    """Where runs are stored for all machines; a folder is one below Perennial's home, which has the same path on each."""
 
     def pull(self, folder: Path) -> None:
-        """Bring what storage has of it to this machine. Raises Unavailable."""
+        """Bring what storage has of the folder to this machine. Raises Unavailable."""
 
     def push(self, folder: Path) -> None:
-        """Keep what is new or changed in it. Raises Unavailable, and Conflict where another replaced its manifest."""
+        """Store what is new or changed in the folder. Raises Unavailable."""
 
     def replace(self, folder: Path) -> None:
-        """As push, for its only writer: what is no longer here goes there too."""
-
-    def link(self, path: Path) -> str | None:
-        """Return a link by which a browser reads a file from storage for a while; None where storage does not have it."""
+        """Store the folder as its only writer does: what is no longer in it is removed from storage too. Raises Unavailable."""

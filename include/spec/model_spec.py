@@ -213,6 +213,11 @@ class ModelSpec(Section):
         return (*self.columns.numeric, *self.features.aggregates.features)
 
     @property
+    def baselines(self) -> tuple[FamilyName, ...]:
+        """The model families of the gates' baselines, in the spec's order."""
+        return tuple(family for name in self.gates.baselines for family in FAMILIES if family == name)
+
+    @property
     def digest(self) -> str:
         """The SHA-256 of the whole spec with its defaults filled in."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)

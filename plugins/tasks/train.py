@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Param, get_current_context, task
 from airflow.sdk.definitions.asset.metadata import Metadata
@@ -29,7 +29,6 @@ from plugins.run import (
 from plugins.tasks import search
 
 if TYPE_CHECKING:
-    from include.domain.training.families import FamilyName
     from include.wiring import Parts
 
 AS_OF = {
@@ -103,10 +102,7 @@ def train_baselines(spec: ModelSpec, dataset: Any) -> Any:
 
         spec, parts = open_model(model)
         run, launcher = training_run(spec, parts, dataset), parts.launcher()
-        return {
-            family: asdict(training.train(spec, run, launcher, family=cast("FamilyName", family)))
-            for family in spec.gates.baselines
-        }
+        return {family: asdict(training.train(spec, run, launcher, family=family)) for family in spec.baselines}
 
     return train_each(spec.name, dataset)
 
@@ -114,7 +110,7 @@ def train_baselines(spec: ModelSpec, dataset: Any) -> Any:
 def _on_cluster(spec: ModelSpec, dataset: Any, *, baselines: bool = False) -> Any:
     from plugins import kubernetes_operators
 
-    return kubernetes_operators.operator(spec, dataset, baselines=baselines).output
+    return kubernetes_operators.training_operator(spec, dataset, baselines=baselines).output
 
 
 @task(pool="data")

@@ -79,7 +79,7 @@ class Place:
 
     def run(self, name: str, code: str, *, user: int, files: Mapping[str, str] | None = None) -> str:
         """Run a program in the trainer's image with the home volume, and return what it prints."""
-        content = training_pods.pod(self.spec(), [], self.settings, name)
+        content = training_pods.TrainingManifests(self.settings).pod(self.spec(), [], name)
         content["metadata"]["name"] = name
         (container,) = content["spec"]["containers"]
         container["command"] = ["python", "-c", code]

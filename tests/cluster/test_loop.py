@@ -18,7 +18,8 @@ from include.adapters.kubernetes import USER, Cluster
 from include.adapters.routers.gateway_api import GatewayApiRouter
 from include.adapters.routers.haproxy import BUCKET_HEADER
 from include.adapters.routers.replicas import ReplicasRouter
-from include.adapters.training import pods
+from include.adapters.training.pods import TrainingManifests
+from include.domain.training.pods import TRAINING_LABEL
 from include.ports.traffic import Routes
 from include.settings import ROOT
 from tests.cluster.place import HOME, Place, somewhere, until
@@ -70,7 +71,7 @@ def job_file(name: str) -> Path:
 
 
 def begin(place: Place, name: str, try_: int) -> str:
-    content = pods.pod(place.spec(), [job_file(name)], place.settings, name)
+    content = TrainingManifests(place.settings).pod(place.spec(), [job_file(name)], name)
     content["metadata"]["name"] += f"-{name}-{try_}"
     place.create(content)
     return str(content["metadata"]["name"])
@@ -88,12 +89,12 @@ def test_a_pod_that_is_removed_is_followed_by_one_that_goes_on(place: Place) -> 
 
 
 def test_two_nodes_train_and_outlive_the_loss_of_one(place: Place) -> None:
-    content = pods.job(place.spec(nodes=2), [job_file("nodes")], place.settings, "nodes")
+    content = TrainingManifests(place.settings).job(place.spec(nodes=2), [job_file("nodes")], "nodes")
     content["metadata"]["name"] += "-nodes"
     place.create(content)
 
     def node(index: int) -> list[client.V1Pod]:
-        return place.pods(f"{pods.TRAINING}=nodes,batch.kubernetes.io/job-completion-index={index}")
+        return place.pods(f"{TRAINING_LABEL}=nodes,batch.kubernetes.io/job-completion-index={index}")
 
     until(lambda: node(0) and "step " in place.log(node(0)[0].metadata.name))
     place.core.delete_namespaced_pod(node(1)[-1].metadata.name, place.namespace)

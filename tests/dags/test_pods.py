@@ -14,10 +14,9 @@ from kubernetes import client as kube
 from include.adapters.kubernetes import Cluster
 from include.adapters.routers.gateway_api import GatewayApiRouter
 from include.adapters.routers.replicas import ReplicasRouter
-from include.adapters.training import pods as training_pods
-from include.adapters.training.pods import TRAINING
+from include.adapters.training.pods import TrainingManifests
 from include.domain.errors import Unavailable, UserMistake
-from include.domain.training.pods import NotStarted, OutOfMemory, PodLost, TookTooLong
+from include.domain.training.pods import TRAINING_LABEL, NotStarted, OutOfMemory, PodLost, TookTooLong
 from include.ports.traffic import Routes
 from include.settings import ROOT, Settings, from_env
 from plugins import kubernetes_operators
@@ -39,24 +38,28 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKubern
 
 
 def one_pod(**kubernetes: Any) -> kubernetes_operators.TrainInPod:
-    operator = kubernetes_operators.operator(toy(training={"kubernetes": kubernetes}), {"uri": "u", "digest": "d"})
+    operator = kubernetes_operators.training_operator(
+        toy(training={"kubernetes": kubernetes}), {"uri": "u", "digest": "d"}
+    )
     assert isinstance(operator, kubernetes_operators.TrainInPod)
     return operator
 
 
 def remote(name: str) -> kube.V1Pod:
     content = json.loads((STATUSES / f"{name}.json").read_text())
-    return kubernetes_operators._model(
+    return kubernetes_operators.from_api_content(
         {**content, "spec": {"containers": [{"name": "base", "image": "trainer"}]}}, "V1Pod"
     )
 
 
 def test_several_nodes_are_an_indexed_job_and_baselines_need_one_pod() -> None:
     spec = toy(training={"kubernetes": {"nodes": 2}})
-    assert isinstance(kubernetes_operators.operator(spec, {}), kubernetes_operators.TrainInJob)
-    assert isinstance(kubernetes_operators.operator(spec, {}, baselines=True), kubernetes_operators.TrainInPod)
+    assert isinstance(kubernetes_operators.training_operator(spec, {}), kubernetes_operators.TrainInJob)
+    assert isinstance(kubernetes_operators.training_operator(spec, {}, baselines=True), kubernetes_operators.TrainInPod)
     assert isinstance(
-        kubernetes_operators.operator(toy(model={"family": "lightgbm"}, training={"kubernetes": {"nodes": 2}}), {}),
+        kubernetes_operators.training_operator(
+            toy(model={"family": "lightgbm"}, training={"kubernetes": {"nodes": 2}}), {}
+        ),
         kubernetes_operators.TrainInPod,
     )
 
@@ -118,27 +121,26 @@ def test_what_an_earlier_try_left_is_stopped_before_another_begins(fake: FakeKub
     operator = one_pod()
     operator.training = "mine"
     for name, training in (("left", "mine"), ("failed-and-kept", "mine"), ("of-another", "other")):
-        fake.put("pods", {"metadata": {"name": name, "labels": {TRAINING: training}}})
-    operator.sweep()
+        fake.put("pods", {"metadata": {"name": name, "labels": {TRAINING_LABEL: training}}})
+    operator.stop_earlier_tries()
     assert [name for _, name in fake.objects] == ["of-another"]
 
 
 def test_a_pod_of_an_earlier_try_that_does_not_end_is_waited_for_and_named(fake: FakeKubernetes) -> None:
     operator = one_pod(grace="PT0S")
-    operator.training, operator.slack = "mine", 0.0
+    operator.training, operator.removal_seconds = "mine", 0.0
     fake.finalizers.add("stuck")
-    fake.put("pods", {"metadata": {"name": "stuck", "labels": {TRAINING: "mine"}}})
+    fake.put("pods", {"metadata": {"name": "stuck", "labels": {TRAINING_LABEL: "mine"}}})
     with pytest.raises(Unavailable, match="pod stuck of an earlier try does not end"):
-        operator.sweep()
+        operator.stop_earlier_tries()
 
 
 def a_job(fake: FakeKubernetes) -> kubernetes_operators.TrainInJob:
-    operator = kubernetes_operators.operator(toy(training={"kubernetes": {"nodes": 2}}), {})
+    operator = kubernetes_operators.training_operator(toy(training={"kubernetes": {"nodes": 2}}), {})
     assert isinstance(operator, kubernetes_operators.TrainInJob)
     operator.training, operator.job_poll_interval = "mine", 0.01
-    operator.wanted = training_pods.job(
-        toy(training={"kubernetes": {"nodes": 2}}), [Path("job.json")], Settings(), "mine"
-    )
+    spec = toy(training={"kubernetes": {"nodes": 2}})
+    operator.manifest = TrainingManifests(Settings()).job(spec, [Path("job.json")], "mine")
     operator.job = operator.build_job_request_obj()
     operator.hook.create_job(operator.job)
     return operator
@@ -147,14 +149,14 @@ def a_job(fake: FakeKubernetes) -> kubernetes_operators.TrainInJob:
 def test_each_line_of_every_nodes_log_is_told_once(fake: FakeKubernetes) -> None:
     operator = a_job(fake)
     for name in ("train-0", "train-1"):
-        fake.put("pods", {"metadata": {"name": name, "labels": {TRAINING: "mine"}}})
+        fake.put("pods", {"metadata": {"name": name, "labels": {TRAINING_LABEL: "mine"}}})
     logs = PodLogs(operator.client, "perennial")
-    assert not list(logs.new(operator.left()))
+    assert not list(logs.new_lines(operator.training_pods()))
     fake.logs["train-0"] = "2026-11-24T11:55:46.953062242Z epoch 1/2 für alle\n"
-    assert list(logs.new(operator.left())) == ["[train-0] epoch 1/2 für alle"]
+    assert list(logs.new_lines(operator.training_pods())) == ["[train-0] epoch 1/2 für alle"]
     fake.logs["train-0"] += "2026-11-24T11:55:47.953062242Z epoch 2/2\n"
     fake.logs["train-1"] = "2026-11-24T11:55:46.000000001Z joined\n"
-    assert list(logs.new(operator.left())) == ["[train-0] epoch 2/2", "[train-1] joined"]
+    assert list(logs.new_lines(operator.training_pods())) == ["[train-0] epoch 2/2", "[train-1] joined"]
 
 
 def end(fake: FakeKubernetes, *statuses: str, condition: str, reason: str = "") -> None:
@@ -162,7 +164,8 @@ def end(fake: FakeKubernetes, *statuses: str, condition: str, reason: str = "") 
     for number, status in enumerate(statuses):
         content = json.loads((STATUSES / f"{status}.json").read_text())
         fake.put(
-            "pods", {"metadata": {"name": f"train-{number}", "labels": {TRAINING: "mine"}}, "status": content["status"]}
+            "pods",
+            {"metadata": {"name": f"train-{number}", "labels": {TRAINING_LABEL: "mine"}}, "status": content["status"]},
         )
     (job,) = [thing for (plural, _), thing in fake.objects.items() if plural == "jobs"]
     job["status"] = {"conditions": [{"type": condition, "status": "True", "reason": reason}]}
@@ -171,7 +174,7 @@ def end(fake: FakeKubernetes, *statuses: str, condition: str, reason: str = "") 
 def test_a_job_is_done_when_all_its_nodes_are(fake: FakeKubernetes) -> None:
     operator = a_job(fake)
     end(fake, "done", "done", condition="Complete")
-    operator._await()
+    operator._wait_for_job()
 
 
 @pytest.mark.parametrize(
@@ -185,7 +188,7 @@ def test_a_job_fails_by_the_pod_that_no_retry_mends(
     operator = a_job(fake)
     end(fake, *statuses, condition="Failed", reason=reason)
     with pytest.raises(error) as raised:
-        operator._await()
+        operator._wait_for_job()
     assert type(raised.value) is error
 
 
@@ -193,12 +196,12 @@ def test_a_job_that_somebody_removed_counts_as_lost(fake: FakeKubernetes) -> Non
     operator = a_job(fake)
     fake.objects.clear()
     with pytest.raises(PodLost, match="no longer there"):
-        operator._await()
+        operator._wait_for_job()
 
 
 def test_an_ended_or_stopped_task_leaves_no_job(fake: FakeKubernetes) -> None:
     operator = a_job(fake)
-    operator.sweep()
+    operator.stop_earlier_tries()
     assert not fake.objects
 
 
@@ -207,8 +210,8 @@ def test_the_roles_allow_what_is_called_and_no_more(fake: FakeKubernetes) -> Non
     _train_in_a_pod(fake)
     job = a_job(fake)
     end(fake, "done", "done", condition="Complete")
-    job._await()
-    job.sweep()
+    job._wait_for_job()
+    job.stop_earlier_tries()
     _split_traffic(fake)
     roles = [t for t in render(ROOT / "include/manifests/overlays/cpu") if t["kind"] in ("Role", "ClusterRole")]
     allowed = {(group, resource, verb) for role in roles for rule in role["rules"] for group in rule["apiGroups"]
@@ -220,7 +223,7 @@ def _train_in_a_pod(fake: FakeKubernetes) -> None:
     """The provider's calls in the order of a pod's life; the trigger watches the pod's events besides."""
     operator = one_pod()
     operator.training = "mine"
-    operator.pod_template_dict = training_pods.pod(toy(), [Path("job.json")], Settings(), "mine")
+    operator.pod_template_dict = TrainingManifests(Settings()).pod(toy(), [Path("job.json")], "mine")
     request = operator.build_pod_request_obj()
     operator.get_or_create_pod(request, {})
     name = request.metadata.name
@@ -234,7 +237,7 @@ def _train_in_a_pod(fake: FakeKubernetes) -> None:
     operator.patch_already_checked(pod)
     with pytest.raises(Unavailable):
         operator.cleanup(pod, pod)
-    assert not operator.left()
+    assert not operator.training_pods()
 
 
 async def _watch_until_it_ends(fake: FakeKubernetes, operator: kubernetes_operators.TrainInPod) -> None:

@@ -1,12 +1,13 @@
 """The pods of a training as Kubernetes takes them: one pod, or an Indexed Job of one pod a node."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from include.adapters.kubernetes import CONTAINER_SECURITY, POD_SECURITY, name_of
 from include.domain.training.exit_codes import ExitCode
-from include.domain.training.pods import CONTAINER, Pods
+from include.domain.training.pods import CONTAINER, TRAINING_LABEL, Pods
 from include.settings import Settings
 from include.spec.model_spec import ModelSpec
 
@@ -17,120 +18,136 @@ SERVICE_ACCOUNT = "perennial-trainer"
 STORAGE_SECRET = "perennial-storage"
 #: The volume that all machines share where storage is no bucket.
 HOME_CLAIM = "perennial-home"
-#: What the trainer must not exceed: another pod of the same training is found and removed by this label.
-TRAINING = "perennial.dev/training"
 #: Tries of one node whose trainer failed; a lost node does not count.
 TRIES = 3
 #: Seconds after which a finished Job is removed with its pods.
-KEPT = 600
+SECONDS_AFTER_FINISHED = 600
+#: The exit code of a process that the kernel killed for its memory.
 OUT_OF_MEMORY = 137
-#: What a training's pod runs.
 PROGRAM = ("python", "-m", "include.entrypoints.training_pod")
 
 
-def pod(spec: ModelSpec, jobs: Sequence[Path], settings: Settings, training: str) -> dict[str, Any]:
-    """The pod that trains these jobs one after another."""
-    return _pod(spec, settings, training, [*PROGRAM, *_arguments(spec, jobs)], [])
+@dataclass(frozen=True)
+class TrainingManifests:
+    """Makes the manifests of trainings; `training` is the label by which all pods of one training are found."""
 
+    settings: Settings
 
-def job(spec: ModelSpec, jobs: Sequence[Path], settings: Settings, training: str) -> dict[str, Any]:
-    """One pod a node. A node that is lost or was stopped is replaced without end, a mistake ends all at once."""
-    nodes = spec.training.kubernetes.nodes
-    # Kubernetes fills in $(NAME) from the variables of the pod.
-    meeting = ["--node=$(JOB_COMPLETION_INDEX)", f"--nodes={nodes}", f"--master=$(JOB_NAME)-0.{SUBDOMAIN}"]
-    label = {"fieldRef": {"fieldPath": "metadata.labels['batch.kubernetes.io/job-name']"}}
-    index = {"fieldRef": {"fieldPath": "metadata.labels['batch.kubernetes.io/job-completion-index']"}}
-    variables = [{"name": "JOB_NAME", "valueFrom": label}, {"name": "JOB_COMPLETION_INDEX", "valueFrom": index}]
-    template = _pod(
-        spec,
-        settings,
-        training,
-        ["python", "-m", "include.entrypoints.training_pod", *_arguments(spec, jobs), *meeting],
-        variables,
-    )
-    template["spec"]["subdomain"] = SUBDOMAIN
-    deadline = template["spec"].pop("activeDeadlineSeconds")
-    return {
-        "apiVersion": "batch/v1", "kind": "Job", "metadata": template["metadata"],
-        "spec": {
-            "completionMode": "Indexed", "completions": nodes, "parallelism": nodes, "backoffLimitPerIndex": TRIES,
-            "maxFailedIndexes": 0, "activeDeadlineSeconds": deadline, "ttlSecondsAfterFinished": KEPT,
-            "podFailurePolicy": {"rules": _failure_rules()},
-            "template": {"metadata": {"labels": template["metadata"]["labels"]}, "spec": template["spec"]},
-        },
-    }  # fmt: skip
+    def pod(self, spec: ModelSpec, jobs: Sequence[Path], training: str) -> dict[str, Any]:
+        """Return the pod that trains these jobs one after another."""
+        return self._pod(spec, training, [*PROGRAM, *_arguments(spec, jobs)], [])
+
+    def job(self, spec: ModelSpec, jobs: Sequence[Path], training: str) -> dict[str, Any]:
+        """Return the Job of one pod a node: a node that is lost or stopped is replaced without end, a mistake ends all."""
+        nodes = spec.training.kubernetes.nodes
+        # Kubernetes fills in $(NAME) from the variables of the pod.
+        rendezvous = ["--node=$(JOB_COMPLETION_INDEX)", f"--nodes={nodes}", f"--master=$(JOB_NAME)-0.{SUBDOMAIN}"]
+        variables = [
+            _variable("JOB_NAME", "batch.kubernetes.io/job-name"),
+            _variable("JOB_COMPLETION_INDEX", "batch.kubernetes.io/job-completion-index"),
+        ]
+        template = self._pod(spec, training, [*PROGRAM, *_arguments(spec, jobs), *rendezvous], variables)
+        template["spec"]["subdomain"] = SUBDOMAIN
+        deadline = template["spec"].pop("activeDeadlineSeconds")
+        return {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": template["metadata"],
+            "spec": {
+                "completionMode": "Indexed",
+                "completions": nodes,
+                "parallelism": nodes,
+                "backoffLimitPerIndex": TRIES,
+                "maxFailedIndexes": 0,
+                "activeDeadlineSeconds": deadline,
+                "ttlSecondsAfterFinished": SECONDS_AFTER_FINISHED,
+                "podFailurePolicy": {"rules": _failure_rules()},
+                "template": {"metadata": {"labels": template["metadata"]["labels"]}, "spec": template["spec"]},
+            },
+        }
+
+    def _pod(
+        self, spec: ModelSpec, training: str, command: list[str], variables: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        pods, name = spec.training.kubernetes, name_of(spec.name)
+        labels = {
+            "app.kubernetes.io/name": "perennial-trainer",
+            "app.kubernetes.io/part-of": "perennial",
+            "perennial.dev/model": name,
+            TRAINING_LABEL: training,
+        }
+        content: dict[str, Any] = {
+            "restartPolicy": "Never",
+            "serviceAccountName": SERVICE_ACCOUNT,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": {**POD_SECURITY},
+            "terminationGracePeriodSeconds": int(pods.grace.total_seconds()),
+            "activeDeadlineSeconds": int(spec.training.timeout.total_seconds()),
+            "containers": [self._container(pods, command, variables)],
+            "volumes": self._volumes(pods),
+            "nodeSelector": _node_labels(pods),
+            "tolerations": [dict(toleration) for toleration in pods.tolerations],
+        }
+        if pods.priority_class:
+            content["priorityClassName"] = pods.priority_class
+        metadata = {"name": f"train-{name}", "namespace": self.settings.namespace, "labels": labels}
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": content}
+
+    def _container(self, pods: Pods, command: list[str], variables: list[dict[str, Any]]) -> dict[str, Any]:
+        limits = {"memory": pods.memory, **({pods.gpu_resource: str(pods.gpus)} if pods.gpus else {})}
+        home = str(self.settings.home)
+        return {
+            "name": CONTAINER,
+            "image": self.settings.trainer_image,
+            "imagePullPolicy": self.settings.pull_policy,
+            "command": command,
+            "env": [
+                {"name": "PERENNIAL_HOME", "value": home},
+                {"name": "PERENNIAL_STORAGE", "value": self.settings.storage},
+                *variables,
+            ],
+            "envFrom": [{"secretRef": {"name": STORAGE_SECRET, "optional": True}}],
+            "resources": {"requests": {"cpu": pods.cpu, **limits}, "limits": limits},
+            "securityContext": {**CONTAINER_SECURITY, "readOnlyRootFilesystem": True},
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "volumeMounts": [
+                {"name": "home", "mountPath": home},
+                {"name": "shm", "mountPath": "/dev/shm"},
+                {"name": "tmp", "mountPath": "/tmp"},
+            ],
+        }
+
+    def _volumes(self, pods: Pods) -> list[dict[str, Any]]:
+        claim = {"persistentVolumeClaim": {"claimName": HOME_CLAIM}}
+        return [
+            {"name": "home", **({"emptyDir": {}} if self.settings.storage else claim)},
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": pods.shared_memory}},
+            {"name": "tmp", "emptyDir": {}},
+        ]
 
 
 def _failure_rules() -> list[dict[str, Any]]:
-    def on(action: str, *codes: int) -> dict[str, Any]:
+    """Return the Job's podFailurePolicy: what ends it, and what does not count as a try of its node."""
+
+    def on_codes(action: str, *codes: int) -> dict[str, Any]:
         values = [int(code) for code in codes]
         return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": values}}
 
     lost = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-    return [lost, on("Ignore", ExitCode.STOPPED), on("FailJob", ExitCode.USER_MISTAKE, OUT_OF_MEMORY)]
+    return [lost, on_codes("Ignore", ExitCode.STOPPED), on_codes("FailJob", ExitCode.USER_MISTAKE, OUT_OF_MEMORY)]
 
 
 def _arguments(spec: ModelSpec, jobs: Sequence[Path]) -> list[str]:
-    asked = spec.training.kubernetes
-    return [*(str(job) for job in jobs), f"--processes={asked.gpus or spec.training.processes}"]
+    processes = spec.training.kubernetes.gpus or spec.training.processes
+    return [*(str(job) for job in jobs), f"--processes={processes}"]
 
 
-def _pod(
-    spec: ModelSpec, settings: Settings, training: str, command: list[str], variables: list[dict[str, Any]]
-) -> dict[str, Any]:
-    asked, name = spec.training.kubernetes, name_of(spec.name)
-    labels = {
-        "app.kubernetes.io/name": "perennial-trainer", "app.kubernetes.io/part-of": "perennial",
-        "perennial.dev/model": name, TRAINING: training,
-    }  # fmt: skip
-    own: dict[str, Any] = {
-        "restartPolicy": "Never",
-        "serviceAccountName": SERVICE_ACCOUNT,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": {**POD_SECURITY},
-        "terminationGracePeriodSeconds": int(asked.grace.total_seconds()),
-        "activeDeadlineSeconds": int(spec.training.timeout.total_seconds()),
-        "containers": [_container(asked, settings, command, variables)],
-        "volumes": [_home(settings), {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": asked.shared_memory}},
-                    {"name": "tmp", "emptyDir": {}}],
-        "nodeSelector": _nodes(asked),
-        "tolerations": [dict(each) for each in asked.tolerations],
-    }  # fmt: skip
-    if asked.priority_class:
-        own["priorityClassName"] = asked.priority_class
-    metadata = {"name": f"train-{name}", "namespace": settings.namespace, "labels": labels}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": own}
+def _variable(name: str, label: str) -> dict[str, Any]:
+    """Return an environment variable that Kubernetes fills with the pod's value of the label."""
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{label}']"}}}
 
 
-def _container(
-    asked: Pods, settings: Settings, command: list[str], variables: list[dict[str, Any]]
-) -> dict[str, Any]:  # fmt: skip
-    limits = {"memory": asked.memory, **({asked.gpu_resource: str(asked.gpus)} if asked.gpus else {})}
-    home = {"name": "PERENNIAL_HOME", "value": str(settings.home)}
-    return {
-        "name": CONTAINER,
-        "image": settings.trainer_image,
-        "imagePullPolicy": settings.pull_policy,
-        "command": command,
-        "env": [home, {"name": "PERENNIAL_STORAGE", "value": settings.storage}, *variables],
-        "envFrom": [{"secretRef": {"name": STORAGE_SECRET, "optional": True}}],
-        "resources": {"requests": {"cpu": asked.cpu, **limits}, "limits": limits},
-        "securityContext": {**CONTAINER_SECURITY, "readOnlyRootFilesystem": True},
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [
-            {"name": "home", "mountPath": str(settings.home)}, {"name": "shm", "mountPath": "/dev/shm"},
-            {"name": "tmp", "mountPath": "/tmp"},
-        ],
-    }  # fmt: skip
-
-
-def _home(settings: Settings) -> dict[str, Any]:
-    if settings.storage:
-        return {"name": "home", "emptyDir": {}}
-    return {"name": "home", "persistentVolumeClaim": {"claimName": HOME_CLAIM}}
-
-
-def _nodes(asked: Pods) -> Mapping[str, str]:
-    wanted = {"nvidia.com/gpu.product": asked.gpu_type} if asked.gpu_type else {}
-    return {**wanted, **asked.node_selector}
+def _node_labels(pods: Pods) -> Mapping[str, str]:
+    gpu_type = {"nvidia.com/gpu.product": pods.gpu_type} if pods.gpu_type else {}
+    return {**gpu_type, **pods.node_selector}

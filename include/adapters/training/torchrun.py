@@ -1,21 +1,22 @@
 """Launcher: the trainer program in processes of this machine."""
 
-import json
 import logging
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
+from include.artifacts import store
+from include.artifacts.training_job import TrainingJob
 from include.domain.errors import Unavailable, UserMistake
 from include.domain.training.exit_codes import ExitCode
 from include.domain.training.families import FAMILIES
+from include.ports.training import TrainerStopped, TrainingNode
 
 log = logging.getLogger(__name__)
 
@@ -24,59 +25,52 @@ ROOT = Path(__file__).resolve().parents[3]
 GRACE = 25.0
 
 
-class Stopped(Unavailable):
-    """The trainer was asked to stop and saved a checkpoint."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """One of several machines that train together: its number, how many they are, and where number 0 can be reached."""
-
-    number: int
-    of: int
-    master: str
-    port: int = 29500
-
-
 @dataclass(frozen=True)
 class Torchrun:
     """Runs `python -m include.trainer`, under torchrun where the family trains in several processes."""
 
-    node: Node | None = None
+    node: TrainingNode | None = None
 
     def train(self, job: Path, processes: int) -> None:
-        """Run the job to its manifest, its progress lines going to the log.
+        """Run the job to its manifest; the trainer's lines go to the log.
 
-        Raises UserMistake, Stopped after SIGTERM, and Unavailable for any other end.
+        Raises UserMistake, TrainerStopped after SIGTERM, and Unavailable for any other end.
         """
-        with _started(_command(job, processes, self.node)) as trainer, _passing_on_sigterm(trainer):
-            last = _follow(trainer)
+        command = _command(job, store.load(job, TrainingJob), processes, self.node)
+        with _started(command) as trainer, _forwarding_sigterm(trainer):
+            last_line = _log_output(trainer)
         code = trainer.returncode
         if code == ExitCode.USER_MISTAKE:
-            raise UserMistake(last)
+            raise UserMistake(last_line)
         if code == ExitCode.STOPPED:
-            raise Stopped(f"the trainer was stopped ({last}); the next start goes on from there")
+            raise TrainerStopped(f"the trainer was stopped ({last_line}); the next start goes on from there")
         if code:
-            raise Unavailable(f"the trainer ended with {_meaning(code)}: {last}")
+            raise Unavailable(f"the trainer ended with {_describe_exit(code)}: {last_line}")
 
 
-def _command(job: Path, processes: int, node: Node | None) -> list[str]:
-    asked = json.loads(job.read_text(encoding="utf-8"))
-    family = FAMILIES[asked["family"]]
-    alone = family.trains_in_seconds and (processes == 1 or not family.runs_on_several_processes)
-    if alone and node is None:  # one process of seconds needs no supervisor
-        return [sys.executable, "-m", "include.trainer", str(job)]
-    restarts = asked["training"].get("restarts", 0) if processes > 1 else 0
-    return [sys.executable, "-m", "include.trainer.elastic", *_meeting(node, restarts), f"--nproc-per-node={processes}",
-            "-m", "include.trainer", str(job)]  # fmt: skip
+def _command(path: Path, job: TrainingJob, processes: int, node: TrainingNode | None) -> list[str]:
+    """Return the command that trains the job: the trainer alone where one process takes seconds, else under a supervisor."""
+    family = next((family for name, family in FAMILIES.items() if name == job.family), None)
+    one_process = family is None or (
+        family.trains_in_seconds and (processes == 1 or not family.runs_on_several_processes)
+    )
+    program = ["-m", "include.trainer", str(path)]
+    if one_process and node is None:
+        return [sys.executable, *program]
+    restarts = job.training.restarts if processes > 1 else 0
+    rendezvous = _rendezvous(node, restarts)
+    return [sys.executable, "-m", "include.trainer.elastic", *rendezvous, f"--nproc-per-node={processes}", *program]
 
 
-def _meeting(node: Node | None, restarts: int) -> list[str]:
-    """Where the processes meet. When one is lost, all start again; of several nodes whoever started them does that."""
+def _rendezvous(node: TrainingNode | None, restarts: int) -> list[str]:
+    """Return where the processes meet, as torchrun's options.
+
+    When a process is lost, all of a machine start again; of several machines, whoever started them does that.
+    """
     if node is None:
         return ["--standalone", f"--max-restarts={restarts}"]
-    return [f"--nnodes={node.of}", f"--node-rank={node.number}", f"--master-addr={node.master}",
-            f"--master-port={node.port}", "--max-restarts=0"]  # fmt: skip
+    nodes = [f"--nnodes={node.count}", f"--node-rank={node.number}"]
+    return [*nodes, f"--master-addr={node.master}", f"--master-port={node.port}", "--max-restarts=0"]
 
 
 def _started(command: list[str]) -> subprocess.Popen[str]:
@@ -85,22 +79,22 @@ def _started(command: list[str]) -> subprocess.Popen[str]:
     )
 
 
-def _follow(trainer: subprocess.Popen[str]) -> str:
-    """Log every line until the trainer ends; its last one."""
-    last = "it said nothing"
+def _log_output(trainer: subprocess.Popen[str]) -> str:
+    """Log every line until the trainer ends, and return the last one."""
+    last_line = "it printed nothing"
     try:
         for line in trainer.stdout or ():
             if line.strip():
-                last = line.strip()
-                log.info("%s", last)
+                last_line = line.strip()
+                log.info("%s", last_line)
         trainer.wait()
     finally:
-        _end(trainer)
-    return last
+        _stop(trainer)
+    return last_line
 
 
-def _end(trainer: subprocess.Popen[str]) -> None:
-    """Nothing for a trainer that has ended; else SIGTERM, time for its checkpoint, and SIGKILL."""
+def _stop(trainer: subprocess.Popen[str]) -> None:
+    """Stop a trainer that still runs: SIGTERM, time for its checkpoint, then SIGKILL."""
     if trainer.poll() is not None:
         return
     trainer.terminate()
@@ -111,26 +105,26 @@ def _end(trainer: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def _passing_on_sigterm(trainer: subprocess.Popen[str]) -> Iterator[None]:
-    """SIGTERM to this process reaches the trainer first; then comes the turn of whoever handled it before."""
+def _forwarding_sigterm(trainer: subprocess.Popen[str]) -> Iterator[None]:
+    """Pass SIGTERM to this process on to the trainer first, then to the handler that was there before."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before: Callable[[int, FrameType | None], Any] | int | None = signal.getsignal(signal.SIGTERM)
+    previous = signal.getsignal(signal.SIGTERM)
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
         trainer.terminate()
-        if callable(before):
-            before(number, frame)
+        if callable(previous):
+            previous(number, frame)
 
-    signal.signal(signal.SIGTERM, pass_on)
+    signal.signal(signal.SIGTERM, forward)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
 
 
-def _meaning(code: int) -> str:
+def _describe_exit(code: int) -> str:
     number = -code if code < 0 else code - 128
     if number == signal.SIGKILL:
         return "SIGKILL (was it out of memory?)"

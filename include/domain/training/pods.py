@@ -12,6 +12,8 @@ from include.domain.training.exit_codes import ExitCode
 
 #: The container that trains.
 CONTAINER = "base"
+#: All pods of one training have the same value of this label, whichever try started them.
+TRAINING_LABEL = "perennial.dev/training"
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,10 @@ class TookTooLong(UserMistake):
     """The training passed its deadline."""
 
 
-class Cause(StrEnum):
-    DONE = "done"
+class PodCause(StrEnum):
+    """Why a pod ended, or what state it is in."""
+
+    SUCCEEDED = "done"
     OUT_OF_MEMORY = "out of memory"
     DEADLINE = "deadline"
     EVICTED = "evicted"
@@ -70,90 +74,125 @@ class Cause(StrEnum):
     FAILED = "failed"
 
 
-ERRORS: Mapping[Cause, type[PerennialError]] = {
-    Cause.OUT_OF_MEMORY: OutOfMemory, Cause.DEADLINE: TookTooLong, Cause.MISTAKE: UserMistake,
-    Cause.EVICTED: PodLost, Cause.PREEMPTED: PodLost, Cause.NODE_LOST: PodLost, Cause.GONE: PodLost,
-    Cause.STOPPED: PodLost, Cause.NO_IMAGE: NotStarted, Cause.UNSCHEDULABLE: NotStarted,
-    Cause.RUNNING: Unavailable, Cause.FAILED: Unavailable,
-}  # fmt: skip
-#: What a disruption's reason means (the pod's condition DisruptionTarget).
+ERRORS: Mapping[PodCause, type[PerennialError]] = {
+    PodCause.OUT_OF_MEMORY: OutOfMemory,
+    PodCause.DEADLINE: TookTooLong,
+    PodCause.MISTAKE: UserMistake,
+    PodCause.EVICTED: PodLost,
+    PodCause.PREEMPTED: PodLost,
+    PodCause.NODE_LOST: PodLost,
+    PodCause.GONE: PodLost,
+    PodCause.STOPPED: PodLost,
+    PodCause.NO_IMAGE: NotStarted,
+    PodCause.UNSCHEDULABLE: NotStarted,
+    PodCause.RUNNING: Unavailable,
+    PodCause.FAILED: Unavailable,
+}
+#: The causes by the reason of a pod's condition DisruptionTarget.
 DISRUPTIONS = {
-    "PreemptionByScheduler": Cause.PREEMPTED, "DeletionByTaintManager": Cause.NODE_LOST, "DeletionByPodGC": Cause.NODE_LOST,
-    "EvictionByEvictionAPI": Cause.EVICTED, "TerminationByKubelet": Cause.EVICTED,
-}  # fmt: skip
-#: What a failed pod's own reason means, where its node or the kubelet gave one.
+    "PreemptionByScheduler": PodCause.PREEMPTED,
+    "DeletionByTaintManager": PodCause.NODE_LOST,
+    "DeletionByPodGC": PodCause.NODE_LOST,
+    "EvictionByEvictionAPI": PodCause.EVICTED,
+    "TerminationByKubelet": PodCause.EVICTED,
+}
+#: The causes by a failed pod's own reason, where its node or the kubelet gave one.
 REASONS = {
-    "DeadlineExceeded": Cause.DEADLINE, "Evicted": Cause.EVICTED, "Preempting": Cause.PREEMPTED,
-    "NodeLost": Cause.NODE_LOST, "NodeShutdown": Cause.NODE_LOST, "Shutdown": Cause.NODE_LOST, "Terminated": Cause.NODE_LOST,
-    "NodeAffinity": Cause.EVICTED, "UnexpectedAdmissionError": Cause.EVICTED, "OutOfcpu": Cause.EVICTED,
-    "OutOfmemory": Cause.EVICTED, "OutOfpods": Cause.EVICTED,
-}  # fmt: skip
-NO_IMAGE = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+    "DeadlineExceeded": PodCause.DEADLINE,
+    "Evicted": PodCause.EVICTED,
+    "Preempting": PodCause.PREEMPTED,
+    "NodeLost": PodCause.NODE_LOST,
+    "NodeShutdown": PodCause.NODE_LOST,
+    "Shutdown": PodCause.NODE_LOST,
+    "Terminated": PodCause.NODE_LOST,
+    "NodeAffinity": PodCause.EVICTED,
+    "UnexpectedAdmissionError": PodCause.EVICTED,
+    "OutOfcpu": PodCause.EVICTED,
+    "OutOfmemory": PodCause.EVICTED,
+    "OutOfpods": PodCause.EVICTED,
+}
+IMAGE_REASONS = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 
 
 @dataclass(frozen=True)
-class Ending:
-    """How a pod ended, in a sentence for people."""
+class PodEnding:
+    """Why a pod ended, with a sentence for people."""
 
     pod: str
-    cause: Cause
+    cause: PodCause
     sentence: str
 
     @property
     def error(self) -> PerennialError:
-        """Raised, it is retried or not as the cause deserves."""
+        """The error of this cause, whose class decides whether it is retried."""
         return ERRORS[self.cause](f"pod {self.pod}: {self.cause}: {self.sentence}")
 
 
-def ending(pod: Mapping[str, Any] | None, name: str = "", *, overdue: bool = False) -> Ending:
-    """From the pod as the API shows it (`metadata`, `status`), None when it is gone; `overdue` when it was waited for long
-    enough.
+def pod_ending(pod: Mapping[str, Any] | None, name: str = "", *, overdue: bool = False) -> PodEnding:
+    """Return why a pod ended, from the pod as the API shows it (`metadata`, `status`), None when it is gone.
 
-    The more certain sign comes first: the kernel's kill for memory has the exit code of any other SIGKILL, and a pod that
-    had to go may still end with the trainer's own code.
+    `overdue` says that it was waited for long enough. The more certain sign comes first: the kernel's kill for memory has the
+    exit code of any other SIGKILL, and a pod that had to go may still end with the trainer's own code.
     """
     if pod is None:
-        return Ending(name, Cause.GONE, "it is no longer there, and its log neither; the checkpoint in storage is")
-    cause, sentence = next(_signs(pod.get("status") or {}))
-    if overdue and cause is Cause.RUNNING and pod["status"]["phase"] == "Running":
-        cause, sentence = Cause.DEADLINE, "raise training.timeout"
-    return Ending(pod["metadata"]["name"], cause, sentence)
+        return PodEnding(
+            name, PodCause.GONE, "it is no longer there, and its log neither; the checkpoint in storage is"
+        )
+    cause, sentence = next(_causes(pod.get("status") or {}))
+    if overdue and cause is PodCause.RUNNING and pod["status"]["phase"] == "Running":
+        cause, sentence = PodCause.DEADLINE, "raise training.timeout"
+    return PodEnding(pod["metadata"]["name"], cause, sentence)
 
 
-def _signs(status: Mapping[str, Any]) -> Iterator[tuple[Cause, str]]:
-    state = _state(status)
-    ended, waits = state.get("terminated") or {}, state.get("waiting") or {}
-    code, last = ended.get("exitCode"), _last_line(ended.get("message"))
-    conditions = {c["type"]: c for c in status.get("conditions") or []}
+def _causes(status: Mapping[str, Any]) -> Iterator[tuple[PodCause, str]]:
+    """Yield every cause that the status shows, with its sentence, the most certain first; there is one at least."""
+    state = _container_state(status)
+    terminated, waiting = state.get("terminated") or {}, state.get("waiting") or {}
+    yield from _causes_of_disruption(status, terminated)
+    yield from _causes_of_exit(terminated)
+    if waiting.get("reason") in IMAGE_REASONS:
+        yield PodCause.NO_IMAGE, f"{waiting['reason']}: {waiting.get('message') or ''}".rstrip(": ")
+    scheduled = _conditions(status).get("PodScheduled", {})
+    if scheduled.get("reason") == "Unschedulable":
+        yield PodCause.UNSCHEDULABLE, scheduled.get("message") or "no node takes it"
+    if status.get("phase") in ("Pending", "Running"):
+        yield PodCause.RUNNING, f"it is {status['phase'].lower()} {waiting.get('reason') or ''}".rstrip()
+    yield PodCause.FAILED, status.get("message") or f"phase {status.get('phase')}"
+
+
+def _causes_of_disruption(status: Mapping[str, Any], terminated: Mapping[str, Any]) -> Iterator[tuple[PodCause, str]]:
+    """Yield success, and what ended the pod from outside of the trainer."""
     reason, message = status.get("reason"), status.get("message") or ""
-    if code == ExitCode.SUCCESS:
-        yield Cause.DONE, "it ended well"
-    if ended.get("reason") == "OOMKilled":
-        yield Cause.OUT_OF_MEMORY, "raise training.kubernetes.memory, or lower training.batch_size"
+    if terminated.get("exitCode") == ExitCode.SUCCESS:
+        yield PodCause.SUCCEEDED, "it ended well"
+    if terminated.get("reason") == "OOMKilled":
+        yield PodCause.OUT_OF_MEMORY, "raise training.kubernetes.memory, or lower training.batch_size"
     if reason == "DeadlineExceeded":
-        yield Cause.DEADLINE, "raise training.timeout"
-    disruption = conditions.get("DisruptionTarget", {})
+        yield PodCause.DEADLINE, "raise training.timeout"
+    disruption = _conditions(status).get("DisruptionTarget", {})
     if disruption.get("status") == "True":
-        yield DISRUPTIONS.get(disruption["reason"], Cause.EVICTED), disruption.get("message") or disruption["reason"]
+        sentence = disruption.get("message") or disruption["reason"]
+        yield DISRUPTIONS.get(disruption["reason"], PodCause.EVICTED), sentence
     if reason in REASONS:
         yield REASONS[reason], message or reason
+
+
+def _causes_of_exit(terminated: Mapping[str, Any]) -> Iterator[tuple[PodCause, str]]:
+    """Yield what the trainer's own exit code says."""
+    code, last_line = terminated.get("exitCode"), _last_line(terminated.get("message"))
     if code == ExitCode.USER_MISTAKE:
-        yield Cause.MISTAKE, last
+        yield PodCause.MISTAKE, last_line
     if code == ExitCode.STOPPED:
-        yield Cause.STOPPED, last
+        yield PodCause.STOPPED, last_line
     if code is not None:
-        yield Cause.FAILED, f"exit code {code} ({ended.get('reason')}): {last}"
-    if waits.get("reason") in NO_IMAGE:
-        yield Cause.NO_IMAGE, f"{waits['reason']}: {waits.get('message') or ''}".rstrip(": ")
-    scheduled = conditions.get("PodScheduled", {})
-    if scheduled.get("reason") == "Unschedulable":
-        yield Cause.UNSCHEDULABLE, scheduled.get("message") or "no node takes it"
-    if status.get("phase") in ("Pending", "Running"):
-        yield Cause.RUNNING, f"it is {status['phase'].lower()} {waits.get('reason') or ''}".rstrip()
-    yield Cause.FAILED, message or f"phase {status.get('phase')}"
+        yield PodCause.FAILED, f"exit code {code} ({terminated.get('reason')}): {last_line}"
 
 
-def _state(status: Mapping[str, Any]) -> Mapping[str, Any]:
+def _conditions(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {condition["type"]: condition for condition in status.get("conditions") or []}
+
+
+def _container_state(status: Mapping[str, Any]) -> Mapping[str, Any]:
     for container in status.get("containerStatuses") or []:
         if container["name"] == CONTAINER:
             return dict(container.get("state") or {})
@@ -162,4 +201,4 @@ def _state(status: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _last_line(message: str | None) -> str:
     lines = (message or "").strip().splitlines()
-    return lines[-1].strip() if lines else "it said nothing"
+    return lines[-1].strip() if lines else "it printed nothing"

@@ -42,8 +42,9 @@ def pods(objects: Objects) -> Iterator[dict[str, Any]]:
     workloads = [*of_kind(objects, "Deployment").values(), *of_kind(objects, "StatefulSet").values()]
     yield from (workload["spec"]["template"] for workload in workloads)
     jobs, two_nodes = [Path("/job.json")], toy(training={"kubernetes": {"nodes": 2}})
-    yield training_pods.pod(toy(), jobs, Settings(), "a")
-    yield training_pods.job(two_nodes, jobs, Settings(), "a")["spec"]["template"]
+    manifests = training_pods.TrainingManifests(Settings())
+    yield manifests.pod(toy(), jobs, "a")
+    yield manifests.job(two_nodes, jobs, "a")["spec"]["template"]
 
 
 def test_kubernetes_takes_every_object(installed: Objects) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from include.domain.errors import Unavailable, UserMistake
-from include.domain.training.pods import Cause, NotStarted, OutOfMemory, PodLost, TookTooLong, ending
+from include.domain.training.pods import NotStarted, OutOfMemory, PodCause, PodLost, TookTooLong, pod_ending
 
 STATUSES = Path(__file__).with_name("pods")
 ENDINGS = {
@@ -39,7 +39,7 @@ def status(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ENDINGS)
 def test_the_cause_decides_the_error_and_says_what_happened(name: str) -> None:
     error, sentence = ENDINGS[name]
-    raised = ending(status(name)).error
+    raised = pod_ending(status(name)).error
     assert type(raised) is error
     with pytest.raises(error, match=f"pod train-flights-x7: {sentence}"):
         raise raised
@@ -47,17 +47,17 @@ def test_the_cause_decides_the_error_and_says_what_happened(name: str) -> None:
 
 def test_a_pod_that_is_gone_counts_as_lost_and_is_named() -> None:
     with pytest.raises(PodLost, match="pod train-flights-x7: gone"):
-        raise ending(None, "train-flights-x7").error
+        raise pod_ending(None, "train-flights-x7").error
 
 
 def test_a_pod_that_ended_well_did() -> None:
-    assert ending(status("done")).cause is Cause.DONE
+    assert pod_ending(status("done")).cause is PodCause.SUCCEEDED
 
 
 def test_a_pod_still_at_work_after_its_time_took_too_long() -> None:
     late = {"metadata": {"name": "train"}, "status": {"phase": "Running"}}
-    assert isinstance(ending(late, overdue=True).error, TookTooLong)
-    assert not isinstance(ending(status("starting"), overdue=True).error, TookTooLong)
+    assert isinstance(pod_ending(late, overdue=True).error, TookTooLong)
+    assert not isinstance(pod_ending(status("starting"), overdue=True).error, TookTooLong)
 
 
 def test_every_recorded_status_is_judged() -> None:
