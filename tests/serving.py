@@ -1,6 +1,5 @@
 """A tiny model artifact, a registry that answers as MLflow does, and the server as the process it is."""
 
-import hashlib
 import json
 import os
 import signal
@@ -21,7 +20,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from include.artifacts import store
+from include.artifacts.dataset_manifest import DatasetColumns
+from include.artifacts.files import file_facts
+from include.artifacts.model_manifest import ServingOptions, Signature, Tensor
 from include.domain.features.encoding import Encoding
+from tests.records import model_manifest
 
 T = TypeVar("T")
 
@@ -118,7 +122,7 @@ def _node(operator: str, inputs: list[str], output: str) -> onnx.NodeProto:
     return helper.make_node(operator, inputs, [output])
 
 
-def write_artifact(folder: Path, bias: float = 0.0, **manifest_fields: Any) -> dict[str, str]:
+def write_artifact(folder: Path, bias: float = 0.0, log_share: float = 1.0) -> dict[str, str]:
     """Write an artifact as the trainer does, and return the tags that a registry keeps of it."""
     folder.mkdir(parents=True)
     files = {
@@ -128,30 +132,19 @@ def write_artifact(folder: Path, bias: float = 0.0, **manifest_fields: Any) -> d
     }
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    inputs = [
-        {"name": "ids", "datatype": "INT64", "shape": [-1, 4]},
-        {"name": "numbers", "datatype": "FP32", "shape": [-1, 2]},
-    ]
-    manifest = {
-        "format": 1,
-        "model": "flights",
-        "family": "dcn",
-        "run": folder.name,
-        "mlflow_run_id": None,
-        "files": {n: {"bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for n, d in files.items()},
-        "signature": {"inputs": inputs, "outputs": [{"name": "score", "datatype": "FP32", "shape": [-1]}]},
-        "columns": {
-            "time": "at",
-            "label": "late",
-            "keys": list(KEYS),
-            "categorical": ["carrier", "origin"],
-            "numeric": ["distance", "wind"],
-        },
-        **manifest_fields,
-    }
-    data = json.dumps(manifest).encode()
-    (folder / "manifest.json").write_bytes(data)
-    return {"artifact_uri": str(folder / "manifest.json"), "artifact_digest": hashlib.sha256(data).hexdigest()}
+    manifest = model_manifest(
+        model="flights",
+        run=folder.name,
+        mlflow_run_id=None,
+        columns=DatasetColumns("at", "late", KEYS, categorical=("carrier", "origin"), numeric=("distance", "wind")),
+        signature=Signature(
+            (Tensor("ids", "INT64", (-1, 4)), Tensor("numbers", "FP32", (-1, 2))), (Tensor("score", "FP32", (-1,)),)
+        ),
+        files={name: file_facts(folder / name) for name in files},
+        serving=ServingOptions(log_share),
+    )
+    reference = store.write(folder / "manifest.json", manifest)
+    return {"artifact_uri": reference.uri, "artifact_digest": reference.digest}
 
 
 class FakeRegistry:

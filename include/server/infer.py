@@ -19,7 +19,7 @@ JSON_LENGTH = "inference-header-content-length"
 
 def model_metadata(model: LoadedModel, name: str) -> dict[str, Any]:
     """Return the protocol's metadata of the model registered as `name`."""
-    signature = model.manifest["signature"]
+    signature = msgspec.to_builtins(model.manifest.signature)
     return {"name": name, "versions": [model.version], "platform": "onnx_onnxv1", **signature}
 
 

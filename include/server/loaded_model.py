@@ -13,8 +13,10 @@ import msgspec
 import numpy as np
 import onnxruntime as ort
 
+from include.artifacts import store
+from include.artifacts.files import FileFacts
+from include.artifacts.model_manifest import ModelManifest
 from include.domain.errors import Corrupt, Unavailable
-from include.domain.features.aggregates import Aggregates
 from include.domain.features.encoding import Encoding, RowEncoder
 from include.online_store.store import OnlineStore
 from include.server.lookups import Lookups
@@ -49,14 +51,14 @@ class LoadedModel:
     def __init__(
         self,
         reference: VersionReference,
-        manifest: dict[str, Any],
+        manifest: ModelManifest,
         encoding: Encoding,
         rows: RowReader,
         session: ort.InferenceSession,
     ) -> None:
         self.reference, self.version, self.manifest = reference, reference.version, manifest
         self.encoding, self.rows, self._session = encoding, rows, session
-        self.log_share = float(manifest.get("serving", {}).get("log_share", 1))
+        self.log_share = manifest.serving.log_share
         self.loaded_at, self.load_seconds = time.time(), 0.0
         self.vocabulary_sizes = np.array(encoding.sizes, dtype=np.uint64)
         self.categories = {field: sorted(v, key=v.__getitem__) for field, v in encoding.vocabulary.items()}
@@ -95,28 +97,21 @@ def load_model(
     """
     started_at = time.perf_counter()
     manifest, folder = _read_manifest(reference)
-    files = {name: _read_checked(folder, name, entry) for name, entry in manifest["files"].items()}
+    files = {name: _read_checked(folder, name, facts) for name, facts in manifest.files.items()}
     try:
         encoding = Encoding.from_dict(json.loads(files["encoding.json"]))
         examples = json.loads(files["examples.json"])
-        session = _open_session(files[manifest.get("graph", "model.onnx")], options.threads)
-        aggregates = msgspec.convert(manifest["columns"].get("aggregates", {}), Aggregates)
-        take_over = lookups is not None and lookups.matches(
-            aggregates, RowEncoder(encoding, aggregates.features).fields
-        )
-        store = open_store() if open_store is not None and aggregates.groups and not take_over else None
-        rows = RowReader(
-            encoding,
-            manifest["columns"]["keys"],
-            options.max_rows,
-            options.lenient,
-            aggregates=aggregates,
-            store=store,
-        )
+        session = _open_session(files[manifest.graph], options.threads)
+        aggregates = manifest.columns.aggregates
+        fields = RowEncoder(encoding, aggregates.features).fields
+        take_over = lookups is not None and lookups.matches(aggregates, fields)
+        online_store = open_store() if open_store is not None and aggregates.groups and not take_over else None
+        keys, lenient = manifest.columns.keys, options.lenient
+        rows = RowReader(encoding, keys, options.max_rows, lenient, aggregates=aggregates, store=online_store)
     except (KeyError, TypeError, ValueError) as error:
         raise Corrupt(f"{reference.uri}: {type(error).__name__}: {_one_line(error)}") from None
     _check_inputs(reference, encoding, session)
-    model = LoadedModel(reference, {k: v for k, v in manifest.items() if k != "files"}, encoding, rows, session)
+    model = LoadedModel(reference, manifest, encoding, rows, session)
     _warm_up(model, examples)
     if take_over:
         rows.lookups = lookups
@@ -124,7 +119,8 @@ def load_model(
     return model
 
 
-def _read_manifest(reference: VersionReference) -> tuple[dict[str, Any], Path]:
+def _read_manifest(reference: VersionReference) -> tuple[ModelManifest, Path]:
+    """Return the manifest and the folder that holds its files."""
     parts = urlsplit(reference.uri)
     if parts.scheme not in ("", "file"):
         raise Unavailable(f"{reference.uri}: this server reads artifacts from disk; mount {parts.scheme}:// there")
@@ -132,19 +128,14 @@ def _read_manifest(reference: VersionReference) -> tuple[dict[str, Any], Path]:
     data = _read(path)
     if reference.digest is not None and hashlib.sha256(data).hexdigest() != reference.digest:
         raise Corrupt(f"{path}: the manifest's digest is not the registered {reference.digest[:12]}…")
-    try:
-        manifest = json.loads(data)
-        manifest["files"]["model.onnx"], manifest["columns"]["keys"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise Corrupt(f"{path}: not a model manifest: {type(error).__name__} {_one_line(error)}") from None
-    return manifest, path.parent
+    return store.decode(data, ModelManifest, str(path)), path.parent
 
 
-def _read_checked(folder: Path, name: str, entry: dict[str, Any]) -> bytes:
+def _read_checked(folder: Path, name: str, facts: FileFacts) -> bytes:
     if Path(name).name != name:
         raise Corrupt(f"{folder}: the manifest names a file outside its folder: {name}")
     data = _read(folder / name)
-    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+    if hashlib.sha256(data).hexdigest() != facts.sha256:
         raise Corrupt(f"{folder / name}: its digest differs from the manifest's")
     return data
 

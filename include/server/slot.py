@@ -172,7 +172,7 @@ class Slot:
             model = self.batcher.model
             status.version = model.version
             status.artifact = ArtifactStatus(model.reference.uri, model.reference.digest)
-            status.run, status.family = model.manifest.get("run"), model.manifest.get("family")
+            status.run, status.family = model.manifest.run, model.manifest.family
             status.loaded_at, status.load_seconds = model.loaded_at, model.load_seconds
             status.store = self.lookups.status() if self.lookups else None
         return status

@@ -1,6 +1,6 @@
 """Other model servers with the same ONNX model on the same machine: each in an environment of its own, from a pinned list.
 
-They are given encoded tensors, so unlike Perennial's server they need not encode raw features.
+They are sent encoded tensors, so unlike Perennial's server they need not encode raw features.
 """
 
 import json
@@ -12,7 +12,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,14 @@ from typing import Any
 import httpx
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 HERE = Path(__file__).resolve().parent
 UV = Path(sys.executable).parent / "uv"
-#: Environments are kept from run to run; they are told apart by the digest of their list.
+#: Environments are used again by later runs, as long as their list of packages is the same.
 ENVIRONMENTS = Path(tempfile.gettempdir()) / "perennial-peers"
 PORT = 19100
+#: The path of the Open Inference Protocol.
 V2 = "/v2/models/flights/infer"
 
 
@@ -36,7 +38,10 @@ class Missing(Exception):
 
 @dataclass(frozen=True)
 class Peer:
-    """`at_least`: how many times its requests a second Perennial's must be, in the measurement that it stands `beside`."""
+    """A model server to compare with.
+
+    Perennial must answer `at_least` that many times its requests a second, in the measurement named by `beside`.
+    """
 
     name: str
     at_least: float
@@ -44,7 +49,7 @@ class Peer:
     beside: str = "tensors"
 
 
-#: TorchServe is a front end and workers of its own, and keeps every core busy; the others one or little more.
+#: TorchServe has a front end and workers, and keeps every core busy; the others use one core or little more.
 PEERS = (
     Peer("kserve", 5),
     Peer("mlserver", 5),
@@ -54,157 +59,149 @@ PEERS = (
 
 
 def install(peer: Peer) -> Path:
-    """The peer's environment. Raises Missing."""
-    wanted = (HERE / f"{peer.name}.txt").read_text()
+    """Return the peer's environment, installed now or by an earlier run. Raises Missing."""
+    requirements = HERE / f"{peer.name}.txt"
     folder = ENVIRONMENTS / peer.name
-    if (folder / "installed.txt").exists() and (folder / "installed.txt").read_text() == wanted:
+    installed = folder / "installed.txt"
+    if installed.exists() and installed.read_text() == requirements.read_text():
         return folder
     shutil.rmtree(folder, ignore_errors=True)
-    variables = {**os.environ, "VIRTUAL_ENV": str(folder)}
-    for command in (
-        ["venv", "-q", "-p", sys.executable, folder],
-        ["pip", "install", "-q", "-r", HERE / f"{peer.name}.txt"],
-    ):
-        done = subprocess.run([UV, *command], env=variables, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise Missing(
-                f"{peer.name} cannot be installed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
-            )
-    (folder / "installed.txt").write_text(wanted)
+    _uv("venv", "-q", "-p", sys.executable, folder, environment=folder)
+    _uv("pip", "install", "-q", "-r", requirements, environment=folder)
+    installed.write_text(requirements.read_text())
     return folder
 
 
+def _uv(*arguments: str | Path, environment: Path) -> None:
+    variables = {**os.environ, "VIRTUAL_ENV": str(environment)}
+    process = subprocess.run([UV, *arguments], env=variables, capture_output=True, text=True, check=False)
+    if process.returncode:
+        reason = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise Missing(f"{environment.name} cannot be installed: {reason}")
+
+
 @contextmanager
-def serving(peer: Peer, onnx: Path, folder: Path, first: bytes) -> Iterator[tuple[list[psutil.Process], float]]:
-    """The peer's processes, ready, and the score it gives to the first body. Raises Missing."""
-    environment = install(peer)
-    command = COMMANDS[peer.name](environment / "bin", onnx, folder)
+def serving(peer: Peer, onnx: Path, folder: Path, first_body: bytes) -> Iterator[tuple[list[psutil.Process], float]]:
+    """Yield the peer's processes once it is ready, and its score of the first body. Raises Missing."""
+    programs = install(peer) / "bin"
+    command = COMMANDS[peer.name](programs, onnx, folder)
     variables = {
         **os.environ,
-        "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(HERE),
         "OMP_NUM_THREADS": "1",
         # Triton's Python backend loads the interpreter as a library, and must find the one of its environment.
         "LD_LIBRARY_PATH": sysconfig.get_config_var("LIBDIR"),
     }
-    with (folder / "said.txt").open("wb") as said:
-        process = subprocess.Popen(command, cwd=folder, env=variables, stdout=said, stderr=said, start_new_session=True)
+    log = folder / "output.txt"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env=variables, stdout=output, stderr=output, start_new_session=True
+        )
     try:
-        score = _first_score(peer, process, first, folder / "said.txt")
-        yield _group(process.pid), score
+        score = _await_score(peer, process, first_body, log)
+        yield _process_group(process.pid), score
     finally:
         _stop(process)
 
 
-def _group(leader: int) -> list[psutil.Process]:
-    """It and what it started, also where that has another parent by now."""
-    found = []
+def _process_group(leader: int) -> list[psutil.Process]:
+    """Return the process and all that it started, also those that have another parent by now."""
+    members = []
     for process in psutil.process_iter():
         with suppress(ProcessLookupError, psutil.NoSuchProcess):
             if os.getpgid(process.pid) == leader:
-                found.append(process)
-    return found
+                members.append(process)
+    return members
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """It and what it started: they are a process group of their own."""
-    for sign, patience in ((signal.SIGTERM, 20), (signal.SIGKILL, None)):
+    """Stop the process and all that it started, which are a process group."""
+    for signal_number, timeout in ((signal.SIGTERM, 20), (signal.SIGKILL, None)):
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, sign)
+            os.killpg(process.pid, signal_number)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=patience)
+            process.wait(timeout=timeout)
 
 
-def _first_score(peer: Peer, process: subprocess.Popen[bytes], body: bytes, said: Path) -> float:
+def _await_score(peer: Peer, process: subprocess.Popen[bytes], body: bytes, log: Path) -> float:
     deadline = time.monotonic() + 180
+    headers = {"content-type": "application/json"}
+    url = f"http://127.0.0.1:{PORT}{peer.path}"
     while process.poll() is None and time.monotonic() < deadline:
         try:
-            answer = httpx.post(
-                f"http://127.0.0.1:{PORT}{peer.path}",
-                content=body,
-                timeout=10,
-                trust_env=False,
-                headers={"content-type": "application/json"},
-            )
+            answer = httpx.post(url, content=body, timeout=10, trust_env=False, headers=headers)
             if answer.is_success:
                 return _score(answer.json())
         except httpx.TransportError:
             pass
         time.sleep(0.5)
-    last = (said.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-    raise Missing(f"{peer.name} does not get ready: {last[:200]}")
+    last_line = (log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
+    raise Missing(f"{peer.name} does not get ready: {last_line[:200]}")
 
 
 def _score(answer: Any) -> float:
     return float(answer["score"] if "score" in answer else answer["outputs"][0]["data"][0])
 
 
-def bodies(peer: Peer, ids: np.ndarray, numbers: np.ndarray) -> list[bytes]:
-    """One request a row, in the peer's own form."""
+def bodies(peer: Peer, ids: NDArray[np.int64], numbers: NDArray[np.float32]) -> list[bytes]:
+    """Return one request a row, in the peer's own form."""
     return [_body(peer, row.tolist(), values.tolist()) for row, values in zip(ids, numbers, strict=True)]
 
 
 def _body(peer: Peer, ids: Sequence[int], numbers: Sequence[float]) -> bytes:
     if peer.path != V2:
         return json.dumps({"ids": ids, "numbers": numbers}).encode()
-    tensors = (("ids", "INT64", ids), ("numbers", "FP32", numbers))
+    tensors: tuple[tuple[str, str, Sequence[float]], ...] = (("ids", "INT64", ids), ("numbers", "FP32", numbers))
     inputs = [{"name": n, "datatype": kind, "shape": [1, len(values)], "data": values} for n, kind, values in tensors]
     return json.dumps({"inputs": inputs}).encode()
 
 
-def _kserve(programs: Path, onnx: Path, _: Path) -> list[Any]:
-    return [programs / "python", HERE / "kserve_server.py", onnx, str(PORT)]
+def _kserve(programs: Path, onnx: Path, _: Path) -> list[str]:
+    return [str(programs / "python"), str(HERE / "kserve_server.py"), str(onnx), str(PORT)]
 
 
-def _triton(programs: Path, onnx: Path, _: Path) -> list[Any]:
-    return [programs / "python", HERE / "triton_server.py", onnx, str(PORT)]
+def _triton(programs: Path, onnx: Path, _: Path) -> list[str]:
+    return [str(programs / "python"), str(HERE / "triton_server.py"), str(onnx), str(PORT)]
 
 
-def _mlserver(programs: Path, onnx: Path, folder: Path) -> list[Any]:
+def _mlserver(programs: Path, onnx: Path, folder: Path) -> list[str]:
     ports = {"http_port": PORT, "grpc_port": PORT + 1, "metrics_port": PORT + 2, "host": "127.0.0.1"}
     (folder / "settings.json").write_text(json.dumps({**ports, "parallel_workers": 0, "debug": False}))
     model = {
         "name": "flights",
-        "implementation": "mlserver_model.Flights",
+        "implementation": "mlserver_model.FlightsModel",
         "parameters": {"uri": str(onnx)},
         "max_batch_size": 64,
         "max_batch_time": 0.001,
     }
     (folder / "model-settings.json").write_text(json.dumps(model))
-    return [programs / "mlserver", "start", folder]
+    return [str(programs / "mlserver"), "start", str(folder)]
 
 
-def _torchserve(programs: Path, onnx: Path, folder: Path) -> list[Any]:
+def _torchserve(programs: Path, onnx: Path, folder: Path) -> list[str]:
     store = folder / "store"
     store.mkdir()
-    archive = [
-        programs / "torch-model-archiver",
-        "--model-name",
-        "flights",
-        "--version",
-        "1.0",
+    archiver = [programs / "torch-model-archiver", "--model-name", "flights", "--version", "1.0"]
+    files = [
         "--serialized-file",
         onnx,
         "--handler",
         HERE / "torchserve_handler.py",
         "--extra-files",
         HERE / "scoring.py",
-        "--export-path",
-        store,
     ]
-    done = subprocess.run(archive, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise Missing(f"torchserve: its archiver failed: {done.stderr.strip().splitlines()[-1][:200]}")
-    cores = os.cpu_count() or 1
-    model = {
-        "1.0": {
-            "defaultVersion": True,
-            "marName": "flights.mar",
-            "minWorkers": cores,
-            "maxWorkers": cores,
-            "batchSize": 64,
-            "maxBatchDelay": 1,
-        }
+    process = subprocess.run([*archiver, *files, "--export-path", store], capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise Missing(f"torchserve: its archiver failed: {process.stderr.strip().splitlines()[-1][:200]}")
+    workers = os.cpu_count() or 1
+    version = {
+        "defaultVersion": True,
+        "marName": "flights.mar",
+        "minWorkers": workers,
+        "maxWorkers": workers,
+        "batchSize": 64,
+        "maxBatchDelay": 1,
     }
     addresses = {name: f"http://127.0.0.1:{PORT + i}" for i, name in enumerate(("inference", "management", "metrics"))}
     lines = [
@@ -214,10 +211,19 @@ def _torchserve(programs: Path, onnx: Path, folder: Path) -> list[Any]:
         f"model_store={store}",
         "load_models=all",
         "disable_token_authorization=true",
-        f"models={json.dumps({'flights': model})}",
+        f"models={json.dumps({'flights': {'1.0': version}})}",
     ]
-    (folder / "config.properties").write_text("\n".join(lines))
-    return [programs / "torchserve", "--foreground", "--start", "--ncs", "--ts-config", folder / "config.properties"]
+    configuration = folder / "config.properties"
+    configuration.write_text("\n".join(lines))
+    start = [str(programs / "torchserve"), "--foreground", "--start", "--ncs", "--ts-config"]
+    return [*start, str(configuration)]
 
 
-COMMANDS = {"kserve": _kserve, "mlserver": _mlserver, "torchserve": _torchserve, "triton": _triton}
+#: Makes a peer's command line from its environment's programs, the ONNX file, and a folder for its configuration.
+PeerCommand = Callable[[Path, Path, Path], list[str]]
+COMMANDS: dict[str, PeerCommand] = {
+    "kserve": _kserve,
+    "mlserver": _mlserver,
+    "torchserve": _torchserve,
+    "triton": _triton,
+}

@@ -6,7 +6,9 @@ from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer
 from scoring import Session
 
 
-class Flights(Model):
+class FlightsModel(Model):
+    """The bench's model, as KServe calls it."""
+
     def __init__(self, path: str) -> None:
         super().__init__("flights")
         self.session, self.ready = Session(path), True
@@ -20,4 +22,4 @@ class Flights(Model):
 
 if __name__ == "__main__":
     server = ModelServer(http_port=int(sys.argv[2]), enable_grpc=False, workers=1)
-    server.start([Flights(sys.argv[1])])
+    server.start([FlightsModel(sys.argv[1])])

@@ -6,7 +6,9 @@ from mlserver.types import InferenceRequest, InferenceResponse
 from scoring import Session
 
 
-class Flights(MLModel):
+class FlightsModel(MLModel):
+    """The bench's model, as MLServer calls it."""
+
     async def load(self) -> bool:
         self.session = Session(self.settings.parameters.uri)
         return True

@@ -5,7 +5,9 @@ from pathlib import Path
 from scoring import Session
 
 
-class Flights:
+class FlightsHandler:
+    """Has the two methods that TorchServe calls."""
+
     initialized = False
 
     def initialize(self, context) -> None:

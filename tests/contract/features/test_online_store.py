@@ -175,9 +175,9 @@ LANDED = LandedSums("2026-01-02", 1, 7000, pack({"who": Sums(
 
 
 def aggregates_at_hour_3(server: Lookups, who: str) -> list[float]:
-    """The aggregates that the server looks up; the JSON for its log holds the same numbers as the packed ones."""
+    """Return the aggregates that the server looks up; the JSON for its log holds the same numbers as the packed ones."""
     [looked_up] = server.find([who], 3)
-    numbers = np.frombuffer(looked_up.packed, np.float32).tolist()
+    numbers: list[float] = np.frombuffer(looked_up.packed, np.float32).tolist()
     logged = json.loads(b"{" + looked_up.json_fields + b"}", parse_constant=float)
     assert list(logged) == list(GROUP.features)
     np.testing.assert_allclose(np.array(list(logged.values()), np.float32), numbers)

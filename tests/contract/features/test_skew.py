@@ -1,6 +1,5 @@
 """What the server looked up while flights were replayed, against what training computes of the same flights when they landed."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from datetime import date
@@ -17,6 +16,8 @@ from include.adapters.engines.duckdb import DuckDB
 from include.adapters.sources.files import FileSource
 from include.adapters.tables.delta import DeltaTables
 from include.adapters.tables.json_records import JsonRecords
+from include.artifacts import store
+from include.artifacts.files import file_facts
 from include.domain.features.aggregates import Aggregates
 from include.domain.features.encoding import Encoding
 from include.domain.windows import Window, parse_utc
@@ -32,6 +33,7 @@ from include.stages.features import features
 from include.stages.features.features import FeatureServices
 from include.stages.training import dataset
 from tests.contract.data.test_flights import PassAll
+from tests.records import model_manifest
 from tests.serving import ServerProcess, wait_for
 
 SPEC = find("flights")
@@ -97,11 +99,10 @@ def write_artifact(folder: Path, encoding: Encoding, rows: pl.DataFrame) -> Path
     }
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    columns = SPEC.columns.model_dump(mode="json") | SPEC.features.model_dump(mode="json", include={"aggregates"})
-    (folder / "manifest.json").write_text(json.dumps({
-        "format": 1, "model": SPEC.name, "family": "dcn", "run": "r", "columns": columns,
-        "files": {n: {"sha256": hashlib.sha256(d).hexdigest()} for n, d in files.items()},
-    }))  # fmt: skip
+    facts = {name: file_facts(folder / name) for name in files}
+    store.write(
+        folder / "manifest.json", model_manifest(model=SPEC.name, columns=dataset.columns_of(SPEC), files=facts)
+    )
     return folder / "manifest.json"
 
 

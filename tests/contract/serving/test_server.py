@@ -1,4 +1,4 @@
-"""The server as a process, over HTTP, with a registry that answers as MLflow does."""
+"""The server as a process, called over HTTP, with a registry that answers as MLflow does."""
 
 import itertools
 import shutil
@@ -39,16 +39,16 @@ def server(tmp_path: Path, registry: FakeRegistry) -> Iterator[ServerProcess]:
     server.close()
 
 
-def serves(server: ServerProcess, number: str) -> None:
+def wait_for_version(server: ServerProcess, number: str) -> None:
     wait_for(lambda: server.status()["version"] == number, f"version {number}")
 
 
 def test_rows_score_as_the_model_says_alone_and_together(server: ServerProcess) -> None:
-    given = rows(200)
-    together = server.predict(*given)
+    sent = rows(200)
+    together = server.predict(*sent)
     with ThreadPoolExecutor(8) as callers:
-        alone = [p["scores"][0] for p in callers.map(server.predict, given)]
-    for row, one, many in zip(given, alone, together["scores"], strict=True):
+        alone = [p["scores"][0] for p in callers.map(server.predict, sent)]
+    for row, one, many in zip(sent, alone, together["scores"], strict=True):
         assert one == pytest.approx(expected(row), abs=1e-5)
         assert many == pytest.approx(one, abs=1e-6)
     assert (together["model"], together["version"], together["slot"]) == ("flights", "1", "stable")
@@ -59,7 +59,7 @@ def test_one_bare_row_is_a_request_too(server: ServerProcess) -> None:
     assert answer["scores"] == [pytest.approx(expected(ROW), abs=1e-5)]
 
 
-def test_a_socket_is_listened_at_too_by_its_owner_alone_and_taken_over_from_a_server_that_was_killed(
+def test_a_unix_socket_is_its_owners_alone_and_is_taken_over_from_a_server_that_was_killed(
     tmp_path: Path, registry: FakeRegistry
 ) -> None:
     registry.aliases["champion"] = "1"
@@ -77,7 +77,9 @@ def test_a_socket_is_listened_at_too_by_its_owner_alone_and_taken_over_from_a_se
         server.close()
 
 
-def test_without_a_version_it_is_alive_not_ready_and_says_why(tmp_path: Path, registry: FakeRegistry) -> None:
+def test_without_a_version_it_is_alive_but_not_ready_and_names_the_reason(
+    tmp_path: Path, registry: FakeRegistry
+) -> None:
     server = ServerProcess(
         tmp_path, "--slot", "canary", "--alias", "challenger", "--registry", registry.url, wait=False
     )
@@ -87,22 +89,22 @@ def test_without_a_version_it_is_alive_not_ready_and_says_why(tmp_path: Path, re
         wait_for(lambda: "challenger" in server.status()["reason"], "the reason to name the alias")
         assert predict.headers["retry-after"] == "1"
         registry.aliases["challenger"] = "2"
-        serves(server, "2")
+        wait_for_version(server, "2")
     finally:
         server.close()
 
 
 def test_swaps_under_load_lose_no_request_and_mix_no_versions(server: ServerProcess, registry: FakeRegistry) -> None:
-    stop, given = Event(), rows(50)
+    stop, sent = Event(), rows(50)
 
     def call(_: int) -> set[str]:
-        seen = set()
-        for row in itertools.cycle(given):
+        versions = set()
+        for row in itertools.cycle(sent):
             answer = server.predict(row)
             assert answer["scores"][0] == pytest.approx(expected(row, BIASES[answer["version"]]), abs=1e-5)
-            seen.add(answer["version"])
+            versions.add(answer["version"])
             if stop.is_set():
-                return seen
+                return versions
         raise AssertionError
 
     with ThreadPoolExecutor(4) as callers:
@@ -110,7 +112,7 @@ def test_swaps_under_load_lose_no_request_and_mix_no_versions(server: ServerProc
         try:
             for number in ("2", "3", "1", "2"):
                 registry.aliases["champion"] = number
-                serves(server, number)
+                wait_for_version(server, number)
         finally:
             stop.set()
         assert all(len(c.result()) == 3 for c in calls)
@@ -124,7 +126,7 @@ def test_a_version_that_fails_to_load_leaves_the_old_one_serving(
     broken = tmp_path / "run-2" / name
     broken.write_bytes(broken.read_bytes() + b" ")
     registry.aliases["champion"] = "2"
-    wait_for(lambda: (server.status()["reason"] or "").startswith("version 2 did not load"), "the fault in /status")
+    wait_for(lambda: (server.status()["reason"] or "").startswith("version 2 did not load"), "the error in /status")
     ready = server.http.get("/v2/health/ready")
     assert (ready.status_code, server.predict(ROW)["version"]) == (200, "1")
     assert name in ready.json()["reason"] and "digest" in ready.json()["reason"]
@@ -158,7 +160,7 @@ def test_slots_that_do_not_answer_are_unavailable() -> None:
         HttpSlots({"stable": ["http://127.0.0.1:9"]}).await_version("stable", "flights", "1", timeout=0)
 
 
-def test_sigterm_answers_what_is_under_way_then_ends(tmp_path: Path, registry: FakeRegistry) -> None:
+def test_sigterm_answers_the_requests_in_flight_then_ends(tmp_path: Path, registry: FakeRegistry) -> None:
     """Callers keep their connections, as a gateway does, which health tells to turn away while the server drains."""
     registry.aliases["champion"] = "1"
     server, stop = ServerProcess(tmp_path, "--slot", "stable", "--registry", registry.url, "--drain", "2"), Event()
@@ -189,9 +191,16 @@ def test_log_line_holds_what_a_later_join_needs(server: ServerProcess) -> None:
     assert server.stop() == 0
     first, *two = server.logged()
     assert first | {"at": 0, "ms": 0, "score": 0} == {
-        "id": "call-7", "at": 0, "version": "1", "slot": "stable", "key": "ZZ|1545", "time": ROW["at"],
-        "features": {**ROW, "carrier": "ZZ"}, "score": 0, "ms": 0,
-    }  # fmt: skip
+        "id": "call-7",
+        "at": 0,
+        "version": "1",
+        "slot": "stable",
+        "key": "ZZ|1545",
+        "time": ROW["at"],
+        "features": {**ROW, "carrier": "ZZ"},
+        "score": 0,
+        "ms": 0,
+    }
     assert [line["id"].rsplit("-", 1)[1] for line in two] == ["0", "1"]
 
 
@@ -224,23 +233,23 @@ def test_on_a_full_disk_it_serves_on_counts_what_is_lost_and_logs_again_once_the
     """The log lies on a disk of 128 KiB, which the server alone sees."""
     log = tmp_path / "log"
     log.mkdir()
-    under = ["unshare", "--map-root-user", "--mount",
-             "sh", "-c", f'mount -t tmpfs -o size=128k disk {log} && exec "$@"', "sh"]  # fmt: skip
+    mount = f'mount -t tmpfs -o size=128k disk {log} && exec "$@"'
+    under = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
     if shutil.which("unshare") is None or subprocess.run([*under, "true"], check=False, capture_output=True).returncode:
         pytest.skip("a disk of one's own needs unshare and the kernel's leave to mount one")
     uri = write_artifact(tmp_path / "run")["artifact_uri"]
     server = ServerProcess(tmp_path, "--slot", "stable", "--artifact", uri, under=under)
-    seen = Path(f"/proc/{server.process.pid}/root{log}/flights/stable")
+    log_folder = Path(f"/proc/{server.process.pid}/root{log}/flights/stable")
     count = 'perennial_log_rows_total{slot="stable",model="flights",outcome='
     written, lost = (partial(server.metric, f'{count}"{outcome}"') for outcome in ("written", "lost"))
     try:
-        for asked in range(1000, 4000, 1000):
+        for total in range(1000, 4000, 1000):
             assert len(server.predict(*rows(1000))["scores"]) == 1000
-            wait_for(lambda asked=asked: written() + lost() == asked, "all to be logged or lost")
+            wait_for(partial(lambda total: written() + lost() == total, total), "all to be logged or lost")
         assert 0 < written() < 1000
-        assert all(segment.stat().st_size for segment in seen.glob("*.jsonl"))
+        assert all(segment.stat().st_size for segment in log_folder.glob("*.jsonl"))
         before = written()
-        for segment in seen.glob("*.jsonl"):
+        for segment in log_folder.glob("*.jsonl"):
             segment.unlink()
         server.predict(*rows(10))
         wait_for(lambda: written() == before + 10, "the log to go on")
@@ -258,17 +267,17 @@ def test_one_artifact_can_be_served_without_a_registry(tmp_path: Path) -> None:
         server.close()
 
 
-def test_a_port_in_use_is_told_in_a_line(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
     uri = write_artifact(tmp_path / "run")["artifact_uri"]
     flags = ("--slot", "stable", "--artifact", uri)
     server = ServerProcess(tmp_path, *flags)
     try:
         command = [sys.executable, "-m", "include.server", "--model", "flights", "--log", str(tmp_path / "other")]
-        done = subprocess.run(
+        second = subprocess.run(
             [*command, *flags, "--port", str(server.port)], check=False, capture_output=True, text=True
         )
-        assert done.returncode == 1
-        assert "address already in use" in done.stderr and "Traceback" not in done.stderr
+        assert second.returncode == 1
+        assert "address already in use" in second.stderr and "Traceback" not in second.stderr
     finally:
         server.close()
 
@@ -283,16 +292,16 @@ def test_a_shadow_slot_follows_an_alias_of_its_own(tmp_path: Path, registry: Fak
 
 
 def test_a_share_of_the_requests_is_logged_the_same_ones_in_every_slot(tmp_path: Path) -> None:
-    uri = write_artifact(tmp_path / "run", serving={"log_share": 0.25})["artifact_uri"]
-    kept = {}
+    uri = write_artifact(tmp_path / "run", log_share=0.25)["artifact_uri"]
+    logged_ids = {}
     for slot in ("stable", "canary"):
         server = ServerProcess(tmp_path, "--slot", slot, "--artifact", uri)
         for n in range(200):
             server.predict(ROW, **{"x-request-id": f"call-{n}"})
         assert server.stop() == 0
-        kept[slot] = {line["id"] for line in server.logged(slot)}
-    assert kept["stable"] == kept["canary"]
-    assert 25 <= len(kept["stable"]) <= 75
+        logged_ids[slot] = {line["id"] for line in server.logged(slot)}
+    assert logged_ids["stable"] == logged_ids["canary"]
+    assert 25 <= len(logged_ids["stable"]) <= 75
 
 
 def test_metrics_show_values_load_and_cache(tmp_path: Path) -> None:
@@ -305,13 +314,18 @@ def test_metrics_show_values_load_and_cache(tmp_path: Path) -> None:
         wait_for(lambda: server.metric(f"perennial_score_count{{{common}") == 3, "the values to be counted")
         own = f'{common},version="0",field'
         counted = {
-            f'values_total{{{own}="carrier",kind="unknown"}}': 1, f'values_total{{{own}="wind",kind="missing"}}': 1,
-            f'category_total{{{own}="carrier",value="UA"}}': 2, f'category_total{{{own}="origin",value="JFK"}}': 3,
-            f'number_bucket{{{own}="distance",le="0"}}': 0, f'number_bucket{{{own}="distance",le="+Inf"}}': 3,
-            f'number_sum{{{own}="distance"}}': 3300, f'number_count{{{own}="wind"}}': 2,
-            f'cache_requests_total{{{common},outcome="hit"}}': 1, f'cache_requests_total{{{common},outcome="miss"}}': 1,
+            f'values_total{{{own}="carrier",kind="unknown"}}': 1,
+            f'values_total{{{own}="wind",kind="missing"}}': 1,
+            f'category_total{{{own}="carrier",value="UA"}}': 2,
+            f'category_total{{{own}="origin",value="JFK"}}': 3,
+            f'number_bucket{{{own}="distance",le="0"}}': 0,
+            f'number_bucket{{{own}="distance",le="+Inf"}}': 3,
+            f'number_sum{{{own}="distance"}}': 3300,
+            f'number_count{{{own}="wind"}}': 2,
+            f'cache_requests_total{{{common},outcome="hit"}}': 1,
+            f'cache_requests_total{{{common},outcome="miss"}}': 1,
             f"queue_rows{{{common}}}": 0,
-        }  # fmt: skip
+        }
         assert {line: server.metric(f"perennial_{line}") for line in counted} == counted
         assert server.metric(f"perennial_inflight_requests{{{common}}}") == 1
         assert 0 < server.metric("perennial_model_load_seconds") < 30
@@ -320,7 +334,7 @@ def test_metrics_show_values_load_and_cache(tmp_path: Path) -> None:
         server.close()
 
 
-def test_a_row_that_waits_longer_than_the_deadline_is_sent_away(tmp_path: Path) -> None:
+def test_a_row_that_waits_longer_than_the_deadline_is_refused(tmp_path: Path) -> None:
     uri = write_artifact(tmp_path / "run")["artifact_uri"]
     server = ServerProcess(tmp_path, "--slot", "stable", "--artifact", uri, "--deadline", "0")
     try:

@@ -1,4 +1,4 @@
-"""Clients that no one here wrote, against the real server: Triton's, over HTTP and over gRPC, and KServe's."""
+"""The clients of Triton, over HTTP and over gRPC, and of KServe against the real server."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.serving import ENCODING, ServerProcess, expected, free_port, rows, wait_for, write_artifact
 
-#: It does not fit into this environment; `make bench-serve` makes one for it.
+#: KServe does not fit into this environment; `make bench-serve` makes one for it.
 KSERVE = Path(tempfile.gettempdir()) / "perennial-peers" / "kserve" / "bin" / "python"
 ROWS = rows(40)
 TOKEN = {"Authorization": "Bearer open sesame"}
@@ -56,42 +56,42 @@ def client(request: pytest.FixtureRequest, server: ServerProcess, rpc_port: int)
         yield client
 
 
-def inputs(kind: Any, given: list[dict[str, Any]]) -> list[Any]:
-    ids, numbers = ENCODING.encode({name: [row[name] for row in given] for name in given[0]})
-    made = []
+def inputs(triton: Any, sent: list[dict[str, Any]]) -> list[Any]:
+    ids, numbers = ENCODING.encode({name: [row[name] for row in sent] for name in sent[0]})
+    tensors = []
     for name, values, datatype in (("ids", ids, "INT64"), ("numbers", numbers, "FP32")):
-        made.append(kind.InferInput(name, list(values.shape), datatype))
-        made[-1].set_data_from_numpy(values)
-    return made
+        tensors.append(triton.InferInput(name, list(values.shape), datatype))
+        tensors[-1].set_data_from_numpy(values)
+    return tensors
 
 
 def headers(client: Any) -> dict[str, str]:
-    """A new one each time: the client adds to it. Metadata of gRPC is in lower case."""
+    """Return a new dictionary each time, because the client adds to it; metadata of gRPC is in lower case."""
     return {(k.lower() if client.kind is triton_grpc else k): v for k, v in TOKEN.items()}
 
 
-def test_it_learns_what_the_model_takes_and_whether_it_is_ready(client: Any) -> None:
+def test_the_client_reads_the_metadata_and_whether_the_model_is_ready(client: Any) -> None:
     assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("flights")
     assert client.is_model_ready("flights", "0")
     assert not client.is_model_ready("flights", "9") and not client.is_model_ready("other")
-    said = {"as_json": True} if client.kind is triton_grpc else {}
-    model = client.get_model_metadata("flights", **said)
+    options = {"as_json": True} if client.kind is triton_grpc else {}
+    model = client.get_model_metadata("flights", **options)
     assert [tensor["name"] for tensor in model["inputs"]] == ["ids", "numbers"]
     assert [int(n) for n in model["inputs"][0]["shape"]] == [-1, 4]
-    assert client.get_server_metadata(**said)["name"] == "perennial"
+    assert client.get_server_metadata(**options)["name"] == "perennial"
 
 
 def test_scores_are_those_of_the_model(client: Any) -> None:
-    asked = [client.kind.InferRequestedOutput("score")]
+    outputs = [client.kind.InferRequestedOutput("score")]
     answer = client.infer(
-        "flights", inputs(client.kind, ROWS), outputs=asked, request_id="mine", headers=headers(client)
+        "flights", inputs(client.kind, ROWS), outputs=outputs, request_id="mine", headers=headers(client)
     )
     assert answer.as_numpy("score") == pytest.approx([expected(row) for row in ROWS], abs=1e-5)
     response = answer.get_response()
     assert (response["id"] if isinstance(response, dict) else response.id) == "mine"
 
 
-def test_what_is_wrong_is_said_by_name(client: Any) -> None:
+def test_an_error_names_what_is_wrong(client: Any) -> None:
     with pytest.raises(InferenceServerException, match="numbers: this input is missing"):
         client.infer("flights", inputs(client.kind, ROWS)[:1], headers=headers(client))
     with pytest.raises(InferenceServerException, match="authorization"):
@@ -127,10 +127,13 @@ def test_typed_contents_are_as_good_as_raw_bytes_and_hostile_ones_are_refused(
         answer = infer(request, metadata=metadata)
         assert np.frombuffer(answer.raw_output_contents[0], "<f4")[0] == pytest.approx(expected(ROWS[0]), abs=1e-5)
         for spoil in (
-            lambda r: r.inputs[0].shape.append(7), lambda r: setattr(r.inputs[0], "datatype", "BYTES"),
-            lambda r: r.raw_input_contents.append(b"x"), lambda r: setattr(r.inputs[0], "name", "other"),
-            lambda r: r.inputs[0].contents.int64_contents.append(3), lambda r: r.inputs.pop(),
-        ):  # fmt: skip
+            lambda r: r.inputs[0].shape.append(7),
+            lambda r: setattr(r.inputs[0], "datatype", "BYTES"),
+            lambda r: r.raw_input_contents.append(b"x"),
+            lambda r: setattr(r.inputs[0], "name", "other"),
+            lambda r: r.inputs[0].contents.int64_contents.append(3),
+            lambda r: r.inputs.pop(),
+        ):
             spoiled = service_pb2.ModelInferRequest()
             spoiled.CopyFrom(request)
             spoil(spoiled)
@@ -142,9 +145,11 @@ def test_typed_contents_are_as_good_as_raw_bytes_and_hostile_ones_are_refused(
 @pytest.mark.skipif(not KSERVE.exists(), reason="KServe is not installed; make bench-serve installs it")
 def test_the_client_of_kserve_gets_the_same_scores_as_json_and_as_binary_tensors(server: ServerProcess) -> None:
     ids, numbers = ENCODING.encode({name: [row[name] for row in ROWS] for name in ROWS[0]})
-    given = {"ids": ids.tolist(), "numbers": np.nan_to_num(numbers).tolist(), "token": TOKEN["Authorization"]}
-    command = [KSERVE, Path(__file__).with_name("kserve_client.py"), str(server.port)]
-    done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    for scores in json.loads(done.stdout.splitlines()[-1]):
+    request = {"ids": ids.tolist(), "numbers": np.nan_to_num(numbers).tolist(), "token": TOKEN["Authorization"]}
+    command = [str(KSERVE), str(Path(__file__).with_name("kserve_client.py")), str(server.port)]
+    client = subprocess.run(
+        command, input=json.dumps(request), capture_output=True, text=True, check=False, timeout=120
+    )
+    assert client.returncode == 0, client.stderr
+    for scores in json.loads(client.stdout.splitlines()[-1]):
         assert scores == pytest.approx([expected(row) for row in ROWS], abs=1e-5)

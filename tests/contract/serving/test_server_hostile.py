@@ -1,4 +1,4 @@
-"""What strangers send: nothing may crash the server, hang it, or make it answer 5xx but 503."""
+"""Hostile input: nothing may crash the server, hang it, or make it answer with a 5xx other than 503."""
 
 import json
 import socket
@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import checks
+from schemathesis.core.result import Ok
 
 from tests.serving import ROW, ServerProcess, rows, wait_for, write_artifact
 
@@ -28,12 +30,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     assert server.stop() == 0
 
 
-#: Of schemathesis' checks, those about answers; what a schema cannot say of a body (a text that is a number, a label that
-#: names a row once) it takes for valid.
+#: schemathesis' checks of responses. Its checks of requests are left out: they take a body for valid that breaks a rule which
+#: the schema cannot express (a text must be a number, a label names its row once).
 CHECKS = [
-    checks.not_a_server_error, checks.status_code_conformance, checks.content_type_conformance,
+    checks.not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
     checks.response_schema_conformance,
-]  # fmt: skip
+]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -74,22 +78,23 @@ def test_ten_thousand_made_up_bodies_get_an_answer_that_says_why(
     for path, body, length in sent:
         caller.request("POST", path, body, {} if length is None else {"inference-header-content-length": length})
         answer = caller.getresponse()
-        said = answer.read()
-        assert answer.status in (200, 400, 413), (answer.status, said, body)
-        assert answer.status == 200 or json.loads(said)["error"]
+        content = answer.read()
+        assert answer.status in (200, 400, 413), (answer.status, content, body)
+        assert answer.status == 200 or json.loads(content)["error"]
     caller.close()
 
 
 def test_every_route_answers_as_its_openapi_description_says(server: ServerProcess) -> None:
-    described = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
     paths = []
-    for found in described.get_all_operations():
-        operation = found.ok()
+    for result in schema.get_all_operations():
+        assert isinstance(result, Ok)
+        operation = result.ok()
         paths.append(operation.path)
 
         @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
         @given(operation.as_strategy())
-        def check(case: schemathesis.Case) -> None:
+        def check(case: schemathesis.Case[Any]) -> None:
             case.call_and_validate(checks=CHECKS)
 
         check()
@@ -98,13 +103,25 @@ def test_every_route_answers_as_its_openapi_description_says(server: ServerProce
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/nothing", 404), ("GET", "/predict", 405), ("POST", "/status", 405), ("PUT", "/v2", 405),
-     ("GET", "/v2/models/other", 404), ("GET", "/v2/models/flights/versions/9", 404),
-     ("GET", "/v2/models/flights/versions/0", 200), ("GET", "/v2/models/flights/versions/0/ready", 200),
-     ("GET", "/v2/models/flights/versions/", 404), ("GET", "/v2/models/flights/ready", 200), ("GET", "/v2", 200),
-     ("GET", "/v2/models/flights", 200), ("GET", "/openapi.json", 200), ("GET", "/docs", 200), ("GET", "/%ff%00", 404),
-     ("GET", "/" + "x" * 5000, 404)],
-)  # fmt: skip
+    [
+        ("GET", "/nothing", 404),
+        ("GET", "/predict", 405),
+        ("POST", "/status", 405),
+        ("PUT", "/v2", 405),
+        ("GET", "/v2/models/other", 404),
+        ("GET", "/v2/models/flights/versions/9", 404),
+        ("GET", "/v2/models/flights/versions/0", 200),
+        ("GET", "/v2/models/flights/versions/0/ready", 200),
+        ("GET", "/v2/models/flights/versions/", 404),
+        ("GET", "/v2/models/flights/ready", 200),
+        ("GET", "/v2", 200),
+        ("GET", "/v2/models/flights", 200),
+        ("GET", "/openapi.json", 200),
+        ("GET", "/docs", 200),
+        ("GET", "/%ff%00", 404),
+        ("GET", "/" + "x" * 5000, 404),
+    ],
+)
 def test_routes(server: ServerProcess, method: str, path: str, status: int) -> None:
     assert server.http.request(method, path).status_code == status
 
@@ -128,8 +145,8 @@ def test_a_compressed_body_is_refused(server: ServerProcess) -> None:
     assert (answer.status_code, answer.json()["error"][:16]) == (415, "content-encoding")
 
 
-def told(server: ServerProcess, *parts: bytes) -> bytes:
-    """All that the server says to these bytes on a connection of their own, until it closes it."""
+def send(server: ServerProcess, *parts: bytes) -> bytes:
+    """Return all that the server sends after these bytes on a new connection, until it closes it."""
     with socket.create_connection(("127.0.0.1", server.port), 20) as caller:
         for part in parts:
             caller.sendall(part)
@@ -145,14 +162,14 @@ def test_requests_sent_ahead_are_answered_in_their_order(server: ServerProcess) 
     bodies = [json.dumps(row).encode() for row in rows(50)]
     ids = [f"x-request-id: call-{n}" for n in range(50)]
     sent = b"".join(post("/predict", body, one) for body, one in zip(bodies, ids, strict=True))
-    said = told(server, sent + post("/nothing") + post("/predict", b"{}", "connection: close"))
-    places = [said.index(f'"request_id":"call-{n}"'.encode()) for n in range(50)]
+    answers = send(server, sent + post("/nothing") + post("/predict", b"{}", "connection: close"))
+    places = [answers.index(f'"request_id":"call-{n}"'.encode()) for n in range(50)]
     assert places == sorted(places)
-    assert said.count(b"HTTP/1.1 200 OK") == 50
-    assert places[-1] < said.index(b"HTTP/1.1 404") < said.index(b"HTTP/1.1 400")
+    assert answers.count(b"HTTP/1.1 200 OK") == 50
+    assert places[-1] < answers.index(b"HTTP/1.1 404") < answers.index(b"HTTP/1.1 400")
 
 
-def test_what_comes_again_with_the_same_head_is_read_anew(server: ServerProcess) -> None:
+def test_a_request_with_a_cached_head_gets_its_own_answer(server: ServerProcess) -> None:
     near, far = (post("/predict", json.dumps({**ROW, "distance": miles}).encode()) for miles in (200, 900))
     start = near.index(b"{")
     assert near[:start] == far[:start]
@@ -160,23 +177,31 @@ def test_what_comes_again_with_the_same_head_is_read_anew(server: ServerProcess)
     assert scores[0] != scores[1]
     for cut in (1, start - 1, start, start + 1, len(far) - 1, len(far)):
         with socket.create_connection(("127.0.0.1", server.port), 20) as caller:
-            for sent, wanted in (([near], 0), ([far], 1), ([far[:cut], far[cut:] + near[:cut]], 1), ([near[cut:]], 0)):
+            for sent, expected_row in (
+                ([near], 0),
+                ([far], 1),
+                ([far[:cut], far[cut:] + near[:cut]], 1),
+                ([near[cut:]], 0),
+            ):
                 for part in sent:
                     caller.sendall(part)
-                said = caller.recv(65536).partition(b"\r\n\r\n")[2]
-                assert json.loads(said)["scores"] == scores[wanted]
+                body = caller.recv(65536).partition(b"\r\n\r\n")[2]
+                assert json.loads(body)["scores"] == scores[expected_row]
 
 
 @pytest.mark.parametrize(
     ("sent", "status"),
-    [(b"nonsense\r\n\r\n", 400), (b"GET /v2 HTTP/1.1\r\nhost: x\r\nx: " + b"x" * 400_000, 431),
-     (b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: x\r\n\r\n", 400),
-     (post("/predict", b"", "transfer-encoding: chunked"), 400)],
-)  # fmt: skip
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /v2 HTTP/1.1\r\nhost: x\r\nx: " + b"x" * 400_000, 431),
+        (b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: x\r\n\r\n", 400),
+        (post("/predict", b"", "transfer-encoding: chunked"), 400),
+    ],
+)
 def test_what_is_not_http_as_it_should_be_is_told_so_and_hung_up_on(
     server: ServerProcess, sent: bytes, status: int
 ) -> None:
-    assert told(server, sent).startswith(b"HTTP/1.1 %d " % status)
+    assert send(server, sent).startswith(b"HTTP/1.1 %d " % status)
 
 
 def test_a_body_that_waits_for_leave_gets_it(server: ServerProcess) -> None:
@@ -191,18 +216,18 @@ def test_a_body_that_waits_for_leave_gets_it(server: ServerProcess) -> None:
             assert caller.recv(4096).startswith(b"HTTP/1.1 200 OK")
 
 
-def test_an_offer_to_speak_another_protocol_is_answered_in_this_one(server: ServerProcess) -> None:
+def test_an_offer_to_upgrade_the_protocol_is_answered_in_http_1_1(server: ServerProcess) -> None:
     for _ in range(2):
-        said = told(server, b"GET /v2 HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
-        assert said.startswith(b"HTTP/1.1 200 OK") and said.count(b"HTTP/1.1") == 1
+        answers = send(server, b"GET /v2 HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
+        assert answers.startswith(b"HTTP/1.1 200 OK") and answers.count(b"HTTP/1.1") == 1
 
 
-def test_a_question_for_the_head_alone_gets_no_body(server: ServerProcess) -> None:
-    said = told(server, b"HEAD /v2 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-    assert said.startswith(b"HTTP/1.1 405") and said.endswith(b"\r\n\r\n")
+def test_the_response_to_head_has_no_body(server: ServerProcess) -> None:
+    answers = send(server, b"HEAD /v2 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    assert answers.startswith(b"HTTP/1.1 405") and answers.endswith(b"\r\n\r\n")
 
 
-def test_half_sent_requests_are_told_so_and_stop_no_others(server: ServerProcess) -> None:
+def test_half_sent_requests_get_408_and_stop_no_others(server: ServerProcess) -> None:
     head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
     with ExitStack() as stack:
         slow = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 20)) for _ in range(50)]
@@ -230,7 +255,7 @@ def test_a_thousand_idle_connections_stop_nobody(server: ServerProcess) -> None:
         assert server.predict(ROW)["version"] == "0"
 
 
-def test_more_requests_than_allowed_are_sent_away_for_a_second(tmp_path: Path) -> None:
+def test_more_requests_than_allowed_are_refused_for_a_second(tmp_path: Path) -> None:
     uri = write_artifact(tmp_path / "run")["artifact_uri"]
     server = ServerProcess(tmp_path, "--slot", "stable", "--artifact", uri, "--max-requests", "2")
     try:

@@ -38,11 +38,11 @@ def read(model: LoadedModel, data: bytes, length: str | None = None) -> list[Any
 
 
 def binary(ids: NDArray[np.int64], numbers: NDArray[np.float32], **more: Any) -> tuple[bytes, str]:
-    blobs = [ids.tobytes(), numbers.tobytes()]
-    names = [("ids", ids, "INT64"), ("numbers", numbers, "FP32")]
+    tensors: list[tuple[str, NDArray[Any], str]] = [("ids", ids, "INT64"), ("numbers", numbers, "FP32")]
+    blobs = [values.tobytes() for _, values, _ in tensors]
     inputs = [
-        {"name": n, "shape": list(a.shape), "datatype": d, "parameters": {"binary_data_size": len(b)}}
-        for (n, a, d), b in zip(names, blobs, strict=True)
+        {"name": n, "shape": list(values.shape), "datatype": d, "parameters": {"binary_data_size": values.nbytes}}
+        for n, values, d in tensors
     ]
     head = json.dumps({"inputs": inputs, **more}).encode()
     return head + b"".join(blobs), str(len(head))

@@ -9,8 +9,9 @@ from include.server.rows import RowReader
 from tests.serving import ENCODING, KEYS, ROW
 
 
-def read(body: bytes, **flags: bool) -> list[Any]:
-    return [(row.ids, row.numbers) for row in RowReader(ENCODING, KEYS, max_rows=3, **flags).read(body)]
+def read(body: bytes, lenient: bool = False) -> list[tuple[bytes, bytes]]:
+    reader = RowReader(ENCODING, KEYS, max_rows=3, lenient=lenient)
+    return [(row.ids, row.numbers) for row in reader.read(body)]
 
 
 def row(**changes: Any) -> bytes:
