@@ -73,7 +73,7 @@ class Settings:
         return f"http://{self.host}:{self.gateway_admin_port}"
 
     def slot_servers(self, slot: str) -> dict[str, int]:
-        """Return name and port of each of an embedded slot's servers: `stable`, `stable-2` …"""
+        """Return name and port of each of an embedded slot's servers, e.g. `stable` and `stable-2`."""
         first: int = getattr(self, f"{slot}_port")
         return {slot if n == 0 else f"{slot}-{n + 1}": first + PORT_STRIDE * n for n in range(self.servers)}
 

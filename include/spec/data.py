@@ -21,7 +21,7 @@ class Section(BaseModel):
 
 
 class SourceSpec(Section):
-    """Where the raw files are: a file, a folder or a glob, relative to Perennial's home unless absolute or a URI.
+    """The place of the raw files: a file, a folder or a glob, relative to Perennial's home unless absolute or a URI.
 
     `{window:%Y-%m-%d}` in the path (any strftime form) stands for a window's start: that window's own file or folder.
     `{n}` stands for its number, counted from 0 for the window that starts at `first`.
@@ -66,7 +66,7 @@ class SourceSpec(Section):
 
 
 class Columns(Section):
-    """Which column is what. A column of the source that is named nowhere here is an error, so that none is lost quietly."""
+    """The role of each column. A column of the source that is named nowhere here is an error, so that none is lost quietly."""
 
     time: str
     zone: str = "UTC"

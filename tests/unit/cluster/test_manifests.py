@@ -148,10 +148,6 @@ def test_the_server_understands_its_arguments(installed: Objects) -> None:
     aliases = {"flights-stable": "champion", "flights-canary": "challenger", "flights-shadow": "challenger"}
     for name, deployment in of_kind(installed, "Deployment").items():
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
-        asked = parse_arguments(container["command"][3:] + container["args"])
-        assert (asked.model, asked.alias, asked.port) == (
-            "flights",
-            aliases[name],
-            container["ports"][0]["containerPort"],
-        )
+        options, port = parse_arguments(container["command"][3:] + container["args"]), container["ports"][0]
+        assert (options.model, options.alias, options.port) == ("flights", aliases[name], port["containerPort"])
         assert deployment["spec"]["template"]["metadata"]["labels"]["perennial.dev/follows"] == aliases[name]

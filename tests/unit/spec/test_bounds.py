@@ -147,10 +147,10 @@ def test_every_duration_is_read_as_people_write_it_and_none_is_negative(name: st
 def test_what_makes_no_sense_is_refused_by_its_path(sections: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as invalid:
         toy(**sections)
-    found = [
+    lines = [
         f"{dotted(error['loc'])}: {error['msg'].removeprefix('Value error, ')}" for error in invalid.value.errors()
     ]
-    assert any(line.startswith(message) for line in found), found
+    assert any(line.startswith(message) for line in lines), lines
 
 
 @pytest.mark.parametrize(

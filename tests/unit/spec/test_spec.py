@@ -1,4 +1,4 @@
-"""A spec is checked whole: every fault at once, by its path, and one bad file hides no other model."""
+"""A spec is checked whole: every error at once, by its path, and one bad file hides no other model."""
 
 import json
 from datetime import datetime, timedelta
@@ -36,14 +36,14 @@ def test_a_time_a_label_a_key_and_a_feature_are_enough(tmp_path: Path) -> None:
 
 
 def test_what_kubernetes_reads_keeps_its_own_units(tmp_path: Path) -> None:
-    asked = {"cpu": "500m", "node_selector": {"pool": "2h"}, "grace": "90s"}
-    pods = load(write(tmp_path, "churn", training={"kubernetes": asked})).training.kubernetes
+    section = {"cpu": "500m", "node_selector": {"pool": "2h"}, "grace": "90s"}
+    pods = load(write(tmp_path, "churn", training={"kubernetes": section})).training.kubernetes
     assert (pods.cpu, pods.node_selector, pods.grace) == ("500m", {"pool": "2h"}, timedelta(seconds=90))
 
 
 def test_the_shipped_specs_are_valid() -> None:
-    specs, faults = load_all()
-    assert not faults
+    specs, errors = load_all()
+    assert not errors
     assert {"flights", "clicks"} <= {spec.name for spec in specs}
 
 
@@ -55,23 +55,23 @@ def test_durations_read_as_people_write_them(tmp_path: Path) -> None:
     assert spec.rollout.steps[0].hold == timedelta(seconds=90)
 
 
-def test_every_fault_is_named_by_its_path_in_one_message(tmp_path: Path) -> None:
+def test_every_error_is_named_by_its_path_in_one_message(tmp_path: Path) -> None:
     columns = {"time": "t", "keys": ["k"], "numeric": ["x"], "zone": "Mars/Olympus"}
     path = write(tmp_path, "churn", columns=columns, gates={"min_acu": 0.7}, training={"epochs": 0}, colour="red")
     with pytest.raises(UserMistake) as caught:
         load(path)
     message = str(caught.value)
-    for fault in (
+    for expected in (
         "columns.label: Field required",
         "gates.min_acu: unknown key",
         "training.epochs",
         "colour: unknown key",
     ):
-        assert fault in message
+        assert expected in message
 
 
 @pytest.mark.parametrize(
-    ("columns", "fault"),
+    ("columns", "message"),
     [
         ({"numeric": ["x", "y"], "label": "y"}, "named more than once: y"),
         ({"numeric": []}, "at least one numeric or categorical"),
@@ -79,9 +79,9 @@ def test_every_fault_is_named_by_its_path_in_one_message(tmp_path: Path) -> None
         ({"keys": []}, "columns.keys"),
     ],
 )
-def test_columns_must_make_sense(tmp_path: Path, columns: dict[str, object], fault: str) -> None:
+def test_columns_must_make_sense(tmp_path: Path, columns: dict[str, object], message: str) -> None:
     base: dict[str, object] = {"time": "t", "label": "y", "keys": ["k"], "numeric": ["x"]}
-    with pytest.raises(UserMistake, match=fault):
+    with pytest.raises(UserMistake, match=message):
         load(write(tmp_path, "churn", columns=base | columns))
 
 
@@ -94,12 +94,12 @@ def test_a_gate_on_what_there_is_not_is_named_by_its_path(tmp_path: Path) -> Non
     }
     with pytest.raises(UserMistake) as caught:
         load(write(tmp_path, "churn", gates=gates))
-    for fault in (
+    for expected in (
         "gates.bounds: lift",
         "gates.baselines: oracle",
         "gates.slices.by: shoe_size",
     ):
-        assert f"{fault} is not known" in str(caught.value)
+        assert f"{expected} is not known" in str(caught.value)
     assert "gates.metrics.brier.of: brier is no function's name" in str(caught.value)
 
 
@@ -114,17 +114,17 @@ def test_what_is_no_mapping_is_one_clear_line(tmp_path: Path, text: str) -> None
 def test_a_bad_file_hides_no_other_model(tmp_path: Path) -> None:
     write(tmp_path, "good")
     write(tmp_path, "bad", colour="red")
-    specs, faults = load_all(tmp_path)
+    specs, errors = load_all(tmp_path)
     assert [spec.name for spec in specs] == ["good"]
-    assert "bad.yaml" in str(faults[0])
+    assert "bad.yaml" in str(errors[0])
 
 
 def test_two_models_cannot_share_a_name(tmp_path: Path) -> None:
     write(tmp_path, "churn")
     (tmp_path / "copy.yaml").write_text((tmp_path / "churn.yaml").read_text())
-    specs, faults = load_all(tmp_path)
+    specs, errors = load_all(tmp_path)
     assert len(specs) == 1
-    assert "another file already holds a model named churn" in str(faults[0])
+    assert "another file already holds a model named churn" in str(errors[0])
 
 
 def test_an_unknown_model_is_answered_with_the_known_ones(tmp_path: Path) -> None:
@@ -150,12 +150,12 @@ def test_a_trigger_that_is_no_signal_is_named_and_a_simple_check_must_be_asked_f
         UserMistake, match=r"retraining\.triggers: ks is no signal; there are age, .*; retraining\.blocks: speed"
     ):
         load(write(tmp_path, "churn", watch={"retraining": {"triggers": ["ks"], "blocks": ["speed"]}}))
-    asked = {"simple": {"checks": ["ks"]}, "retraining": {"triggers": ["ks"]}}
-    assert load(write(tmp_path, "churn", watch=asked)).watch.retraining.triggers == ("ks",)
+    section = {"simple": {"checks": ["ks"]}, "retraining": {"triggers": ["ks"]}}
+    assert load(write(tmp_path, "churn", watch=section)).watch.retraining.triggers == ("ks",)
 
 
 @pytest.mark.parametrize(
-    ("changes", "fault"),
+    ("changes", "message"),
     [
         ({"source": {"path": "day_{n}"}}, r"source: \{n\} in the path counts windows"),
         ({"columns": {"added": {"spend": "place"}}}, "added: spend: place: `window` can only be the time"),
@@ -164,9 +164,9 @@ def test_a_trigger_that_is_no_signal_is_named_and_a_simple_check_must_be_asked_f
     ],
 )
 def test_columns_can_be_added_only_where_they_mean_something(
-    tmp_path: Path, changes: dict[str, dict[str, object]], fault: str
+    tmp_path: Path, changes: dict[str, dict[str, object]], message: str
 ) -> None:
-    with pytest.raises(UserMistake, match=fault):
+    with pytest.raises(UserMistake, match=message):
         load(write(tmp_path, "churn", **{name: {**MINIMAL[name], **change} for name, change in changes.items()}))  # type: ignore[dict-item]
 
 
@@ -179,12 +179,12 @@ def test_a_window_s_number_counts_from_the_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "fault"),
+    ("source", "message"),
     [
         ({"path": "inbox/churn", "connection": "lake"}, "source: connection: inbox/churn needs none"),
         ({"path": "s3://lake/*", "format": "delta"}, r"source: path: s3://lake/\*: a Delta table is one folder"),
     ],
 )
-def test_a_source_that_contradicts_itself(tmp_path: Path, source: dict[str, str], fault: str) -> None:
-    with pytest.raises(UserMistake, match=fault):
+def test_a_source_that_contradicts_itself(tmp_path: Path, source: dict[str, str], message: str) -> None:
+    with pytest.raises(UserMistake, match=message):
         load(write(tmp_path, "churn", source=source))
