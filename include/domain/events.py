@@ -36,7 +36,7 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingFinished(Event):
-    """A training run used so many hours of a process or GPU; `as_of` ends the data that it was allowed to see."""
+    """A training run ended. `hours` are those of all its processes or GPUs together; its data ends at `as_of`."""
 
     kind = "training"
     run: str
@@ -46,7 +46,7 @@ class TrainingFinished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RequestClaimed(Event):
-    """The training run `run` has taken on a retraining request, so that no second run does."""
+    """The training run `run` claimed a request of the watch, so that no second run answers it."""
 
     kind = "requested"
     request: str

@@ -1,9 +1,8 @@
 """A verdict is data: checks with their numbers, and the outcome that follows from them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
 
 
 class Outcome(StrEnum):
@@ -53,22 +52,11 @@ class Verdict:
         """Return the sentences of the checks that did not pass."""
         return [c.sentence for c in self.checks if c.outcome is not Outcome.PASS]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the verdict as it is stored in JSON: `subject`, `outcome` and `checks`."""
         return {"subject": self.subject, "outcome": self.outcome, "checks": [asdict(c) for c in self.checks]}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Verdict":
-        """Return the verdict that `to_dict` stored; the outcome follows from the checks again."""
-        return cls(data["subject"], tuple(_check(c) for c in data["checks"]))
 
 
 def merge(subject: str, verdicts: Sequence[Verdict]) -> Verdict:
     """Return one verdict on the subject with the checks of all."""
     return Verdict(subject, tuple(check for verdict in verdicts for check in verdict.checks))
-
-
-def _check(data: Mapping[str, Any]) -> Check:
-    interval = data.get("interval")
-    ends = None if interval is None else (float(interval[0]), float(interval[1]))
-    return Check(**{**data, "outcome": Outcome(data["outcome"]), "interval": ends})

@@ -76,18 +76,18 @@ def page(timeline: Timeline) -> str:
 
 def marks(timeline: Timeline) -> list[Mark]:
     """Return a mark for each decision and each recheck of a cause, the requests last so that they lie on top."""
-    shown = []
+    all_marks = []
     for decision in timeline.decisions:
         title = f"{decision.window}: {decision.sentence}"
         if decision.start:
-            shown.append(Mark(decision.window, title, charts.RED, strong=True))
+            all_marks.append(Mark(decision.window, title, charts.RED, strong=True))
         else:
-            shown.append(Mark(decision.window, title, charts.AMBER if decision.cause else charts.LIGHT_GREY))
+            all_marks.append(Mark(decision.window, title, charts.AMBER if decision.cause else charts.LIGHT_GREY))
     for recheck in timeline.rechecks:
         result = "gone" if recheck.cleared else "still there"
         title = f"{recheck.request}: {result} with version {recheck.champion}; {recheck.sentence}"
-        shown.append(Mark(recheck.window, title, charts.GREEN if recheck.cleared else charts.RED))
-    return sorted(shown, key=lambda mark: mark.strong)
+        all_marks.append(Mark(recheck.window, title, charts.GREEN if recheck.cleared else charts.RED))
+    return sorted(all_marks, key=lambda mark: mark.strong)
 
 
 def _last_decision(decisions: Sequence[RetrainingDecided]) -> str:
@@ -108,7 +108,7 @@ def _signals(decisions: Sequence[RetrainingDecided]) -> str:
     return f"<h2>Signals of the last decision</h2><table>{''.join(rows)}</table>"
 
 
-def _performance(timeline: Timeline, shown: Sequence[Mark]) -> list[str]:
+def _performance(timeline: Timeline, all_marks: Sequence[Mark]) -> list[str]:
     windows, metrics, test = list(timeline.metrics), timeline.metrics, timeline.test_metrics
     aucs = {w: m.auc for w, m in metrics.items()}
     estimated = {w: m.estimated_auc for w, m in metrics.items()}
@@ -117,10 +117,10 @@ def _performance(timeline: Timeline, shown: Sequence[Mark]) -> list[str]:
     scores = {w: m.mean_score for w, m in metrics.items()}
     promised = "○ promised without labels"
     return [
-        charts.series("AUC", windows, aucs, level=test["auc"], rings=estimated, legend=promised, marks=shown),
+        charts.series("AUC", windows, aucs, level=test["auc"], rings=estimated, legend=promised, marks=all_marks),
         PROMISED_AUC,
-        charts.series("logloss", windows, losses, level=test["logloss"], marks=shown),
-        charts.series("label rate", windows, rates, rings=scores, legend="○ mean score", marks=shown),
+        charts.series("logloss", windows, losses, level=test["logloss"], marks=all_marks),
+        charts.series("label rate", windows, rates, rings=scores, legend="○ mean score", marks=all_marks),
     ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 
 from include.domain.verdict import Check, Outcome, Verdict, merge
@@ -29,7 +30,7 @@ def test_the_reasons_are_the_sentences_that_did_not_pass() -> None:
 
 def test_a_verdict_survives_its_file() -> None:
     verdict = Verdict("auc", (Check("min_auc", Outcome.FAIL, "0.6 < 0.7", 0.6, 0.7, (0.58, 0.62)), PASS))
-    assert Verdict.from_dict(json.loads(json.dumps(verdict.to_dict()))) == verdict
+    assert msgspec.convert(json.loads(json.dumps(verdict.to_dict())), Verdict) == verdict
 
 
 def test_merging_keeps_every_check() -> None:

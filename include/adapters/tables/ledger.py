@@ -14,7 +14,7 @@ from dataclasses import MISSING, fields
 from math import nan
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -69,7 +69,7 @@ def _events(path: Path, event_type: type[E]) -> Iterator[E]:
     """Yield the file's events in its order."""
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
-            row = msgspec.json.decode(line, type=dict[str, Any])
+            row = msgspec.json.decode(line, type=dict[str, object])
         except msgspec.DecodeError:
             row = {}
         if any(key not in row for key in ENVELOPE):
@@ -81,7 +81,7 @@ def _events(path: Path, event_type: type[E]) -> Iterator[E]:
             log.warning("%s line %d is skipped: not a row that this release can read: %s", path, number, error)
 
 
-def _row(event: Event) -> dict[str, Any]:
+def _row(event: Event) -> dict[str, object]:
     """Return the event as the ledger writes it: its own fields, then `at` and `kind`."""
     defaults = {f.name: f.default for f in fields(event) if f.default is not MISSING}
     own = {f.name: getattr(event, f.name) for f in fields(event) if f.name not in ENVELOPE}
@@ -89,11 +89,11 @@ def _row(event: Event) -> dict[str, Any]:
     return {**row, "at": event.at, "kind": event.kind}
 
 
-def _content(value: Any) -> Any:
+def _content(value: object) -> object:
     return value.to_dict() if isinstance(value, Verdict) else value
 
 
-def _with_open_intervals(value: Any, key: str = "") -> Any:
+def _with_open_intervals(value: object, key: str = "") -> object:
     """Return the JSON value with NaN for each end of an `interval` that is null: JSON has neither NaN nor infinity."""
     if isinstance(value, dict):
         return {name: _with_open_intervals(item, name) for name, item in value.items()}
@@ -113,6 +113,6 @@ def _write(file: int, line: bytes, size: int) -> None:
         raise
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Return numpy's scalars as numbers and other objects, such as paths, as text."""
     return value.item() if hasattr(value, "item") else str(value)

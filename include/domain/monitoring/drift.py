@@ -167,8 +167,9 @@ def _sentence(
             f"none of {len(newest)} drifted in {labels[-1]}; furthest is {top.feature}, effect {top.effect:.2f} "
             f"(bound {rules.effect:g}), p {top.p_value:.2g}"
         )
-    shown = drifted[:NAMED_FEATURES]
-    named = ", ".join(f"{d.feature} {d.effect:.2f} ({counts[d.feature]} of {len(labels)} windows)" for d in shown)
+    named = ", ".join(
+        f"{d.feature} {d.effect:.2f} ({counts[d.feature]} of {len(labels)} windows)" for d in drifted[:NAMED_FEATURES]
+    )
     more = f" and {len(drifted) - NAMED_FEATURES} more" if len(drifted) > NAMED_FEATURES else ""
     return (
         f"{len(drifted)} of {len(newest)} drifted in {describe_windows(labels)}: {named}{more}; "

@@ -24,6 +24,7 @@ from include.domain.events import (
     ActionRequested,
     CauseRechecked,
     RequestClaimed,
+    RequestCounts,
     RetrainingDecided,
     StepAnalysed,
     TrainingFinished,
@@ -81,17 +82,34 @@ def test_a_model_without_events_has_none(ledger: Ledger) -> None:
     assert ledger.read_all("flights") == ledger.read("flights", VersionApproved) == []
 
 
+def decision(signal: Signal) -> RetrainingDecided:
+    return RetrainingDecided(
+        run="w",
+        as_of=None,
+        window="",
+        champion=None,
+        start=False,
+        sentence="no",
+        cause=None,
+        request=None,
+        signals=(signal,),
+    )
+
+
 def test_what_is_nested_in_an_event_comes_back_typed(ledger: Ledger) -> None:
     check = Check("error_rate", Outcome.FAIL, "worse", 0.2, 0.1, (0.1, 0.3))
     analysed = StepAnalysed(
-        run="r", version="2", step="10 %", number=3, decision="roll back", sentence="worse",
-        verdict=Verdict("canary", (check,)), counts={},
-    )  # fmt: skip
+        run="r",
+        version="2",
+        step="10 %",
+        number=3,
+        decision="roll back",
+        sentence="worse",
+        verdict=Verdict("canary", (check,)),
+        counts={"canary": RequestCounts(10, 1, 0)},
+    )
     signal = Signal("auc", SignalState.WARN, "lower", 0.7, 0.75, (0.6, 0.8), ("2013-07-01",))
-    decided = RetrainingDecided(
-        run="w", as_of=None, window="", champion=None, start=False, sentence="no", cause=None, request=None,
-        signals=(signal,),
-    )  # fmt: skip
+    decided = decision(signal)
     for event in (analysed, decided):
         ledger.append("flights", event)
     assert ledger.read_all("flights") == [analysed, decided]
@@ -100,10 +118,7 @@ def test_what_is_nested_in_an_event_comes_back_typed(ledger: Ledger) -> None:
 def test_an_interval_without_an_end_comes_back_with_nan_there(tmp_path: Path) -> None:
     ledger = FileLedger(tmp_path)
     signal = Signal("auc", SignalState.WARN, "lower", None, None, (0.6, float("inf")))
-    event = RetrainingDecided(
-        run="w", as_of=None, window="", champion=None, start=False, sentence="no", cause=None, request=None,
-        signals=(signal,),
-    )  # fmt: skip
+    event = decision(signal)
     ledger.append("flights", event)
     interval = ledger.read("flights", RetrainingDecided)[0].signals[0].interval
     assert interval is not None

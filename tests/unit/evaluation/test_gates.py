@@ -1,6 +1,8 @@
+import json
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -242,7 +244,7 @@ def test_behaviour_changes_a_column() -> None:
 def test_the_same_evidence_gives_the_same_verdict_which_survives_json() -> None:
     verdict = judge(GATES, world(), 1)
     assert verdict == judge(GATES, world(), 1)
-    assert Verdict.from_dict(verdict.to_dict()) == verdict
+    assert msgspec.convert(json.loads(json.dumps(verdict.to_dict())), Verdict) == verdict
 
 
 def test_the_section_as_yaml_gives_it() -> None:
