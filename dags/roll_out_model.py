@@ -8,7 +8,7 @@ from airflow.sdk import DAG, chain
 
 from plugins import assets
 from plugins.dag_settings import common, specs
-from plugins.operators import HoldStep
+from plugins.operators import RolloutStepOperator
 from plugins.tasks import rollout as tasks
 
 for spec in specs():
@@ -16,8 +16,8 @@ for spec in specs():
         f"{spec.name}.rollout",
         schedule=[assets.challenger(spec.name)],
         # A pause may be long, and a run that times out would leave its traffic to nobody.
-        **common(spec, __doc__, max_active_runs=tasks.at_once(spec), dagrun_timeout=None),
+        **common(spec, __doc__, max_active_runs=tasks.max_active_runs(spec), dagrun_timeout=None),
     ):
-        steps = HoldStep.each_of(spec)
+        steps = RolloutStepOperator.for_plan(spec)
         back = tasks.roll_back(spec.name).as_teardown()
         chain(tasks.begin_rollout(spec.name), *steps, tasks.promote(spec.name), back)

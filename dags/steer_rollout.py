@@ -1,6 +1,6 @@
 """Pause, resume, promote or abort the running rollout, roll the traffic back, or restore the previous champion.
 
-Trigger it and choose the word; a running rollout obeys at its next look, a second later. Who said it is kept.
+Trigger it and choose the action; a running rollout follows at its next analysis, a second later. Who asked is recorded.
 """
 
 from airflow.sdk import DAG
@@ -10,6 +10,10 @@ from plugins.tasks import rollout as tasks
 
 for spec in specs():
     with DAG(
-        f"{spec.name}.steer", schedule=None, is_paused_upon_creation=False, params=tasks.WORDS, **common(spec, __doc__)
+        f"{spec.name}.steer",
+        schedule=None,
+        is_paused_upon_creation=False,
+        params=tasks.ACTION_PARAMS,
+        **common(spec, __doc__),
     ):
         tasks.steer(spec.name)

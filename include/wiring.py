@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from include.stages.monitoring.services import MonitoringServices
     from include.stages.monitoring.timeline import DriftReportInput, Timeline
     from include.stages.release.promotion import ReleaseServices
-    from include.stages.rollout import rollout
+    from include.stages.rollout.services import RolloutServices
 
 
 @dataclass(frozen=True)
@@ -191,12 +191,22 @@ class Parts:
 
         return FileLedger(self.settings.ledger)
 
-    def controls(self) -> rollout.Controls:
-        """Return what a rollout acts on."""
-        from include.stages.rollout import rollout
+    def rollout_folder(self) -> Path:
+        """Return where the state files of rollouts lie."""
+        return self.settings.home / "rollouts"
 
-        return rollout.Controls(
-            self.settings.home / "rollouts", self.router(), self.signals(), self.ledger(), self.tables
+    def rollout_services(self) -> RolloutServices:
+        """Return what the stages of a rollout need."""
+        from include.stages.rollout.services import RolloutServices
+
+        return RolloutServices(
+            folder=self.rollout_folder(),
+            router=self.router(),
+            slots=self.slots(),
+            signals=self.signals(),
+            registry=self.registry(),
+            ledger=self.ledger(),
+            tables=self.tables,
         )
 
     def release(self) -> ReleaseServices:

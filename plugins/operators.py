@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from include.spec.model_spec import ModelSpec
 from plugins import notifications
 from plugins.run import PAGES, XComReference, open_model, run_name
-from plugins.triggers import Looks, News
+from plugins.triggers import NewEvidenceTrigger, RolloutTrigger
 
 #: Seconds after which the watch measures again without new evidence: a pause may be over, a training have ended.
 MAX_QUIET_SECONDS = 600.0
@@ -59,32 +59,35 @@ class Approve(HITLOperator):
         return super().execute(context)
 
 
-class HoldStep(BaseOperator):
-    """Lets traffic flow as one step of the rollout's plan says, and holds it until the judge has decided."""
+class RolloutStepOperator(BaseOperator):
+    """Splits the traffic as one step of the rollout's plan says, and holds it until the step is decided."""
 
     def __init__(self, *, model: str, step: int, **kwargs: Any) -> None:
         super().__init__(pool="serving", trigger_rule="none_failed", **kwargs)
         self.model, self.step = model, step
 
     @classmethod
-    def each_of(cls, spec: ModelSpec) -> list["HoldStep"]:
-        """`shadow`, then `canary_<weight>` for each step of the plan."""
+    def for_plan(cls, spec: ModelSpec) -> list["RolloutStepOperator"]:
+        """Return the tasks `shadow` and then `canary_<weight>` for each step of the plan."""
         names = ["shadow", *(f"canary_{step.weight}" for step in spec.rollout.steps)]
         return [cls(task_id=name, model=spec.name, step=number) for number, name in enumerate(names)]
 
     def execute(self, context: Any) -> None:
+        """Enter the step and wait in the triggerer; skipped where the plan or a first release has no such step."""
         from include.stages.rollout import rollout
 
         spec, parts = open_model(self.model)
         run = run_name()
-        reason = rollout.enter(spec, parts.controls(), run, self.step, datetime.now(UTC))
+        reason = rollout.enter_step(spec, parts.rollout_services(), run, self.step, datetime.now(UTC))
         if reason:
             raise AirflowSkipException(reason)
-        self.defer(trigger=Looks(self.model, run), method_name="settle")
+        self.defer(trigger=RolloutTrigger(self.model, run), method_name="conclude")
 
-    def settle(self, context: Any, event: dict[str, str]) -> str:
-        """The judge's sentence. Fails without a retry when traffic went back to the champion."""
-        if event["decision"] == "roll back":
+    def conclude(self, context: Any, event: dict[str, str]) -> str:
+        """Return the sentence of the trigger's event. Fails without a retry when traffic went back to the champion."""
+        from include.domain.rollout.decision import StepDecision
+
+        if event["decision"] == StepDecision.ROLL_BACK:
             raise AirflowFailException(event["sentence"])
         self.log.info(event["sentence"])
         return event["sentence"]
@@ -107,7 +110,7 @@ class NewEvidenceSensor(BaseSensorOperator):
     def execute(self, context: Any) -> XComReference:
         """Measure at once where there is new evidence, else wait for it in the triggerer, for ten minutes at most."""
         if not self.poke(context):
-            self.defer(trigger=News(self.model, time.time() + MAX_QUIET_SECONDS), method_name="measure")
+            self.defer(trigger=NewEvidenceTrigger(self.model, time.time() + MAX_QUIET_SECONDS), method_name="measure")
         return self.measure(context)
 
     def measure(self, context: Any, event: Any = None) -> XComReference:

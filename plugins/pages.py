@@ -1,4 +1,4 @@
-"""What people look at, among Airflow's own pages and behind its login: each model's standing, its reports and cards."""
+"""The pages for people, among Airflow's own and behind its login: each model, its reports, cards and rollouts."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,25 +12,25 @@ from airflow.plugins_manager import AirflowPlugin
 from fastapi import Depends, FastAPI, Form, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
-from include.domain.rollout.actions import Word
+from include.domain.rollout.actions import RolloutAction
 from plugins.run import PAGES, folder_name, open_model
 
-#: What a browser may be shown; models, datasets and tables stay where they are.
-SHOWN = {".html", ".svg", ".png", ".md", ".css", ".js", ".json"}
+#: The files that a browser may be given; models, datasets and tables stay where they are.
+PAGE_SUFFIXES = {".html", ".svg", ".png", ".md", ".css", ".js", ".json"}
 
-#: A plugin's routes are open unless it asks for a user itself.
+#: Airflow leaves a plugin's routes open to everybody, so this one asks for a user itself.
 app = FastAPI(title="Perennial", dependencies=[Depends(get_user)], docs_url=None, redoc_url=None, openapi_url=None)
 
 
-def allowed(model: str, user: GetUserDep) -> str:
-    """The model, if the user may read its DAGs."""
+def check_may_read(model: str, user: GetUserDep) -> str:
+    """Return the model if the user may read its DAGs. Raises 403."""
     if not get_auth_manager().is_authorized_dag(method="GET", user=user, details=DagDetails(id=f"{model}.train")):
         raise HTTPException(403, f"you may not read {model}.train")
     return model
 
 
-def steerable(model: str, user: GetUserDep, request: Request) -> str:
-    """The model, if the user may run its steering and the form is one of these pages: another site's has its own origin."""
+def check_may_steer(model: str, user: GetUserDep, request: Request) -> str:
+    """Return the model if the user may run its steering. Raises 403, also for a form of another site, by its origin."""
     run = DagAccessEntity.RUN
     if not get_auth_manager().is_authorized_dag(
         method="POST", access_entity=run, user=user, details=DagDetails(id=f"{model}.steer")
@@ -41,62 +41,71 @@ def steerable(model: str, user: GetUserDep, request: Request) -> str:
     return model
 
 
-Model = Annotated[str, Depends(allowed)]
-Steerable = Annotated[str, Depends(steerable)]
+#: The name of a model that the user may read, and of one that the user may steer.
+ReadableModel = Annotated[str, Depends(check_may_read)]
+SteerableModel = Annotated[str, Depends(check_may_steer)]
 
 
 @app.get("/", response_class=HTMLResponse)
-def index(user: GetUserDep) -> str:
+def models(user: GetUserDep) -> str:
+    """Show all models that the user may read, with who is champion."""
     from include.reports import model_page, summary
     from include.spec.loading import load_all
     from include.wiring import parts
 
-    known, now = parts(), datetime.now(UTC)
-    specs = load_all(known.settings.models)[0]
+    stack, now = parts(), datetime.now(UTC)
+    specs = load_all(stack.settings.models)[0]
     readable = get_auth_manager().filter_authorized_dag_ids(dag_ids={f"{s.name}.train" for s in specs}, user=user)
-    shown = [spec for spec in specs if f"{spec.name}.train" in readable]
-    return model_page.index([(s.name, s.description, summary.champion_at(s.name, known.ledger(), now)) for s in shown])
+    readable_specs = [spec for spec in specs if f"{spec.name}.train" in readable]
+    ledger = stack.ledger()
+    return model_page.index([(s.name, s.description, summary.champion_at(s.name, ledger, now)) for s in readable_specs])
 
 
 @app.get("/of/{dag}")
-def of_dag(dag: str) -> RedirectResponse:
-    """Where a DAG's tab leads."""
+def redirect_from_dag(dag: str) -> RedirectResponse:
+    """Lead from a DAG's tab to the model's page."""
     return RedirectResponse(f"{PAGES}/{dag.rpartition('.')[0]}/")
 
 
 @app.get("/of/{dag}/{run}")
-def of_run(dag: str, run: str) -> RedirectResponse:
-    """Where a run's tab leads: a training's card, a rollout's plots; the model's page where there is neither."""
+def redirect_from_run(dag: str, run: str) -> RedirectResponse:
+    """Lead from a run's tab to a training's card or a rollout's plots, and to the model's page where there is neither."""
     from include.wiring import parts
 
-    model, _, family = dag.rpartition(".")
+    model, _, dag_kind = dag.rpartition(".")
     name = folder_name(run)
-    places = {"train": f"runs/{name}/evaluation/card.html", "rollout": f"rollouts/{name}/"}
-    card = parts().settings.runs / model / name / "evaluation" / "card.html"
-    known = family == "rollout" or (family == "train" and (card.exists() or _link(card)))
-    return RedirectResponse(quote(f"{PAGES}/{model}/{places[family] if known else ''}"))
+    card = Path(name) / "evaluation" / "card.html"
+    card_file = parts().settings.runs / model / card
+    page = ""
+    if dag_kind == "rollout":
+        page = f"rollouts/{name}/"
+    elif dag_kind == "train" and (card_file.exists() or _link(card_file)):
+        page = f"runs/{card}"
+    return RedirectResponse(quote(f"{PAGES}/{model}/{page}"))
 
 
 @app.get("/{model}/", response_class=HTMLResponse)
-def page(model: Model) -> str:
+def page(model: ReadableModel) -> str:
+    """Show a model: its champion, its rollout with buttons to steer it, and its tables and reports."""
     from include.domain.errors import UserMistake
     from include.reports import model_page, rollout_page, summary
-    from include.stages.rollout import state as rollout_state
+    from include.stages.rollout import state_file
 
     try:
         spec, parts = open_model(model)
-    except UserMistake as fault:
-        raise HTTPException(404, str(fault)) from None
+    except UserMistake as error:
+        raise HTTPException(404, str(error)) from None
     settings, ledger = parts.settings, parts.ledger()
-    state = rollout_state.load(parts.controls().folder, model)
-    looks = rollout_page.looks_of(model, state.run, ledger) if state else []
-    return model_page.page(
-        model, spec.description, summary.champion_at(model, ledger, datetime.now(UTC)), state, looks,
-        summary.tables(model, ledger, settings.runs), model_page.reports(settings.reports / model))  # fmt: skip
+    state = state_file.load(parts.rollout_folder(), model)
+    analyses = rollout_page.analyses_of(model, state.run, ledger) if state else []
+    champion = summary.champion_at(model, ledger, datetime.now(UTC))
+    tables, reports = summary.tables(model, ledger, settings.runs), model_page.reports(settings.reports / model)
+    return model_page.page(model, spec.description, champion, state, analyses, tables, reports)
 
 
 @app.get("/{model}/rollouts/{run}/", response_class=HTMLResponse)
-def rollout(model: Model, run: str) -> str:
+def rollout(model: ReadableModel, run: str) -> str:
+    """Show the evidence of one rollout."""
     from include.reports import rollout_page
     from include.wiring import parts
 
@@ -105,30 +114,33 @@ def rollout(model: Model, run: str) -> str:
 
 @app.post("/{model}/steer")
 def steer(
-    model: Steerable, user: GetUserDep, word: Annotated[Word, Form()], reason: Annotated[str, Form()] = ""
-) -> Any:
-    """What a button says is done here and now, so going back needs no scheduler either."""
+    model: SteerableModel,
+    user: GetUserDep,
+    action: Annotated[RolloutAction, Form(alias="word")],
+    reason: Annotated[str, Form()] = "",
+) -> RedirectResponse:
+    """Carry out a button's action here and now, so that going back needs no scheduler either."""
     from include.domain.errors import PerennialError
     from include.stages.rollout import actions
 
-    parts = open_model(model)[1]
-    kept = {"controls": parts.controls(), "registry": parts.registry()}
+    services = open_model(model)[1].rollout_services()
     try:
-        actions.obey(model, word, user.get_name(), reason, **kept, now=datetime.now(UTC))
-    except PerennialError as fault:
-        raise HTTPException(409, str(fault)) from None
+        actions.perform(model, action, user.get_name(), reason, services=services, now=datetime.now(UTC))
+    except PerennialError as error:
+        raise HTTPException(409, str(error)) from None
     return RedirectResponse("./", status_code=303)
 
 
 @app.get("/{model}/reports/{path:path}")
-def report(model: Model, path: str) -> FileResponse:
+def report(model: ReadableModel, path: str) -> FileResponse:
+    """Give a file of the model's reports."""
     from include.wiring import parts
 
     return _file(parts().settings.reports / model, path)
 
 
 @app.get("/{model}/runs/{run}/evaluation/{name}")
-def evaluation(model: Model, run: str, name: str) -> Response:
+def evaluation(model: ReadableModel, run: str, name: str) -> Response:
     """Show a file of a training's evaluation: the one on this machine, else the one in object storage, by a link."""
     from include.wiring import parts
 
@@ -161,12 +173,14 @@ def _file(folder: Path, path: str) -> FileResponse:
 def _page_path(folder: Path, path: str) -> Path:
     """Return the place of a page below the folder. Raises HTTPException for a path that leaves it, or is of no page."""
     base, resolved = folder.resolve(), (folder / path).resolve()
-    if not resolved.is_relative_to(base) or resolved.suffix not in SHOWN:
+    if not resolved.is_relative_to(base) or resolved.suffix not in PAGE_SUFFIXES:
         raise HTTPException(404, f"{path} is no page of this model")
     return resolved
 
 
 class Pages(AirflowPlugin):
+    """Adds the pages to Airflow, with entries in its menu, its DAGs and their runs."""
+
     name = "perennial"
     fastapi_apps: list[Any] = [{"app": app, "url_prefix": PAGES, "name": "Perennial"}]
     external_views: list[Any] = [

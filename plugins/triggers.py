@@ -1,4 +1,4 @@
-"""What waits in the triggerer, so that a long hold keeps no worker."""
+"""What waits in the triggerer, so that a long hold occupies no worker."""
 
 import asyncio
 import time
@@ -8,58 +8,68 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-#: Seconds between two looks at the canary.
-LOOK_EVERY = 1.0
-#: Seconds between two questions whether there is new evidence.
-ASK_EVERY = 5.0
+#: Seconds between two analyses of a rollout.
+ANALYSE_EVERY = 1.0
+#: Seconds between two checks for new evidence.
+CHECK_EVERY = 5.0
 
 
-class Looks(BaseTrigger):
-    """Looks at a model's running rollout until the step is decided. It keeps nothing: a restarted triggerer looks on."""
+class RolloutTrigger(BaseTrigger):
+    """Analyses a model's running rollout every second until the step is decided.
+
+    It keeps nothing in memory: a restarted triggerer goes on with the next analysis. The event holds the `decision`, `go on`
+    or `roll back`, and the `sentence` with its reason.
+    """
 
     def __init__(self, model: str, run: str) -> None:
         super().__init__()
         self.model, self.run_name = model, run
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        return "plugins.triggers.Looks", {"model": self.model, "run": self.run_name}
+        """Return the class and the arguments from which the triggerer makes this trigger."""
+        return "plugins.triggers.RolloutTrigger", {"model": self.model, "run": self.run_name}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield the decision; a rollout that has ended meanwhile counts as rolled back."""
         from include.domain.errors import Conflict
+        from include.domain.rollout.decision import StepDecision
         from include.stages.rollout import analysis
         from plugins.run import open_model
 
         spec, parts = open_model(self.model)
-        controls = parts.controls()
+        services = parts.rollout_services()
         while True:
+            now = datetime.now(UTC)
             try:
-                seen = await asyncio.to_thread(analysis.look, spec, controls, self.run_name, datetime.now(UTC))
-            except Conflict as ended:
-                yield TriggerEvent({"decision": "roll back", "sentence": str(ended)})
+                result = await asyncio.to_thread(analysis.analyse, spec, services, self.run_name, now)
+            except Conflict as error:
+                yield TriggerEvent({"decision": StepDecision.ROLL_BACK.value, "sentence": str(error)})
                 return
-            if seen.decision != "wait":
-                yield TriggerEvent({"decision": seen.decision, "sentence": seen.sentence})
+            if result.decision is not StepDecision.WAIT:
+                yield TriggerEvent({"decision": result.decision.value, "sentence": result.sentence})
                 return
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(ANALYSE_EVERY)
 
 
-class News(BaseTrigger):
-    """Waits until production shows what the last look did not see, or until a moment (epoch seconds)."""
+class NewEvidenceTrigger(BaseTrigger):
+    """Waits until live traffic or new data shows what the last decision did not see, or until a time (epoch seconds)."""
 
     def __init__(self, model: str, until: float) -> None:
         super().__init__()
         self.model, self.until = model, until
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        return "plugins.triggers.News", {"model": self.model, "until": self.until}
+        """Return the class and the arguments from which the triggerer makes this trigger."""
+        return "plugins.triggers.NewEvidenceTrigger", {"model": self.model, "until": self.until}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        while time.time() < self.until and not await asyncio.to_thread(self._news):
-            await asyncio.sleep(ASK_EVERY)
+        """Yield an empty event when the wait is over."""
+        while time.time() < self.until and not await asyncio.to_thread(self._has_new_evidence):
+            await asyncio.sleep(CHECK_EVERY)
         yield TriggerEvent({})
 
-    def _news(self) -> bool:
-        """False, too, while a part of the stack does not answer."""
+    def _has_new_evidence(self) -> bool:
+        """Whether there is new evidence; False, too, while a part of the stack does not answer."""
         from include.domain.errors import Unavailable
         from include.stages.monitoring import monitoring
         from plugins.run import open_model
@@ -67,6 +77,6 @@ class News(BaseTrigger):
         spec, parts = open_model(self.model)
         try:
             return monitoring.has_new_evidence(spec, parts.monitoring_services(spec))
-        except Unavailable as fault:
-            self.log.warning("%s; asked again in %.0f s", fault, ASK_EVERY)
+        except Unavailable as error:
+            self.log.warning("%s; checked again in %.0f s", error, CHECK_EVERY)
             return False

@@ -16,9 +16,10 @@ from include.artifacts.files import file_facts, write_atomically
 from include.artifacts.store import Reference
 from include.domain.errors import Conflict, Corrupt, Unavailable, UserMistake
 from include.domain.events import Event
+from include.domain.rollout.variants import RequestCounts
 from include.ports.ledger import E
 from include.ports.registry import Version
-from include.ports.traffic import ArmCounts, Routes
+from include.ports.traffic import Routes
 from tests.records import model_manifest
 
 
@@ -133,15 +134,15 @@ PREDICTIONS = pa.schema([
 class FakeSignals:
     """`traffic` adds to the gateway's counters."""
 
-    arms: dict[str, ArmCounts] = field(default_factory=dict)
+    by_slot: dict[str, RequestCounts] = field(default_factory=dict)
     logged: list[dict[str, Any]] = field(default_factory=list)
     labels: list[dict[str, Any]] = field(default_factory=list)
     down: bool = False
 
-    def counts(self, model: str, slow_ms: float) -> Mapping[str, ArmCounts]:
+    def request_counts(self, model: str, slow_ms: float) -> Mapping[str, RequestCounts]:
         if self.down:
             raise Unavailable("the gateway's metrics do not answer")
-        return dict(self.arms)
+        return dict(self.by_slot)
 
     def predictions(self, model: str, since: datetime | None = None) -> pa.Table:
         rows = [{"at": 0.0, "key": None, "time": None, **row} for row in self.logged]
@@ -152,12 +153,11 @@ class FakeSignals:
         schema = pa.schema([("id", pa.string()), ("key", pa.string()), ("label", pa.float64())])
         return pa.Table.from_pylist([{"id": None, "key": None, **row} for row in self.labels], schema=schema)
 
-    def stamp(self, model: str) -> str:
+    def revision(self, model: str) -> str:
         return f"{len(self.logged)} {len(self.labels)}"
 
     def traffic(self, slot: str, requests: int, errors: int = 0, slow: int = 0) -> None:
-        old = self.arms.get(slot, ArmCounts(0, 0, 0))
-        self.arms[slot] = ArmCounts(old.requests + requests, old.errors + errors, old.slow + slow)
+        self.by_slot[slot] = self.by_slot.get(slot, RequestCounts()).plus(RequestCounts(requests, errors, slow))
 
 
 @dataclass

@@ -58,7 +58,7 @@ ThreadingHTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
 
 
 @dataclass
-class Gateway:
+class LocalGateway:
     settings: Settings
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -102,7 +102,7 @@ class Gateway:
 
     def copied(self) -> int:
         """Requests that reached the canary; while it has no share, all of them are copies."""
-        counted = self.signals.counts("flights", 100).get("canary")
+        counted = self.signals.request_counts("flights", 100).get("canary")
         return counted.requests if counted else 0
 
     def _start(self, name: str, command: list[str]) -> None:
@@ -124,11 +124,11 @@ def answers(url: str) -> bool:
 
 
 @contextmanager
-def local_gateway(home: Path, servers: int = 1) -> Iterator[Gateway]:
+def local_gateway(home: Path, servers: int = 1) -> Iterator[LocalGateway]:
     """All to stable, both slots up, the routes served."""
     ports = {f"PERENNIAL_{name}_PORT": str(free_port()) for name in ("GATEWAY", "GATEWAY_ADMIN", "STABLE", "CANARY")}
     settings = replace(from_env(ports), home=home, servers=servers)
-    gateway = Gateway(choose_ports(settings, {}))
+    gateway = LocalGateway(choose_ports(settings, {}))
     try:
         gateway.serve("stable")
         gateway.serve("canary")

@@ -17,9 +17,9 @@ from include.artifacts.files import file_facts
 from include.artifacts.store import Reference
 from include.domain.features.encoding import fit
 from include.domain.monitoring.retraining import RetrainingDecision
+from include.domain.rollout.variants import RequestCounts
 from include.domain.windows import Window, window_label
 from include.ports.registry import Version
-from include.ports.traffic import ArmCounts
 from include.spec.model_spec import ModelSpec
 from include.stages.monitoring import monitoring
 from include.stages.monitoring.services import MonitoringServices
@@ -56,10 +56,10 @@ class LoggedTraffic:
     def feedback(self, model: str) -> pa.Table:
         return SCHEMAS[FEEDBACK].empty_table()
 
-    def stamp(self, model: str) -> str:
+    def revision(self, model: str) -> str:
         return str(len(self.log))
 
-    def counts(self, model: str, slow_ms: float) -> Mapping[str, ArmCounts]:
+    def request_counts(self, model: str, slow_ms: float) -> Mapping[str, RequestCounts]:
         return {}
 
 

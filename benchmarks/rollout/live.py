@@ -19,16 +19,17 @@ from benchmarks.rollout import traffic
 from include.artifacts.store import Reference
 from include.domain.errors import Unavailable
 from include.domain.events import RolloutChanged, StepAnalysed
-from include.domain.rollout.actions import Word
+from include.domain.rollout.actions import RolloutAction
+from include.domain.rollout.decision import decide
 from include.local import demo, flights
 from include.local.rest import FINISHED, Airflow
 from include.ports.traffic import Routes
 from include.settings import Settings
 from include.spec import loading
 from include.spec.model_spec import ModelSpec
-from include.stages.rollout import analysis, rollout
-from include.stages.rollout import state as rollout_state
-from include.stages.rollout.state import State
+from include.stages.rollout import analysis, rollout, state_file
+from include.stages.rollout.state import RolloutState
+from include.stages.rollout.steps import steps_of
 from include.wiring import Parts
 
 MODEL = demo.MODEL
@@ -104,8 +105,9 @@ class Live:
         return loading.find(MODEL, self.settings.models)
 
     @property
-    def state(self) -> State:
-        state = rollout_state.load(self.parts.controls().folder, MODEL)
+    def state(self) -> RolloutState:
+        """Where the newest rollout stands."""
+        state = state_file.load(self.parts.rollout_folder(), MODEL)
         assert state is not None, "version 1 was rolled out"
         return state
 
@@ -156,21 +158,21 @@ class Live:
 
         self.until(there, 180, f"step {step}")
 
-    def steer(self, word: Word, reason: str = "") -> None:
-        """A person triggers the DAG; return once it has said the word."""
-        run = self.airflow.trigger(STEER, {"word": word, "reason": reason})
+    def steer(self, action: RolloutAction, reason: str = "") -> None:
+        """Trigger the steering DAG as a person does, and return once it has run."""
+        run = self.airflow.trigger(STEER, {"word": action, "reason": reason})
         for _ in self.airflow.follow(STEER, run, timeout=90):
             pass
-        assert self.airflow.run(STEER, run)["state"] == "success", word
+        assert self.airflow.run(STEER, run)["state"] == "success", action
 
-    def await_look(self, version: str, sentence: str, outcome: str = "") -> None:
-        """Return once the newest row of evidence says so."""
+    def await_analysis(self, version: str, sentence: str, outcome: str = "") -> None:
+        """Return once the newest recorded analysis has this sentence and outcome."""
 
         def there() -> bool:
             last = self.analyses(version)[-1]
             return sentence in last.sentence and outcome in last.verdict.outcome
 
-        self.until(there, 120, f"a look that is {sentence} {outcome}")
+        self.until(there, 120, f"an analysis that is {sentence} {outcome}")
 
     def await_held(self) -> None:
         """Return once the step is held for a person."""
@@ -179,8 +181,8 @@ class Live:
             spec, state = self.spec, self.state
             if state.step < 0 or not state.active:
                 return False
-            verdict = analysis.judge(spec, state)
-            return "held for a person" in analysis.decide(spec, state, verdict, datetime.now(UTC)).sentence
+            progress = analysis.progress_of(spec, state, datetime.now(UTC))
+            return "held for a person" in decide(spec.rollout, progress, analysis.judge(spec, state)).sentence
 
         self.until(there, 120, "a held step")
 
@@ -198,7 +200,7 @@ class Live:
 
     def load(self, rate: float) -> AbstractContextManager[dict[str, Any]]:
         """Requests at that rate meanwhile, and what callers and the gateway showed."""
-        planned = [rollout.ALL_TO_STABLE, *(stage.routes for stage in rollout.plan(self.spec))]
+        planned = [rollout.ALL_TO_STABLE, *(step.routes for step in steps_of(self.spec.rollout))]
         return traffic.load(self.settings, self.bodies, rate, planned)
 
     def split(self) -> Routes:
@@ -241,7 +243,7 @@ class Live:
         """Seconds from `since` (monotonic) until the gateway sent the canary its last request, as far as it is followed."""
         counted, last = -1, 0.0
         while (now := time.monotonic() - since) < FOLLOWED:
-            counts = self.parts.signals().counts(MODEL, self.spec.rollout.guards.slow_ms)["canary"].requests
+            counts = self.parts.signals().request_counts(MODEL, self.spec.rollout.guards.slow_ms)["canary"].requests
             if counts != counted:
                 counted, last = counts, now
             time.sleep(0.02)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.rollout.live import MODEL, ROLLOUT, Live
-from include.domain.rollout.actions import Word
+from include.domain.rollout.actions import RolloutAction
 from include.ports.traffic import Routes
 from include.stages.rollout import rollout
 from include.stages.rollout.state import Phase
+from include.stages.rollout.steps import steps_of
 
 #: Requests a second where a scene asks for no figure under full load.
 CALM = 300
@@ -68,7 +69,7 @@ def back(live: Live, _: float) -> Shown:
         live.at_step(2, 500)
         stopped = {victim: live.kill(victim, signal.SIGSTOP) for victim in ("mlflow", "scheduler")}
         since = time.monotonic()
-        rollout.rollback(MODEL, live.parts.controls(), "somebody said so")
+        rollout.rollback(MODEL, live.parts.rollout_services(), "somebody said so")
         returned, quiet = round(time.monotonic() - since, 2), live.last_request_after(since)
         for victim in stopped:
             live.kill(victim, signal.SIGCONT)
@@ -102,7 +103,7 @@ def held(live: Live, _: float) -> Shown:
     with live.load(0) as seen:
         run = live.challenge(version)
         live.await_held()
-        live.steer(Word.ABORT, "nobody came")
+        live.steer(RolloutAction.ABORT, "nobody came")
         end = live.ended(version, run)
     why = live.reason(version)
     figures = {"ended": end, "why": why, **_told(seen)}
@@ -115,12 +116,12 @@ def person(live: Live, _: float) -> Shown:
     with live.load(CALM) as seen:
         run = live.challenge(version)
         live.at_step(1)
-        live.steer(Word.PAUSE, "let me look")
-        live.await_look(version, "paused by admin: let me look", outcome="pass")
+        live.steer(RolloutAction.PAUSE, "let me look")
+        live.await_analysis(version, "paused by admin: let me look", outcome="pass")
         paused = live.split()
-        live.steer(Word.RESUME)
+        live.steer(RolloutAction.RESUME)
         live.at_step(2)
-        live.steer(Word.PROMOTE, "good enough")
+        live.steer(RolloutAction.PROMOTE, "good enough")
         end = live.ended(version, run)
     decided = {event.step: event.sentence for event in live.analyses(version) if event.decision == "go on"}
     figures = {"ended": end, "paused": str(paused), "decided": decided, **_told(seen)}
@@ -141,7 +142,7 @@ def newer_waits(live: Live, _: float) -> Shown:
         live.approve(younger)
         live.until(live.waits, 60, "an approval that waits")
         waited = live.version("challenger"), live.split()
-        live.steer(Word.ABORT, "make way")
+        live.steer(RolloutAction.ABORT, "make way")
         ends = [live.ended(older, first)]
         second = live.begun(younger)
         live.at_step(0)
@@ -164,7 +165,7 @@ def newer_supersedes(live: Live, _: float) -> Shown:
         live.at_step(1)
         second = live.challenge(younger)
         end, why = live.ended(older, first), live.reason(older)
-        live.steer(Word.ABORT)
+        live.steer(RolloutAction.ABORT)
         ends = [end, live.ended(younger, second)]
     figures = {"ended": ends, "why": why, **_told(seen)}
     return figures, {
@@ -195,7 +196,7 @@ def kills(live: Live, _: float) -> Shown:
 
 def _moments(live: Live) -> dict[str, Callable[[], None]]:
     """When to kill: each step by its name, and the promotion; each returns also when the rollout has ended."""
-    names = [stage.name for stage in rollout.plan(live.spec)]
+    names = [step.name for step in steps_of(live.spec.rollout)]
     steps = {name: lambda step=step: live.at_step(step) for step, name in enumerate(names)}
     return {
         **steps,

@@ -7,23 +7,16 @@ or rows for which it makes no sense; a value equal to the default is not written
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from include.domain.monitoring.signal import Signal
-from include.domain.rollout.actions import Word
+from include.domain.rollout.actions import RolloutAction
+from include.domain.rollout.variants import RequestCounts
 from include.domain.verdict import Outcome, Verdict
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-class RequestCounts(NamedTuple):
-    """Requests of one slot during a step, and how many of them failed or were slow; a list of three numbers in JSON."""
-
-    requests: int
-    errors: int
-    slow: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +182,7 @@ class ActionRequested(Event):
     """
 
     kind = "word"
-    word: Word
+    word: RolloutAction
     by: str
     reason: str
     run: str | None = ""

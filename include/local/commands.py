@@ -158,7 +158,7 @@ def rollback(model: Model) -> None:
     current = settings()
     if current.router == "haproxy" and not (current.gateway / f"{model}.map").exists():
         raise UserMistake(f"the gateway has no model named {model!r}; this stack serves {current.model}")
-    rollout.rollback(model, Parts(current).controls(), "perennial rollback")
+    rollout.rollback(model, Parts(current).rollout_services(), "perennial rollback")
     console.print(f"{model}: all traffic goes to the stable slot")
 
 

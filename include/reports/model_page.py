@@ -7,10 +7,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from include.domain.events import StepAnalysed
-from include.domain.rollout.actions import TO_A_ROLLOUT, Word
+from include.domain.rollout.actions import RolloutAction
 from include.reports import html, rollout_page
 from include.reports.html import ReportTable
-from include.stages.rollout.state import State
+from include.stages.rollout.state import RolloutState
 
 #: The newest rows come first, and no more than these are shown.
 MOST = 20
@@ -26,37 +26,38 @@ def index(models: Sequence[tuple[str, str, str]]) -> str:
 
 
 def page(
-    model: str, description: str, reign: str, state: State | None, looks: Sequence[StepAnalysed],
+    model: str, description: str, reign: str, state: RolloutState | None, analyses: Sequence[StepAnalysed],
     tables: Sequence[ReportTable], reports: Sequence[str],
 ) -> str:  # fmt: skip
-    """One model; `looks` are those of the rollout in `state`, `reports` paths of pages below its folder of reports."""
+    """One model; `analyses` are those of the rollout in `state`, `reports` paths of pages below its folder of reports."""
     dags = [
         f'<a target="_top" href="/dags/{model}.{f}">{f}</a>' for f in ("data", "train", "rollout", "watch", "steer")
     ]
     found = [f'<li><a href="reports/{quote(path)}">{escape(path)}</a></li>' for path in reports]
     body = [
         f"<p>{escape(description)}</p><nav>{''.join(dags)}</nav>",
-        f"<p><b>Champion</b>: {escape(reign)}</p><p><b>Rollout</b>: {escape(_told(state, looks))}</p>",
+        f"<p><b>Champion</b>: {escape(reign)}</p><p><b>Rollout</b>: {escape(_standing(state, analyses))}</p>",
         _buttons(state),
-        *rollout_page.pictures(looks).values(),
+        *rollout_page.charts(analyses).values(),
         *map(_table, tables),
         f"<h2>Reports</h2><ul>{''.join(found) or '<li>none yet</li>'}</ul>",
     ]
     return html.document(model, "".join(body))
 
 
-def _told(state: State | None, looks: Sequence[StepAnalysed]) -> str:
-    """How it ended, or what its last look at requests said."""
+def _standing(state: RolloutState | None, analyses: Sequence[StepAnalysed]) -> str:
+    """Return how the rollout ended, or the sentence of its last recorded analysis."""
     if state is None:
         return "none yet"
-    said = state.reason or (looks[-1].sentence if looks else "")
-    return f"version {state.version}: {state.phase}" + (f"; {said}" if said else "")
+    reason = state.reason or (analyses[-1].sentence if analyses else "")
+    return f"version {state.version}: {state.phase}" + (f"; {reason}" if reason else "")
 
 
-def _buttons(state: State | None) -> str:
-    """What a person can say now; each button is one word, said with the reason beside it."""
-    words = [word for word in Word if (state and state.active) or word not in TO_A_ROLLOUT]
-    buttons = "".join(f'<button name="word" value="{word}">{word}</button>' for word in words)
+def _buttons(state: RolloutState | None) -> str:
+    """Return a form with a button for each action that is possible now, and a field for its reason."""
+    running = state is not None and state.active
+    actions = [action for action in RolloutAction if running or not action.needs_running_rollout]
+    buttons = "".join(f'<button name="word" value="{action}">{action}</button>' for action in actions)
     return f'<form method="post" action="steer"><input name="reason" placeholder="why; kept in the ledger"> {buttons}</form>'
 
 

@@ -1,4 +1,4 @@
-"""A rollout's evidence for people: its looks as confidence sequences against the margins, step by step, and its story."""
+"""The evidence of a rollout for people: its analyses as confidence sequences against the margins, and its story."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,19 +9,20 @@ from pathlib import Path
 
 from include.artifacts.files import write_atomically
 from include.domain.events import ActionRequested, Event, RolloutChanged, ShadowCompared, StepAnalysed
+from include.domain.rollout.decision import StepDecision
 from include.ports.ledger import Ledger
 from include.ports.registry import Registry
 from include.reports import html, plots
 from include.reports.html import ReportTable
 from include.reports.plots import PlotLine
-from include.stages.rollout.state import State
+from include.stages.rollout.state import RolloutState
 
-#: Margins shown to each side of 0; the first looks of a step know next to nothing, and their intervals are cut there.
-VIEW = 5
-HEADS = ("step", "slot", "requests", "errors", "slow", "looks", "verdict")
+#: Margins shown to each side of 0; the first analyses of a step know next to nothing, and their intervals are cut there.
+VISIBLE_MARGINS = 5
+HEADS = ("step", "slot", "requests", "errors", "slow", "analyses", "verdict")
 
 
-def attach(state: State, ledger: Ledger, registry: Registry, folder: Path) -> None:
+def attach(state: RolloutState, ledger: Ledger, registry: Registry, folder: Path) -> None:
     """Write the pages of a rollout that has ended and attach them to the tracking run of the version's training."""
     pages = write(state.model, state.run, ledger, folder)
     if run_id := registry.version(state.model, state.version).tags.get("mlflow_run_id"):
@@ -39,8 +40,8 @@ class GuardEstimate:
 
 
 def write(model: str, run: str, ledger: Ledger, folder: Path) -> list[Path]:
-    """Write `rollout.html` and a plot per guard into `folder`/`model`-`run`/; their paths."""
-    pages = {"rollout.html": page(model, run, ledger), **pictures(looks_of(model, run, ledger))}
+    """Write `rollout.html` and a plot per guard into `folder`/`model`-`run`/, and return their paths."""
+    pages = {"rollout.html": page(model, run, ledger), **charts(analyses_of(model, run, ledger))}
     out = folder / f"{model}-{run}"
     out.mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
@@ -49,51 +50,54 @@ def write(model: str, run: str, ledger: Ledger, folder: Path) -> list[Path]:
 
 
 def page(model: str, run: str, ledger: Ledger) -> str:
-    """The rollout as HTML, also while it runs: what happened, the traffic of each step, and a plot per guard."""
+    """Return the rollout as HTML, also while it runs: what happened, the traffic of each step, and a plot per guard."""
     changes = [event for event in ledger.read(model, RolloutChanged) if event.run == run]
     comparisons = [event for event in ledger.read(model, ShadowCompared) if event.run == run]
     actions = [event for event in ledger.read(model, ActionRequested) if event.run == run]
-    looks = looks_of(model, run, ledger)
-    lines = [*map(_line, changes), *map(_line, comparisons), *map(_line, actions), *_decisions(looks)]
+    analyses = analyses_of(model, run, ledger)
+    lines = [*map(_line, changes), *map(_line, comparisons), *map(_line, actions), *_decisions(analyses)]
     story = "".join(f"<li>{escape(line)}</li>" for line in sorted(lines))
     body = [
         f"<p>{escape(run)}</p><ul>{story}</ul>",
-        *pictures(looks).values(),
-        html.table(ReportTable(HEADS, _traffic(looks))),
+        *charts(analyses).values(),
+        html.table(ReportTable(HEADS, _traffic(analyses))),
     ]
     version = changes[0].version if changes else "?"
     return html.document(f"{model}: rollout of version {version}", "".join(body))
 
 
-def looks_of(model: str, run: str, ledger: Ledger) -> list[StepAnalysed]:
+def analyses_of(model: str, run: str, ledger: Ledger) -> list[StepAnalysed]:
+    """Return the recorded analyses of that run, oldest first."""
     return [event for event in ledger.read(model, StepAnalysed) if event.run == run]
 
 
-def pictures(looks: Sequence[StepAnalysed]) -> dict[str, str]:
-    """SVG by file name, one per guard that was ever estimated."""
-    guards = list(dict.fromkeys(c.name for look in looks for c in look.verdict.checks if c.interval))
-    return {f"{guard}.svg": _sequence(guard, looks) for guard in guards}
+def charts(analyses: Sequence[StepAnalysed]) -> dict[str, str]:
+    """Return a chart as SVG by file name, for each guard that was ever estimated."""
+    guards = list(dict.fromkeys(c.name for analysis in analyses for c in analysis.verdict.checks if c.interval))
+    return {f"{guard}.svg": _chart(guard, analyses) for guard in guards}
 
 
-def _sequence(guard: str, looks: Sequence[StepAnalysed]) -> str:
-    began = looks[0].at
+def _chart(guard: str, analyses: Sequence[StepAnalysed]) -> str:
+    began = analyses[0].at
     lines, bound = [], None
-    for step, of_step in groupby(looks, key=lambda look: look.step):
-        estimates = [estimate for look in of_step for estimate in _estimates(look, guard)]
+    for step, of_step in groupby(analyses, key=lambda analysis: analysis.step):
+        estimates = [estimate for analysis in of_step for estimate in _estimates(analysis, guard)]
         if not estimates:
             continue
         bound = estimates[-1].bound
         minutes = [(estimate.at - began).total_seconds() / 60 for estimate in estimates]
         low, high = ([estimate.interval[end] for estimate in estimates] for end in (0, 1))
         lines.append(PlotLine(step, minutes, [estimate.value for estimate in estimates], low, high))
-    axes = ("minutes since the first look", "worse by")
-    up = (-VIEW * bound, VIEW * bound) if bound else None
-    return plots.chart(f"{guard}, dashed: its margin", axes, lines, level=bound, y_range=up)
+    axes = ("minutes since the first analysis", "worse by")
+    y_range = (-VISIBLE_MARGINS * bound, VISIBLE_MARGINS * bound) if bound else None
+    return plots.chart(f"{guard}, dashed: its margin", axes, lines, level=bound, y_range=y_range)
 
 
-def _estimates(look: StepAnalysed, guard: str) -> list[GuardEstimate]:
-    checks = [check for check in look.verdict.checks if check.name == guard]
-    return [GuardEstimate(look.at, c.value, c.interval, c.bound) for c in checks if c.interval and c.value is not None]
+def _estimates(analysis: StepAnalysed, guard: str) -> list[GuardEstimate]:
+    checks = [check for check in analysis.verdict.checks if check.name == guard]
+    return [
+        GuardEstimate(analysis.at, c.value, c.interval, c.bound) for c in checks if c.interval and c.value is not None
+    ]
 
 
 def _line(event: RolloutChanged | ShadowCompared | ActionRequested) -> str:
@@ -108,18 +112,19 @@ def _line(event: RolloutChanged | ShadowCompared | ActionRequested) -> str:
     return f"{_at(event)}: {what}" + (f": {reason}" if reason else "")
 
 
-def _decisions(looks: Sequence[StepAnalysed]) -> list[str]:
-    return [f"{_at(look)}: {look.decision}: {look.sentence}" for look in looks if look.decision != "wait"]
+def _decisions(analyses: Sequence[StepAnalysed]) -> list[str]:
+    decided = [analysis for analysis in analyses if analysis.decision != StepDecision.WAIT]
+    return [f"{_at(analysis)}: {analysis.decision}: {analysis.sentence}" for analysis in decided]
 
 
 def _at(event: Event) -> str:
     return f"{event.at:%Y-%m-%d %H:%M:%S}"
 
 
-def _traffic(looks: Sequence[StepAnalysed]) -> list[list[str]]:
-    last = {look.step: look for look in looks}
+def _traffic(analyses: Sequence[StepAnalysed]) -> list[list[str]]:
+    last = {analysis.step: analysis for analysis in analyses}
     return [
-        [step, slot, *(f"{n:,}" for n in counts), f"{look.number:,}", look.verdict.outcome]
-        for step, look in last.items()
-        for slot, counts in look.counts.items()
+        [step, slot, *(f"{n:,}" for n in counts), f"{analysis.number:,}", analysis.verdict.outcome]
+        for step, analysis in last.items()
+        for slot, counts in analysis.counts.items()
     ]

@@ -120,7 +120,7 @@ def test_a_backfill_builds_features_and_neither_asks_nor_changes_registry_and_ga
 def test_whoever_asks_the_registry_or_the_gateway_is_noticed(home: Path, listener: Listener) -> None:
     for use in (
         lambda: parts().registry().version_by_alias("toy", "champion"),
-        lambda: parts().signals().counts("toy", 1.0),
+        lambda: parts().signals().request_counts("toy", 1.0),
     ):
         with pytest.raises(Unavailable):
             use()

@@ -214,10 +214,10 @@ def test_a_button_of_the_models_page_sends_traffic_back_for_who_is_logged_in(dem
 def test_a_rollback_needs_neither_airflow_nor_mlflow(demo_run: DemoRun) -> None:
     from include.stages.rollout import rollout
 
-    controls = Parts(demo_run.settings).controls()
-    controls.router.apply(MODEL, Routes(canary=10))
-    rollout.rollback(MODEL, controls, "a person asked for it")
-    assert controls.router.current(MODEL) == Routes()
+    services = Parts(demo_run.settings).rollout_services()
+    services.router.apply(MODEL, Routes(canary=10))
+    rollout.rollback(MODEL, services, "a person asked for it")
+    assert services.router.current(MODEL) == Routes()
 
 
 def test_the_settings_file_is_loaded(demo_run: DemoRun) -> None:

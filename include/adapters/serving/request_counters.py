@@ -1,7 +1,7 @@
-"""Requests as the model servers count them, each server followed by itself, and those that the gateway could not get answered.
+"""Requests as the model servers count them, each server by itself, and those that the gateway could not get answered.
 
 A server that goes takes its counter along, and one that is started anew begins at 0. So what each added since the last
-reading is summed up in a file, and the sum never falls; what a server answers after its last reading is not seen.
+reading is summed up in a file, and the sum never falls; what a server answers after its last reading is not counted.
 """
 
 import fcntl
@@ -12,19 +12,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import httpx
 
 from include.adapters.serving import addresses
 from include.artifacts.files import write_atomically
 from include.domain.errors import Unavailable, UserMistake
-from include.ports.traffic import ArmCounts
+from include.domain.rollout.variants import RequestCounts
 
 REQUESTS, SECONDS = "perennial_requests_total", "perennial_request_seconds"
 #: The routes that score rows; probes and pages do not count.
-SCORING = ("/predict", "/infer")
-#: Answers that are the service's fault.
+SCORING_ROUTES = ("/predict", "/infer")
+#: The lowest status that is the service's fault.
 FIRST_ERROR = 500
 #: By server, on HAProxy's page: tries that were made again at another server, and requests that no try got answered.
 GATEWAY_FAILURES = (
@@ -36,98 +36,154 @@ GATEWAY_FAILURES = (
 SAMPLE = re.compile(r"^(\w+)\{(.*)\} (\S+)", re.MULTILINE)
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 Sample = tuple[str, dict[str, str], float]
-#: Requests, errors and slow answers of a slot's servers, and the gateway's failures with it.
-Counted = dict[str, list[int]]
+
+
+class ServerReading(NamedTuple):
+    """The counters of one server: its own of requests, errors and slow answers, and the gateway's of failed tries."""
+
+    requests: int = 0
+    errors: int = 0
+    slow: int = 0
+    failed_tries: int = 0
+
+    def plus(self, other: "ServerReading") -> "ServerReading":
+        """Return the sum of both."""
+        return ServerReading(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def since(self, earlier: "ServerReading") -> "ServerReading":
+        """Return what was counted since an earlier reading; a counter that fell has started anew, from 0."""
+        if any(now < before for now, before in zip(self, earlier, strict=True)):
+            return self
+        return ServerReading(*(now - before for now, before in zip(self, earlier, strict=True)))
+
+
+@dataclass
+class RequestTotals:
+    """What the file holds: the last reading of each server, by its slot and URL, and the sums of each slot."""
+
+    readings: dict[str, ServerReading]
+    slots: dict[str, RequestCounts]
+
+    @classmethod
+    def from_file(cls, path: Path) -> "RequestTotals":
+        """Return the totals in the file; none before the first. Readings of old releases lack the failed tries."""
+        content = json.loads(path.read_text()) if path.exists() else {"pods": {}, "sums": {}}
+        readings = {server: ServerReading(*numbers) for server, numbers in content["pods"].items()}
+        return cls(readings, {slot: RequestCounts(*numbers) for slot, numbers in content["sums"].items()})
+
+    def save(self, path: Path) -> None:
+        """Replace the file by these totals."""
+        write_atomically(path, json.dumps({"pods": self.readings, "sums": self.slots}))
+
+    def add(self, url: str, by_slot: Mapping[str, ServerReading]) -> dict[str, ServerReading]:
+        """Take in what one page shows, and return what it added by slot since its last reading."""
+        added = {}
+        for slot, reading in by_slot.items():
+            server = f"{slot} {url}"
+            added[slot] = reading.since(self.readings.get(server, ServerReading()))
+            self.readings[server] = reading
+        return added
+
+    def count(self, slot: str, added: ServerReading) -> None:
+        """Add to a slot's sums what its servers and the gateway counted together.
+
+        The gateway also tries again when a server has answered with an error, which that server has counted itself.
+        """
+        unanswered = max(0, added.failed_tries - added.errors)
+        new = RequestCounts(added.requests + unanswered, added.errors + unanswered, added.slow)
+        self.slots[slot] = self.slots.get(slot, RequestCounts()).plus(new)
 
 
 @dataclass(frozen=True)
 class RequestCounters:
-    """`urls` are each slot's names, behind each any number of servers; `folder` holds the sums.
+    """Counts a model's requests by slot; `urls` are each slot's names, behind each any number of servers.
 
-    `gateway` is the page of an HAProxy whose servers are named after their slots (`canary`, `canary-2`); none on a cluster.
+    `folder` holds the sums. `gateway` is the URL of an HAProxy whose servers are named after their slots (`canary`,
+    `canary-2`); None on a cluster.
     """
 
     urls: Mapping[str, Sequence[str]]
     folder: Path
     gateway: str | None = None
 
-    def counts(self, model: str, slow_ms: float) -> Mapping[str, ArmCounts]:
-        """Raises Unavailable while no server answers, UserMistake for a `slow_ms` that is no bound of their histogram."""
+    def request_counts(self, model: str, slow_ms: float) -> Mapping[str, RequestCounts]:
+        """Return the sums of each slot since the first reading.
+
+        Raises Unavailable while no server answers, UserMistake for a `slow_ms` that is no bound of their histogram.
+        """
         pages = {url: page for names in self.urls.values() for name in names for url, page in _pages(name, model)}
         if not pages:
             raise Unavailable(f"{model}: no model server answers")
-        now = {url: counted(page, slow_ms) for url, page in pages.items()}
+        readings = {url: server_readings(page, slow_ms) for url, page in pages.items()}
         # Read last: a failed try that the server answered is on its own page by then.
         if self.gateway and (page := _page(self.gateway)):
-            now[self.gateway] = failures(page)
-        with self._sums(model, slow_ms) as kept:
-            added: Counted = defaultdict(lambda: [0, 0, 0, 0])
-            for url, arms in now.items():
-                for slot, seen in arms.items():
-                    # A file from before failures were counted holds three numbers a server.
-                    before = [*kept["pods"].get(f"{slot} {url}", []), 0, 0, 0, 0][:4]
-                    if any(new < old for new, old in zip(seen, before, strict=True)):
-                        before = [0, 0, 0, 0]
-                    added[slot] = [t + new - old for t, new, old in zip(added[slot], seen, before, strict=True)]
-                    kept["pods"][f"{slot} {url}"] = seen
-            for slot, (requests, errors, slow, failed) in added.items():
-                # The gateway makes a try again too when the server answered with an error, which that counted itself.
-                unseen = max(0, failed - errors)
-                new = (requests + unseen, errors + unseen, slow)
-                kept["sums"][slot] = [t + n for t, n in zip(kept["sums"].get(slot, [0, 0, 0]), new, strict=True)]
-            return {slot: ArmCounts(*sums) for slot, sums in sorted(kept["sums"].items())}
+            readings[self.gateway] = failed_tries(page)
+        with self._totals(model, slow_ms) as totals:
+            added: dict[str, ServerReading] = defaultdict(ServerReading)
+            for url, by_slot in readings.items():
+                for slot, reading in totals.add(url, by_slot).items():
+                    added[slot] = added[slot].plus(reading)
+            for slot, reading in added.items():
+                totals.count(slot, reading)
+            return dict(sorted(totals.slots.items()))
 
     @contextmanager
-    def _sums(self, model: str, slow_ms: float) -> Iterator[dict[str, Any]]:
-        """What was counted so far, written back at the end; one process at a time."""
+    def _totals(self, model: str, slow_ms: float) -> Iterator[RequestTotals]:
+        """Yield what was counted so far and write it back at the end; one process at a time."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{model}-{slow_ms:g}.json"
         with path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            kept = json.loads(path.read_text()) if path.exists() else {"pods": {}, "sums": {}}
-            yield kept
-            write_atomically(path, json.dumps(kept))
+            totals = RequestTotals.from_file(path)
+            yield totals
+            totals.save(path)
 
 
-def counted(page: str, slow_ms: float) -> Counted:
-    """By slot, from the text of a model server's `/metrics` page."""
-    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0.0])
+def server_readings(page: str, slow_ms: float) -> dict[str, ServerReading]:
+    """Return the counters by slot from the text of a model server's `/metrics` page.
+
+    Raises UserMistake for a `slow_ms` that is no bound of the histogram.
+    """
+    requests: dict[str, float] = defaultdict(float)
+    errors: dict[str, float] = defaultdict(float)
+    slow: dict[str, float] = defaultdict(float)
     bounds: set[float] = set()
     for name, labels, value in samples(page):
-        if not labels.get("route", "").endswith(SCORING):
+        if not labels.get("route", "").endswith(SCORING_ROUTES):
             continue
-        arm = sums[labels["slot"]]
+        slot = labels["slot"]
         if name == REQUESTS:
-            arm[0] += value
-            arm[1] += value * (int(labels["code"]) >= FIRST_ERROR)
+            requests[slot] += value
+            errors[slot] += value * (int(labels["code"]) >= FIRST_ERROR)
         elif name == f"{SECONDS}_count":
-            arm[2] += value
+            slow[slot] += value
         elif name == f"{SECONDS}_bucket":
             bounds.add(float(labels["le"]))
-            arm[2] -= value * (float(labels["le"]) == slow_ms / 1000)
+            slow[slot] -= value * (float(labels["le"]) == slow_ms / 1000)
     if bounds and slow_ms / 1000 not in bounds:
-        known = ", ".join(f"{1000 * b:g}" for b in sorted(bounds) if b != float("inf"))
-        raise UserMistake(f"slow_ms: {slow_ms:g} is no bound of the servers' histogram; there are {known} ms")
-    return {slot: [int(value) for value in arm] for slot, arm in sums.items()}
+        choices = ", ".join(f"{1000 * b:g}" for b in sorted(bounds) if b != float("inf"))
+        raise UserMistake(f"slow_ms: {slow_ms:g} is no bound of the servers' histogram; there are {choices} ms")
+    slots = {**requests, **slow}
+    return {slot: ServerReading(int(requests[slot]), int(errors[slot]), int(slow[slot])) for slot in slots}
 
 
-def failures(page: str) -> Counted:
-    """By slot, from the text of HAProxy's page."""
-    sums: Counted = defaultdict(lambda: [0, 0, 0, 0])
+def failed_tries(page: str) -> dict[str, ServerReading]:
+    """Return the gateway's failed tries by slot from the text of HAProxy's page."""
+    tries: dict[str, int] = defaultdict(int)
     for name, labels, value in samples(page):
         if name in GATEWAY_FAILURES:
-            sums[labels["server"].partition("-")[0]][3] += int(value)
-    return sums
+            tries[labels["server"].partition("-")[0]] += int(value)
+    return {slot: ServerReading(failed_tries=count) for slot, count in tries.items()}
 
 
 def samples(page: str) -> Iterator[Sample]:
-    """Name, labels and value of each line of a page in Prometheus' text format."""
+    """Yield name, labels and value of each line of a page in Prometheus' text format."""
     for name, labels, value in SAMPLE.findall(page):
         yield name, dict(LABEL.findall(labels)), float(value)
 
 
 def _pages(name: str, model: str) -> Iterator[tuple[str, str]]:
-    """The pages of the servers that answer; one that does not is not counted until it does."""
+    """Yield the pages of the servers that answer; one that does not is not counted until it does."""
     try:
         urls = addresses.resolve(name, model)
     except Unavailable:
@@ -139,7 +195,7 @@ def _pages(name: str, model: str) -> Iterator[tuple[str, str]]:
 
 def _page(url: str) -> str | None:
     try:
-        answer = httpx.get(f"{url}/metrics", timeout=2.0, trust_env=False)
+        response = httpx.get(f"{url}/metrics", timeout=2.0, trust_env=False)
     except httpx.TransportError:
         return None
-    return answer.text if answer.is_success else None
+    return response.text if response.is_success else None

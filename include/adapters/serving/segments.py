@@ -1,4 +1,4 @@
-"""The model servers' segments: files of JSON lines, read as tables. What is no line (one half-written) is skipped."""
+"""The segments of the prediction log: files of JSON lines, read as tables; a line that cannot be read is skipped."""
 
 import logging
 from collections.abc import Sequence
@@ -16,16 +16,31 @@ log = logging.getLogger(__name__)
 PREDICTIONS, FEEDBACK = "predictions", "feedback"
 #: The columns of each kind; `segment` is the file's `<slot>/<name>`.
 SCHEMAS = {
-    PREDICTIONS: pa.schema([
-        ("id", pa.string()), ("at", pa.float64()), ("time", pa.timestamp("us", "UTC")), ("version", pa.string()),
-        ("slot", pa.string()), ("mode", pa.string()), ("key", pa.string()), ("score", pa.float64()),
-        ("ms", pa.float64()), ("features", pa.string()), ("segment", pa.string()),
-    ]),
-    FEEDBACK: pa.schema([
-        ("id", pa.string()), ("key", pa.string()), ("label", pa.float64()), ("at", pa.float64()),
-        ("segment", pa.string()),
-    ]),
-}  # fmt: skip
+    PREDICTIONS: pa.schema(
+        {
+            "id": pa.string(),
+            "at": pa.float64(),
+            "time": pa.timestamp("us", "UTC"),
+            "version": pa.string(),
+            "slot": pa.string(),
+            "mode": pa.string(),
+            "key": pa.string(),
+            "score": pa.float64(),
+            "ms": pa.float64(),
+            "features": pa.string(),
+            "segment": pa.string(),
+        }
+    ),
+    FEEDBACK: pa.schema(
+        {
+            "id": pa.string(),
+            "key": pa.string(),
+            "label": pa.float64(),
+            "at": pa.float64(),
+            "segment": pa.string(),
+        }
+    ),
+}
 #: A server begins another segment ten minutes after it began one; its clock may be a little behind.
 FINISHED_AFTER = timedelta(minutes=15)
 
@@ -46,7 +61,7 @@ class LoggedPrediction(msgspec.Struct):
 
 
 class LoggedLabel(msgspec.Struct):
-    """One label as a server was told it."""
+    """One label as a server logs it, for the prediction with this `id` or `key`."""
 
     label: int
     at: float = 0.0
@@ -62,31 +77,31 @@ DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
 
 
 class LogSegments:
-    """`folder` holds `<model>/<slot>/<start epoch ms>-<pid>.jsonl`; labels lie in `<model>/feedback/`."""
+    """Implements `ports.traffic.PredictionLog` on the files that the model servers write."""
 
     def __init__(self, folder: Path) -> None:
+        """Read `<folder>/<model>/<slot>/<start epoch ms>-<pid>.jsonl`; labels lie in `<folder>/<model>/feedback/`."""
         self._folder = folder
 
     def names(self, model: str, kind: str, since: float = float("-inf")) -> list[str]:
-        """Segments written to since then (epoch seconds), oldest first."""
-        found = [
-            path
-            for path in self._folder.glob(f"{model}/*/*.jsonl")
-            if (path.parent.name == FEEDBACK) == (kind == FEEDBACK)
+        """Return the segments written to since then (epoch seconds), oldest first."""
+        paths = [
+            p for p in self._folder.glob(f"{model}/*/*.jsonl") if (p.parent.name == FEEDBACK) == (kind == FEEDBACK)
         ]
-        recent = [path for path in found if _written(path) >= since]
+        recent = [path for path in paths if _written_at(path) >= since]
         return [f"{path.parent.name}/{path.name}" for path in sorted(recent, key=lambda path: path.name)]
 
-    def written(self, model: str) -> float:
-        """When the newest line was written, epoch seconds; -inf before the first."""
-        return max(map(_written, self._folder.glob(f"{model}/*/*.jsonl")), default=float("-inf"))
+    def written_at(self, model: str) -> float:
+        """Return when the newest line was written, in epoch seconds; -inf before the first."""
+        return max(map(_written_at, self._folder.glob(f"{model}/*/*.jsonl")), default=float("-inf"))
 
     def finished(self, model: str, kind: str, now: datetime) -> list[str]:
-        last = (now - FINISHED_AFTER).timestamp() * 1000
-        return [name for name in self.names(model, kind) if _start(name) < last]
+        """Return the segments to which no server writes any more, oldest first."""
+        started_before = (now - FINISHED_AFTER).timestamp() * 1000
+        return [name for name in self.names(model, kind) if _start(name) < started_before]
 
     def read(self, model: str, kind: str, segment: str) -> pa.Table:
-        """Its lines; none when it has been removed meanwhile, which happens once they are in the table."""
+        """Return the segment's lines; none when it has been removed meanwhile, which happens once they are in the table."""
         lines = self._lines(self._folder / model / segment, DECODERS[kind])
         columns: dict[str, Sequence[Any]] = {
             name: [getattr(line, name) for line in lines] for name in SCHEMAS[kind].names[:-1]
@@ -97,6 +112,7 @@ class LogSegments:
         return pa.table({**columns, "segment": [segment] * len(lines)}, schema=SCHEMAS[kind])
 
     def remove(self, model: str, segment: str) -> None:
+        """Remove the segment where it is still there."""
         (self._folder / model / segment).unlink(missing_ok=True)
 
     def _lines(self, path: Path, decoder: "msgspec.json.Decoder[T]") -> list[T]:
@@ -114,12 +130,12 @@ class LogSegments:
 def _line(path: Path, number: int, text: bytes, decoder: "msgspec.json.Decoder[T]") -> T | None:
     try:
         return decoder.decode(text)
-    except msgspec.DecodeError as fault:
-        log.warning("%s line %d is skipped: %s", path, number, fault)
+    except msgspec.DecodeError as error:
+        log.warning("%s line %d is skipped: %s", path, number, error)
         return None
 
 
-def _written(path: Path) -> float:
+def _written_at(path: Path) -> float:
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
@@ -127,13 +143,13 @@ def _written(path: Path) -> float:
 
 
 def _start(segment: str) -> float:
-    """Epoch milliseconds; infinite where the name says none, so that such a file stays."""
+    """Return the start in epoch milliseconds; infinite where the name has none, so that such a file stays."""
     start = segment.rsplit("/", 1)[1].partition("-")[0]
     return float(start) if start.isdigit() else float("inf")
 
 
 def _time(text: object) -> datetime | None:
-    """None for what is no time: such a prediction cannot be joined with its label."""
+    """Return the time; None for what is none, since such a prediction cannot be joined with its label."""
     try:
         return None if text is None else as_time(text)
     except ValueError:

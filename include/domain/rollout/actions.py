@@ -1,10 +1,11 @@
-"""What a person can say to a model's traffic."""
+"""What a person can ask of a model's traffic."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Word(StrEnum):
-    """The first four are for a rollout that runs; the others need none."""
+class RolloutAction(StrEnum):
+    """An action on a model's traffic, by the words that the pages and `<model>.steer` offer."""
 
     PAUSE = "pause"
     RESUME = "resume"
@@ -13,5 +14,15 @@ class Word(StrEnum):
     ROLL_BACK = "roll back"
     RESTORE = "restore the previous champion"
 
+    @property
+    def needs_running_rollout(self) -> bool:
+        """Whether the action is on a rollout that runs; the others need none."""
+        return self not in (RolloutAction.ROLL_BACK, RolloutAction.RESTORE)
 
-TO_A_ROLLOUT = (Word.PAUSE, Word.RESUME, Word.PROMOTE, Word.ABORT)
+
+@dataclass(frozen=True)
+class PendingAction:
+    """An action that waits for the next analysis of a running rollout, and who asked for it and why."""
+
+    action: RolloutAction
+    by: str

@@ -2,12 +2,31 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 #: Where two distributions of scores are compared, from rare clicks to near certainty.
 CUT_POINTS = (0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+
+
+class RequestCounts(NamedTuple):
+    """Requests of one slot, and how many of them failed or were slow; a list of three numbers in the ledger's JSON."""
+
+    requests: int = 0
+    errors: int = 0
+    slow: int = 0
+
+    def plus(self, other: "RequestCounts") -> "RequestCounts":
+        """Return the sum of both."""
+        return RequestCounts(self.requests + other.requests, self.errors + other.errors, self.slow + other.slow)
+
+    def since(self, earlier: "RequestCounts") -> "RequestCounts":
+        """Return what was counted since an earlier reading; a smaller one now means that the counter started anew, from 0."""
+        if self.requests < earlier.requests:
+            return self
+        return RequestCounts(self.requests - earlier.requests, self.errors - earlier.errors, self.slow - earlier.slow)
 
 
 @dataclass(frozen=True)

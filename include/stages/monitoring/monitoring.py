@@ -35,7 +35,7 @@ def evidence_revision(spec: ModelSpec, services: MonitoringServices) -> str:
     """Return a text that changes when a window lands, a prediction or label is logged, or the champion changes."""
     champion = services.registry.version_by_alias(spec.name, "champion")
     tables = ", ".join(f"{table} {services.tables.version(table)}" for table in ("landed", SOURCE))
-    return f"champion {champion and champion.number}, {tables}, log {services.signals.stamp(spec.name)}"
+    return f"champion {champion and champion.number}, {tables}, log {services.signals.revision(spec.name)}"
 
 
 def has_new_evidence(spec: ModelSpec, services: MonitoringServices) -> bool:
@@ -61,7 +61,7 @@ def take_snapshot(spec: ModelSpec, services: MonitoringServices, as_of: datetime
     except Corrupt as error:
         return _unknown_snapshot(as_of, version.number, evidence, str(error))
     landed = [w for w in services.tables.windows(SOURCE) if window_of(w, spec.window).end <= as_of]
-    predictions = live_predictions.served(services.signals, spec.name, champion.version, as_of)
+    predictions = live_predictions.predictions_of(services.signals, spec.name, champion.version, as_of)
     signals = [
         *data_signals.signals(spec, services.tables, champion, landed),
         *traffic_signals.signals(spec, services.tables, champion, predictions, landed=landed, as_of=as_of),

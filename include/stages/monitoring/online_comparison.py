@@ -44,7 +44,7 @@ def compare_versions(
     A request that both answered was mirrored and counts for neither; a version that was only mirrored, or has too few labels
     yet, is left out.
     """
-    logged = live_predictions.logged(services.signals, spec.name, as_of)
+    logged = live_predictions.logged_before(services.signals, spec.name, as_of)
     others = sorted(set(logged["version"].unique().to_pylist()) - {champion}, key=lambda v: (len(v), v), reverse=True)
     of_champion = live_predictions.of_version(logged, champion)
     landed = services.tables.windows("landed")

@@ -163,7 +163,7 @@ def _has_values(rows: pa.Table, column: str) -> bool:
 def _metrics_by_window(
     spec: ModelSpec, services: MonitoringServices, champion: Champion, windows: Sequence[str], as_of: datetime
 ) -> dict[str, WindowMetrics]:
-    predictions = live_predictions.served(services.signals, spec.name, champion.version, as_of)
+    predictions = live_predictions.predictions_of(services.signals, spec.name, champion.version, as_of)
     labelled = live_predictions.labelled(spec, services.tables, predictions, windows, as_of, last=MAX_WINDOWS)
     by_window = predictions.windows(spec.window)
     calibrate = performance.platt_scaling(champion.test_scores) if champion.test_scores else None

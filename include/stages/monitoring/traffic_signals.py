@@ -46,7 +46,7 @@ def signals(
     rules = spec.watch
     labelled = live_predictions.labelled(spec, tables, predictions, landed, as_of, last=rules.performance.windows)
     since = tuple(w for w in landed if parse_utc(w) >= champion.data_ends)
-    new_labels = live_predictions.outcomes(spec, tables, since).num_rows
+    new_labels = live_predictions.landed_labels(spec, tables, since).num_rows
     return [
         *performance.signals(rules.performance, labelled, champion.test_metrics),
         _estimated_auc(spec, champion, predictions),
@@ -122,7 +122,7 @@ def _skew(
     newest = in_both[-1]
     rows = by_window[newest][-SKEW_ROWS:]
     table = tables.read(data_signals.SOURCE, [window_of(newest, spec.window)])
-    table_keys = live_predictions.keys(spec, table).combine_chunks()
+    table_keys = live_predictions.joined_keys(spec, table).combine_chunks()
     place = pc.index_in(predictions.keys.take(pa.array(rows)), value_set=table_keys)
     in_table = place.is_valid().to_numpy(zero_copy_only=False)
     table = table.take(place.drop_null())

@@ -1,32 +1,32 @@
-"""Steering: a person's word to a model's traffic, from a run of `<model>.steer` or by a button of the model's page."""
+"""Steering: what a person does to a model's traffic, from a run of `<model>.steer` or by a button of the model's page."""
 
 from datetime import datetime
 
 from include.domain.events import ActionRequested
-from include.domain.rollout.actions import Word
-from include.ports.registry import Registry
+from include.domain.rollout.actions import RolloutAction
 from include.stages.release import promotion
-from include.stages.release.promotion import ReleaseServices
-from include.stages.rollout import rollout
-from include.stages.rollout import state as rollout_state
-from include.stages.rollout.rollout import Controls
+from include.stages.rollout import rollout, state_file
+from include.stages.rollout.services import RolloutServices
 
 
-def obey(model: str, word: Word, by: str, reason: str, *, controls: Controls, registry: Registry, now: datetime) -> str:
-    """Do it, and keep who said it and why; the sentence of that. Going back needs no registry.
+def perform(
+    model: str, action: RolloutAction, by: str, reason: str, *, services: RolloutServices, now: datetime
+) -> str:
+    """Carry out the action and record who asked for it and why; return that as a sentence.
 
-    Raises UserMistake where the word makes no sense now.
+    Pause, resume and promote are left for the next analysis. Going back needs no registry. Raises UserMistake where the
+    action makes no sense now.
     """
-    said = f"{by}: {reason or 'no reason was given'}"
-    state = rollout_state.load(controls.folder, model)
+    who = f"{by}: {reason or 'no reason was given'}"
+    state = state_file.load(services.folder, model)
     run = state.run if state and state.active else None
-    if word is Word.ROLL_BACK:
-        rollout.rollback(model, controls, said)
-    elif word is Word.ABORT:
-        rollout.abort(model, controls, said)
-    elif word is Word.RESTORE:
-        promotion.restore_previous(model, said, ReleaseServices(registry, controls.ledger))
+    if action is RolloutAction.ROLL_BACK:
+        rollout.rollback(model, services, who)
+    elif action is RolloutAction.ABORT:
+        rollout.abort(model, services, who)
+    elif action is RolloutAction.RESTORE:
+        promotion.restore_previous(model, who, services.release)
     else:
-        rollout_state.say(controls.folder, model, word, said, now)
-    controls.ledger.append(model, ActionRequested(word=word, by=by, reason=reason, run=run))
-    return f"{word}, said {said}"
+        state_file.leave_action(services.folder, model, action, who, now)
+    services.ledger.append(model, ActionRequested(word=action, by=by, reason=reason, run=run))
+    return f"{action}, asked for by {who}"

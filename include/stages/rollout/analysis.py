@@ -1,194 +1,164 @@
-"""One look at a running rollout: read what the gateway counted, judge it, keep the evidence, and act on it."""
+"""One analysis of a running rollout: read what was counted, judge it, record the evidence, and act on the decision.
+
+What decides is pure and lies in `domain/rollout`: `canary.judge` turns traffic into a verdict, `decision.decide` turns
+the verdict into what happens to the step.
+"""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
-from typing import Literal
 
 from include.domain.errors import Unavailable
-from include.domain.events import RequestCounts, ShadowCompared, StepAnalysed
+from include.domain.events import ShadowCompared, StepAnalysed
 from include.domain.rollout import canary
-from include.domain.rollout.actions import Word
-from include.domain.rollout.variants import Stratum, VariantTraffic
+from include.domain.rollout.actions import RolloutAction
+from include.domain.rollout.decision import Analysis, StepDecision, StepProgress, decide
+from include.domain.rollout.variants import RequestCounts, Stratum, VariantTraffic
 from include.domain.verdict import Check, Outcome, Verdict
-from include.ports.traffic import ArmCounts
 from include.spec.model_spec import ModelSpec
-from include.stages.rollout import request_metrics, rollout, shadow_comparison
-from include.stages.rollout import state as rollout_state
-from include.stages.rollout.request_metrics import Values
-from include.stages.rollout.rollout import Controls
-from include.stages.rollout.state import NONE, State
+from include.stages.rollout import request_metrics, rollout, shadow_comparison, state_file
+from include.stages.rollout.request_metrics import RequestMetrics
+from include.stages.rollout.services import RolloutServices
+from include.stages.rollout.state import RolloutState
+from include.stages.rollout.steps import hold_of, steps_of
 
 #: A slot that got nothing where so many requests were its share is out of the gateway's rotation.
-NOTICED = 50
-#: The prediction log and the labels are read so often, because reading them costs more than a look may.
-READ_EVERY = timedelta(seconds=10)
-
-Decision = Literal["wait", "go on", "roll back"]
+MIN_MISSED_REQUESTS = 50
+#: How often the prediction log and the labels are read, because reading them costs more than an analysis may.
+METRICS_EVERY = timedelta(seconds=10)
 
 
-@dataclass(frozen=True)
-class Look:
-    """What a look decided; `roll back` has been done already when it is returned."""
+def analyse(spec: ModelSpec, services: RolloutServices, run: str, now: datetime) -> Analysis:
+    """Judge the present step of the run's rollout and act on it: when `roll back` is returned, the traffic is back.
 
-    decision: Decision
-    verdict: Verdict
-    sentence: str
-
-
-def look(spec: ModelSpec, controls: Controls, run: str, now: datetime) -> Look:
-    """Judge the step so far. Cheap and without memory: a killed caller looks again from anywhere.
-
-    A look that saw a request, or that decides, is a row of the ledger. Raises Conflict when the run's rollout has ended,
-    UserMistake when none began.
+    It is cheap and keeps nothing in memory: a caller that was killed analyses again from anywhere. An analysis that saw a
+    new request, or that decides, is a row of the ledger. Raises Conflict when the run's rollout has ended, UserMistake
+    when none began.
     """
-    state = rollout.running(spec.name, controls, run)
-    word, by = rollout_state.heard(controls.folder, state) or (Word.RESUME, "")
-    counts, fault = _counts(spec, controls)
-    warm = now - (state.step_began or now) >= spec.rollout.warm_up
-    state = _with_values(spec, controls, rollout_state.advance(state, counts, warm), now)
-    fresh = state.requests > state.noted
-    state = replace(state, noted=state.requests)
-    if not _keep(controls, state):
-        return Look("wait", Verdict("traffic", ()), "another look or a person was faster")
-    seen, step = decide(spec, state, judge(spec, state), now), rollout.plan(spec)[state.step].name
-    if word is Word.PROMOTE:
-        seen = Look("go on", seen.verdict, f"{step}: promoted by {by}")
-    elif word is Word.PAUSE and seen.verdict.outcome is not Outcome.FAIL:
-        seen = Look("wait", seen.verdict, f"{step}: paused by {by}; say resume, promote or abort")
-    elif state.step == 0 and seen.decision == "go on":
-        seen = _agreed(spec, controls, state, seen)
-    seen = replace(seen, sentence=seen.sentence + fault)
-    if fresh or seen.decision != "wait":
-        _note(spec, controls, state, seen)
-    return _go_back(controls, state, seen) if seen.decision == "roll back" else seen
+    state = rollout.running_state(spec.name, services, run)
+    pending = state_file.latest_action(services.folder, state)
+    counts, error = _request_counts(spec, services)
+    warm = now - (state.step_began_at or now) >= spec.rollout.warm_up
+    state = _with_metrics(spec, services, state.with_reading(counts, warm=warm), now)
+    has_new_requests = state.requests > state.recorded_requests
+    state = replace(state, recorded_requests=state.requests)
+    if not _saved(services, state):
+        return Analysis(StepDecision.WAIT, Verdict("traffic", ()), "another analysis or a person was faster")
+    analysis = decide(spec.rollout, progress_of(spec, state, now), judge(spec, state), pending)
+    by_a_person = pending is not None and pending.action is RolloutAction.PROMOTE
+    if state.step == 0 and analysis.decision is StepDecision.GO_ON and not by_a_person:
+        analysis = _with_shadow_comparison(spec, services, state, analysis)
+    analysis = replace(analysis, sentence=analysis.sentence + error)
+    if has_new_requests or analysis.decision is not StepDecision.WAIT:
+        _record(spec, services, state, analysis)
+    if analysis.decision is StepDecision.ROLL_BACK:
+        rollout.rollback(state.model, services, analysis.sentence)
+    return analysis
 
 
-def judge(spec: ModelSpec, state: State) -> Verdict:
-    """The verdict on the traffic so far, against the champion's at the same time.
+def judge(spec: ModelSpec, state: RolloutState) -> Verdict:
+    """Return the verdict on the traffic so far, against the champion's at the same time.
 
     Mirrored and live traffic are judged apart, and so is the last step, which has no champion beside it.
     """
-    weights = [stage.routes.canary for stage in rollout.plan(spec)]
-    alone = weights[state.step] == 100
-    live = [step for step in range(1, state.step + 1) if weights[step] < 100]
-    steps = [state.step] if alone or state.step == 0 else live
-    verdict = canary.judge(spec.rollout, [_span(state, step, alone) for step in steps])
-    return Verdict(verdict.subject, (*_absent(state, weights[state.step]), *verdict.checks))
+    weights = [step.routes.canary for step in steps_of(spec.rollout)]
+    without_stable = weights[state.step] == 100
+    live_steps = [step for step in range(1, state.step + 1) if weights[step] < 100]
+    judged_steps = [state.step] if without_stable or state.step == 0 else live_steps
+    verdict = canary.judge(spec.rollout, [_stratum(state, step, without_stable) for step in judged_steps])
+    return Verdict(verdict.subject, (*_missing_traffic(state, weights[state.step]), *verdict.checks))
 
 
-def decide(spec: ModelSpec, state: State, verdict: Verdict, now: datetime) -> Look:
-    """What follows from a verdict at this moment of the step, and why."""
-    stage = rollout.plan(spec)[state.step]
-    hold, since = rollout.hold(spec, state), now - (state.step_began or now)
-    why = "; ".join(verdict.reasons)
-    if verdict.outcome is Outcome.FAIL:
-        return Look("roll back", verdict, f"{stage.name}: {why}")
-    # The steps before count for the verdict, but each must have been seen to carry its own traffic.
-    enough = _canary(state).requests >= spec.rollout.min_requests and (since >= hold or not stage.routes.mirror)
-    if verdict.outcome is Outcome.PASS and enough:
-        return Look("go on", verdict, f"{stage.name}: not worse on any guard")
-    if not hold:
-        return Look("go on", verdict, f"{stage.name}: the spec asks for no hold")
-    if now - state.began >= spec.rollout.max_duration:
-        return Look(
-            "roll back", verdict, f"{stage.name}: the rollout took longer than {spec.rollout.max_duration}; {why}"
-        )
-    if since < hold:
-        return Look("wait", verdict, f"{stage.name}: {_seconds(since)} of at most {_seconds(hold)}; {why}")
-    return _undecided(spec, verdict, f"{stage.name}: still {verdict.outcome} after {_seconds(hold)}; {why}")
+def progress_of(spec: ModelSpec, state: RolloutState, now: datetime) -> StepProgress:
+    """Return how far the rollout's present step has come."""
+    step = steps_of(spec.rollout)[state.step]
+    return StepProgress(
+        name=step.name,
+        mirrored=step.routes.mirror,
+        hold=hold_of(spec.rollout, state),
+        elapsed=now - (state.step_began_at or now),
+        rollout_elapsed=now - state.began_at,
+        canary_requests=state.canary_requests,
+    )
 
 
-def _undecided(spec: ModelSpec, verdict: Verdict, said: str) -> Look:
-    if spec.rollout.on_inconclusive == "hold":
-        return Look("wait", verdict, f"{said}; held for a person: say promote or abort")
-    return Look("roll back", verdict, said)
-
-
-def _counts(spec: ModelSpec, controls: Controls) -> tuple[Mapping[str, ArmCounts] | None, str]:
-    """What the gateway counted; or None, and why."""
+def _request_counts(spec: ModelSpec, services: RolloutServices) -> tuple[Mapping[str, RequestCounts] | None, str]:
+    """Return what was counted; or None, and why as the end of a sentence."""
     try:
-        return controls.signals.counts(spec.name, spec.rollout.guards.slow_ms), ""
-    except Unavailable as fault:
-        return None, f" (counts not read: {fault})"
+        return services.signals.request_counts(spec.name, spec.rollout.guards.slow_ms), ""
+    except Unavailable as error:
+        return None, f" (counts not read: {error})"
 
 
-def _keep(controls: Controls, state: State) -> bool:
-    """Save the state unless somebody changed it since it was read."""
-    with rollout_state.locked(controls.folder, state.model):
-        stored = rollout_state.load(controls.folder, state.model)
-        if stored is None or (stored.phase, stored.step, stored.looks) != (state.phase, state.step, state.looks - 1):
+def _with_metrics(spec: ModelSpec, services: RolloutServices, state: RolloutState, now: datetime) -> RolloutState:
+    """Return the state with each step's scores and labels, where a guard asks for them and it is time to read again."""
+    read_at = state.metrics_read_at
+    if not spec.rollout.guards.need_scores or (read_at and now - read_at < METRICS_EVERY):
+        return state
+    starts = [at and at + spec.rollout.warm_up for at in state.entered_at]
+    ends = [*state.entered_at[1:], now]
+    intervals = [(start or end or now, end or now) for start, end in zip(starts, ends, strict=True)]
+    metrics = request_metrics.read(spec, services.signals, services.tables(spec), intervals)
+    return replace(state, step_metrics=tuple(metrics), metrics_read_at=now)
+
+
+def _saved(services: RolloutServices, state: RolloutState) -> bool:
+    """Save the state unless somebody changed it since it was read; whether it was saved."""
+    with state_file.locked(services.folder, state.model):
+        stored = state_file.load(services.folder, state.model)
+        unchanged = (state.phase, state.step, state.analyses - 1)
+        if stored is None or (stored.phase, stored.step, stored.analyses) != unchanged:
             return False
-        rollout_state.save(controls.folder, state)
+        state_file.save(services.folder, state)
         return True
 
 
-def _note(spec: ModelSpec, controls: Controls, state: State, seen: Look) -> None:
+def _with_shadow_comparison(
+    spec: ModelSpec, services: RolloutServices, state: RolloutState, analysis: Analysis
+) -> Analysis:
+    """Judge, before one caller sees the challenger, how alike both models scored the mirrored requests."""
+    predictions = services.signals.predictions(state.model, state.step_began_at)
+    agreement = shadow_comparison.measure(predictions, spec.rollout.threshold)
+    if agreement:
+        event = ShadowCompared(run=state.run, version=state.version, sentence=agreement.sentence, **asdict(agreement))
+        services.ledger.append(state.model, event)
+    checks = shadow_comparison.judge(spec.rollout.guards, agreement)
+    verdict = Verdict(analysis.verdict.subject, (*analysis.verdict.checks, *checks))
+    if reasons := Verdict("agreement", checks).reasons:
+        return Analysis(StepDecision.ROLL_BACK, verdict, f"shadow: {'; '.join(reasons)}")
+    return replace(analysis, verdict=verdict)
+
+
+def _record(spec: ModelSpec, services: RolloutServices, state: RolloutState, analysis: Analysis) -> None:
     event = StepAnalysed(
         run=state.run,
         version=state.version,
-        step=rollout.plan(spec)[state.step].name,
-        number=state.looks,
-        decision=seen.decision,
-        sentence=seen.sentence,
-        verdict=seen.verdict,
-        counts={slot: RequestCounts(arm.requests, arm.errors, arm.slow) for slot, arm in state.traffic.items()},
+        step=steps_of(spec.rollout)[state.step].name,
+        number=state.analyses,
+        decision=analysis.decision,
+        sentence=analysis.sentence,
+        verdict=analysis.verdict,
+        counts=state.traffic,
     )
-    controls.ledger.append(spec.name, event)
+    services.ledger.append(spec.name, event)
 
 
-def _agreed(spec: ModelSpec, controls: Controls, state: State, seen: Look) -> Look:
-    """At the end of the shadow: how alike both models answered the same requests, before one caller sees the challenger."""
-    found = shadow_comparison.measure(
-        controls.signals.predictions(state.model, state.step_began), spec.rollout.threshold
-    )
-    if found:
-        event = ShadowCompared(run=state.run, version=state.version, sentence=found.sentence, **asdict(found))
-        controls.ledger.append(state.model, event)
-    checks = shadow_comparison.judge(spec.rollout.guards, found)
-    verdict = Verdict(seen.verdict.subject, (*seen.verdict.checks, *checks))
-    if reasons := Verdict("agreement", checks).reasons:
-        return Look("roll back", verdict, f"shadow: {'; '.join(reasons)}")
-    return replace(seen, verdict=verdict)
-
-
-def _with_values(spec: ModelSpec, controls: Controls, state: State, now: datetime) -> State:
-    """With what the requests of each step said, where a guard asks for it and it is time to read again."""
-    if not spec.rollout.guards.need_scores or (state.read_at and now - state.read_at < READ_EVERY):
-        return state
-    starts = [at and at + spec.rollout.warm_up for at in state.entered]
-    ends = [*state.entered[1:], now]
-    spans = [(start or end or now, end or now) for start, end in zip(starts, ends, strict=True)]
-    found = request_metrics.read(spec, controls.signals, controls.tables(spec), spans)
-    return replace(state, values=tuple(found), read_at=now)
-
-
-def _go_back(controls: Controls, state: State, seen: Look) -> Look:
-    rollout.rollback(state.model, controls, seen.sentence)
-    return seen
-
-
-def _absent(state: State, weight: int) -> Iterator[Check]:
-    """Fails a canary that gets nothing: the gateway has taken it out of its rotation."""
+def _missing_traffic(state: RolloutState, weight: int) -> Iterator[Check]:
+    """Fail a canary that gets nothing: the gateway has taken it out of its rotation."""
     share = state.requests * weight / 100
-    if 0 < weight < 100 and _canary(state).requests == 0 and share >= NOTICED:
+    if 0 < weight < 100 and state.canary_requests == 0 and share >= MIN_MISSED_REQUESTS:
         sentence = f"the canary answered none of about {share:.0f} requests that were its share"
         yield Check("traffic", Outcome.FAIL, sentence, value=0.0, bound=share)
 
 
-def _span(state: State, step: int, alone: bool) -> Stratum:
-    values = state.values[step] if step < len(state.values) else {}
-    stable, challenger = (_arm(state.sums[step].get(s, NONE), values.get(s, Values())) for s in ("stable", "canary"))
-    return Stratum(challenger, None if alone else stable)
+def _stratum(state: RolloutState, step: int, without_stable: bool) -> Stratum:
+    metrics = state.step_metrics[step] if step < len(state.step_metrics) else {}
+    stable, canary_traffic = (
+        _traffic(state.step_counts[step].get(slot, RequestCounts()), metrics.get(slot, RequestMetrics()))
+        for slot in ("stable", "canary")
+    )
+    return Stratum(canary_traffic, None if without_stable else stable)
 
 
-def _canary(state: State) -> ArmCounts:
-    return state.traffic.get("canary", NONE)
-
-
-def _arm(counts: ArmCounts, values: Values) -> VariantTraffic:
-    return VariantTraffic(counts.requests, counts.errors, counts.slow, **vars(values))
-
-
-def _seconds(span: timedelta) -> str:
-    return f"{span.total_seconds():.0f} s"
+def _traffic(counts: RequestCounts, metrics: RequestMetrics) -> VariantTraffic:
+    return VariantTraffic(counts.requests, counts.errors, counts.slow, **vars(metrics))

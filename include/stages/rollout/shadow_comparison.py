@@ -1,4 +1,4 @@
-"""Agreement: how alike challenger and champion scored the very same mirrored requests."""
+"""How alike challenger and champion scored the very same mirrored requests."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,10 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Agreement:
-    """Over `requests` that both scored; `rank_correlation` is Spearman's, None where one side never varied."""
+    """How alike two models scored `requests` requests; `rank_correlation` is Spearman's, None where one side never varied.
+
+    The differences are the challenger's score less the champion's; `flipped` is the share decided otherwise.
+    """
 
     requests: int
     mean_difference: float
@@ -26,6 +29,7 @@ class Agreement:
 
     @property
     def sentence(self) -> str:
+        """The numbers as a sentence."""
         ranks = "" if self.rank_correlation is None else f", rank correlation {self.rank_correlation:.3f}"
         return (
             f"of {self.requests:,} mirrored requests {self.flipped:.1%} would be decided otherwise; the challenger's "
@@ -34,11 +38,11 @@ class Agreement:
 
 
 def measure(predictions: pa.Table, threshold: float = THRESHOLD) -> Agreement | None:
-    """From logged predictions (`id`, `slot`, `score`), paired by id; None where no request was scored by both."""
+    """Compare logged predictions (`id`, `slot`, `score`), paired by id; None where no request was scored by both."""
     ids, slots, scores = (predictions[name].to_pylist() for name in ("id", "slot", "score"))
     by_slot: dict[str, dict[str, float]] = {"stable": {}, "canary": {}}
-    for key, slot, score in zip(ids, slots, scores, strict=True):
-        by_slot.setdefault(slot, {})[key] = score
+    for request_id, slot, score in zip(ids, slots, scores, strict=True):
+        by_slot.setdefault(slot, {})[request_id] = score
     both = sorted(by_slot["stable"].keys() & by_slot["canary"].keys())
     if not both:
         return None
@@ -46,35 +50,44 @@ def measure(predictions: pa.Table, threshold: float = THRESHOLD) -> Agreement | 
     difference = challenger - champion
     flipped = (challenger >= threshold) != (champion >= threshold)
     return Agreement(
-        len(both), float(difference.mean()), float(np.abs(difference).mean()), _spearman(champion, challenger),
-        float(flipped.mean()),
-    )  # fmt: skip
-
-
-def judge(guards: Guards, found: Agreement | None) -> tuple[Check, ...]:
-    """One check per guard that is set; one on what could not be measured fails."""
-    measured: dict[str, float | None] = {}
-    if found:
-        measured = {
-            "flipped": found.flipped,
-            "score_difference": found.mean_absolute_difference,
-            "rank_correlation": found.rank_correlation,
-        }
-    bounds = (
-        ("flipped", guards.flipped, "most"),
-        ("score_difference", guards.score_difference, "most"),
-        ("rank_correlation", guards.rank_correlation, "least"),
+        requests=len(both),
+        mean_difference=float(difference.mean()),
+        mean_absolute_difference=float(np.abs(difference).mean()),
+        rank_correlation=_spearman(champion, challenger),
+        flipped=float(flipped.mean()),
     )
-    return tuple(_check(name, bound, end, measured.get(name)) for name, bound, end in bounds if bound is not None)
 
 
-def _check(name: str, bound: float, end: str, value: float | None) -> Check:
+def judge(guards: Guards, agreement: Agreement | None) -> tuple[Check, ...]:
+    """Return one check for each guard that is set; one on what could not be measured fails."""
+    flipped = difference = correlation = None
+    if agreement:
+        flipped, difference = agreement.flipped, agreement.mean_absolute_difference
+        correlation = agreement.rank_correlation
+    checks = []
+    if guards.flipped is not None:
+        checks.append(_at_most("flipped", flipped, guards.flipped))
+    if guards.score_difference is not None:
+        checks.append(_at_most("score_difference", difference, guards.score_difference))
+    if guards.rank_correlation is not None:
+        checks.append(_at_least("rank_correlation", correlation, guards.rank_correlation))
+    return tuple(checks)
+
+
+def _at_most(name: str, value: float | None, bound: float) -> Check:
+    return _check(name, value, bound, f"at most {bound:g}", value is not None and value <= bound)
+
+
+def _at_least(name: str, value: float | None, bound: float) -> Check:
+    return _check(name, value, bound, f"at least {bound:g}", value is not None and value >= bound)
+
+
+def _check(name: str, value: float | None, bound: float, required: str, holds: bool) -> Check:
     if value is None:
-        said = f"{name} could not be measured on the mirrored requests; it must be at {end} {bound:g}"
-        return Check(name, Outcome.FAIL, said, None, bound)
-    within = value <= bound if end == "most" else value >= bound
-    said = f"{name} is {value:.4g} over the mirrored requests; it must be at {end} {bound:g}"
-    return Check(name, Outcome.PASS if within else Outcome.FAIL, said, value, bound)
+        sentence = f"{name} could not be measured on the mirrored requests; it must be {required}"
+    else:
+        sentence = f"{name} is {value:.4g} over the mirrored requests; it must be {required}"
+    return Check(name, Outcome.PASS if holds else Outcome.FAIL, sentence, value, bound)
 
 
 def _spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:

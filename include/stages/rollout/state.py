@@ -1,169 +1,104 @@
-"""Where a rollout stands: one small file a model, replaced whole, from which any process can go on after a kill."""
+"""Where a rollout stands, and how entering a step and reading the counters change that."""
 
-import fcntl
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
-from typing import Any
 
-from include.artifacts import store
-from include.domain.errors import UserMistake
-from include.domain.rollout.actions import Word
-from include.ports.traffic import ArmCounts
-from include.stages.rollout.request_metrics import Values
+from include.domain.rollout.variants import RequestCounts
+from include.stages.rollout.request_metrics import RequestMetrics
 
 
 class Phase(StrEnum):
+    """What a rollout is doing, or how it ended, by the words of its file and of the ledger."""
+
     RUNNING = "running"
     PROMOTING = "promoting"
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled back"
 
 
-ACTIVE = (Phase.RUNNING, Phase.PROMOTING)
-NONE = ArmCounts(0, 0, 0)
-
-
 @dataclass(frozen=True)
-class State:
-    """`step` counts from 0, the shadow; -1 is before it.
+class RolloutState:
+    """Where the rollout of a version stands; `step` counts from 0, the shadow, and is -1 before it.
 
-    `entered[i]` is when step i was. `seen[slot]` are the gateway's counters at the last look, None before the step's
-    first one; `sums[i][slot]` is the traffic of step i since its first look; `noted` is how many requests the step had at
-    its last row of evidence. `values[i][slot]` are what step i's requests said, as read at `read_at`.
+    `entered_at[i]` is when step i began, None for one that was skipped. `last_counts[slot]` are the counters at the last
+    analysis, None before the step's first one; `step_counts[i][slot]` is the traffic of step i since then. `analyses` is
+    how many there were in all, and `recorded_requests` how many requests the step had had at its last row in the ledger.
+    `step_metrics[i][slot]` are the scores and labels of step i, as read at `metrics_read_at`.
     """
 
     model: str
     version: str
     champion: str | None
     run: str
-    began: datetime
+    began_at: datetime
     phase: Phase = Phase.RUNNING
     step: int = -1
-    entered: tuple[datetime | None, ...] = ()
-    looks: int = 0
-    seen: Mapping[str, ArmCounts] | None = None
-    sums: tuple[Mapping[str, ArmCounts], ...] = ()
-    noted: int = 0
-    values: tuple[Mapping[str, Values], ...] = ()
-    read_at: datetime | None = None
+    entered_at: tuple[datetime | None, ...] = ()
+    analyses: int = 0
+    last_counts: Mapping[str, RequestCounts] | None = None
+    step_counts: tuple[Mapping[str, RequestCounts], ...] = ()
+    recorded_requests: int = 0
+    step_metrics: tuple[Mapping[str, RequestMetrics], ...] = ()
+    metrics_read_at: datetime | None = None
     reason: str = ""
 
     @property
     def active(self) -> bool:
-        return self.phase in ACTIVE
-
-    @property
-    def step_began(self) -> datetime | None:
-        return self.entered[self.step] if self.step >= 0 else None
-
-    @property
-    def traffic(self) -> Mapping[str, ArmCounts]:
-        """Of the present step."""
-        return self.sums[self.step] if len(self.sums) > self.step >= 0 else {}
-
-    @property
-    def requests(self) -> int:
-        """Of the present step, to both slots."""
-        return sum(arm.requests for arm in self.traffic.values())
+        """Whether the rollout has not ended."""
+        return self.phase in (Phase.RUNNING, Phase.PROMOTING)
 
     @property
     def first_release(self) -> bool:
+        """Whether there was no champion when the rollout began."""
         return self.champion is None
 
+    @property
+    def step_began_at(self) -> datetime | None:
+        """When the present step began; None before the first."""
+        return self.entered_at[self.step] if self.step >= 0 else None
 
-def load(folder: Path, model: str) -> State | None:
-    """None when the model never had a rollout."""
-    path = folder / f"{model}.json"
-    if not path.exists():
-        return None
-    data = json.loads(path.read_text(encoding="utf-8"))
-    return State(**{
-        **data,
-        "began": datetime.fromisoformat(data["began"]),
-        "entered": tuple(map(_time, data["entered"])),
-        "read_at": _time(data["read_at"]),
-        "values": tuple({slot: Values.from_dict(v) for slot, v in arms.items()} for arms in data["values"]),
-        "phase": Phase(data["phase"]),
-        "seen": None if data["seen"] is None else _arms(data["seen"]),
-        "sums": tuple(map(_arms, data["sums"])),
-    })  # fmt: skip
+    @property
+    def traffic(self) -> Mapping[str, RequestCounts]:
+        """The present step's traffic by slot."""
+        return self.step_counts[self.step] if len(self.step_counts) > self.step >= 0 else {}
 
+    @property
+    def requests(self) -> int:
+        """The present step's requests to both slots."""
+        return sum(counts.requests for counts in self.traffic.values())
 
-def save(folder: Path, state: State) -> None:
-    data: dict[str, Any] = asdict(state)
-    data["began"] = state.began.isoformat()
-    data["entered"] = [at and at.isoformat() for at in state.entered]
-    data["read_at"] = state.read_at and state.read_at.isoformat()
-    store.write(folder / f"{state.model}.json", data)
+    @property
+    def canary_requests(self) -> int:
+        """The present step's requests to the canary."""
+        return self.traffic.get("canary", RequestCounts()).requests
 
+    def entering(self, step: int, now: datetime) -> "RolloutState":
+        """Return the state at the start of a step, with the traffic of the steps before it; skipped ones had none."""
+        skipped = step - len(self.step_counts)
+        return replace(
+            self,
+            step=step,
+            last_counts=None,
+            step_counts=(*self.step_counts[:step], *[{}] * skipped, {}),
+            entered_at=(*self.entered_at[:step], *[None] * skipped, now),
+            recorded_requests=0,
+            metrics_read_at=None,
+        )
 
-@contextmanager
-def locked(folder: Path, model: str) -> Iterator[None]:
-    """Nobody else on this machine changes the model's rollout meanwhile."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{model}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    def with_reading(self, counts: Mapping[str, RequestCounts] | None, *, warm: bool) -> "RolloutState":
+        """Return the state after an analysis has read the counters.
 
-
-def say(folder: Path, model: str, word: Word, by: str, at: datetime) -> None:
-    """Leave a word for the running rollout; its next look obeys. Raises UserMistake when no step of one runs."""
-    state = load(folder, model)
-    if state is None or state.phase is not Phase.RUNNING:
-        raise UserMistake(f"{model}: no step of a rollout is running, so there is nothing to {word}")
-    store.write(folder / f"{model}.word.json", {"run": state.run, "word": word, "by": by, "at": at.isoformat()})
-
-
-def heard(folder: Path, state: State) -> tuple[Word, str] | None:
-    """The last word said to this rollout, and who said it."""
-    path = folder / f"{state.model}.word.json"
-    if not path.exists():
-        return None
-    said = json.loads(path.read_text(encoding="utf-8"))
-    return (Word(said["word"]), said["by"]) if said["run"] == state.run else None
-
-
-def enter(state: State, step: int, now: datetime) -> State:
-    """At the start of a step, with the traffic of the steps before it."""
-    gap = step - len(state.sums)
-    sums, entered = (*state.sums[:step], *[{}] * gap), (*state.entered[:step], *[None] * gap)
-    return replace(state, step=step, seen=None, sums=(*sums, {}), entered=(*entered, now), noted=0, read_at=None)
-
-
-def advance(state: State, counts: Mapping[str, ArmCounts] | None, warm: bool) -> State:
-    """The state after reading the gateway's counters; until it is `warm`, and at the first look, they are the base.
-
-    None is a reading that failed: what happened meanwhile is in the next one.
-    """
-    state = replace(state, looks=state.looks + 1)
-    if counts is None:
-        return state
-    sums = dict(state.traffic)
-    if warm and state.seen is not None:
-        for slot, now in counts.items():
-            sums[slot] = _add(sums.get(slot, NONE), _since(state.seen.get(slot, NONE), now))
-    return replace(state, seen=dict(counts), sums=(*state.sums[: state.step], sums))
-
-
-def _time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
-
-
-def _since(before: ArmCounts, now: ArmCounts) -> ArmCounts:
-    """Traffic between two readings of a counter; a smaller one means that the gateway started anew, from 0."""
-    if now.requests < before.requests:
-        return now
-    return ArmCounts(now.requests - before.requests, now.errors - before.errors, now.slow - before.slow)
-
-
-def _add(a: ArmCounts, b: ArmCounts) -> ArmCounts:
-    return ArmCounts(a.requests + b.requests, a.errors + b.errors, a.slow + b.slow)
-
-
-def _arms(data: Mapping[str, Mapping[str, int]]) -> dict[str, ArmCounts]:
-    return {slot: ArmCounts(**counts) for slot, counts in data.items()}
+        Until the step is `warm`, and at its first reading, they are only the base from which its traffic is counted. None is
+        a reading that failed: what happened meanwhile is in the next one.
+        """
+        state = replace(self, analyses=self.analyses + 1)
+        if counts is None:
+            return state
+        traffic = dict(self.traffic)
+        if warm and self.last_counts is not None:
+            for slot, now in counts.items():
+                new = now.since(self.last_counts.get(slot, RequestCounts()))
+                traffic[slot] = traffic.get(slot, RequestCounts()).plus(new)
+        return replace(state, last_counts=dict(counts), step_counts=(*self.step_counts[: self.step], traffic))

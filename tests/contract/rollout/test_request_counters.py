@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from include.adapters.serving.request_counters import RequestCounters, counted
+from include.adapters.serving.request_counters import RequestCounters, server_readings
 from include.adapters.serving.slots import HttpSlots
 from include.domain.errors import Unavailable, UserMistake
-from include.ports.traffic import ArmCounts
+from include.domain.rollout.variants import RequestCounts
 from include.server.prometheus import Metrics
 
 
@@ -83,8 +83,8 @@ def test_requests_errors_and_slow_answers_are_counted_by_slot(tmp_path: Path) ->
     stable.answer(9, seconds=0.001), stable.answer(2, seconds=0.2)
     canary.answer(3, code="500")
     with listening(stable) as one, listening(canary) as two:
-        found = signals(tmp_path, one, two).counts("flights", 100)
-    assert found == {"stable": ArmCounts(11, 0, 2), "canary": ArmCounts(3, 3, 0)}
+        found = signals(tmp_path, one, two).request_counts("flights", 100)
+    assert found == {"stable": RequestCounts(11, 0, 2), "canary": RequestCounts(3, 3, 0)}
 
 
 def test_tries_that_no_server_answered_are_errors_of_the_slot_and_those_it_answered_are_not_counted_twice(
@@ -95,25 +95,28 @@ def test_tries_that_no_server_answered_are_errors_of_the_slot_and_those_it_answe
     gateway.redispatched = 3  # the three that it answered with an error
     with listening(stable) as one, listening(canary) as two, listening(gateway) as three:
         asked = signals(tmp_path, one, two, three)
-        assert asked.counts("flights", 100)["canary"] == ArmCounts(13, 3, 0)
+        assert asked.request_counts("flights", 100)["canary"] == RequestCounts(13, 3, 0)
         gateway.redispatched += 5  # the server is dead
-        assert asked.counts("flights", 100)["canary"] == ArmCounts(18, 8, 0)
+        assert asked.request_counts("flights", 100)["canary"] == RequestCounts(18, 8, 0)
         gateway.redispatched = 2  # the gateway was started anew
-        assert asked.counts("flights", 100) == {"stable": ArmCounts(9, 0, 0), "canary": ArmCounts(20, 10, 0)}
+        assert asked.request_counts("flights", 100) == {
+            "stable": RequestCounts(9, 0, 0),
+            "canary": RequestCounts(20, 10, 0),
+        }
 
 
 def test_a_pod_that_goes_or_is_started_anew_takes_nothing_away(tmp_path: Path) -> None:
     first = Server("stable")
     first.answer(10)
     with listening(first) as url:
-        assert signals(tmp_path, url, url).counts("flights", 100)["stable"].requests == 10
+        assert signals(tmp_path, url, url).request_counts("flights", 100)["stable"].requests == 10
         first.metrics = Metrics("stable", "flights")
         first.answer(4)
-        assert signals(tmp_path, url, url).counts("flights", 100)["stable"].requests == 14
+        assert signals(tmp_path, url, url).request_counts("flights", 100)["stable"].requests == 14
     second = Server("stable")
     second.answer(5)
     with listening(second) as url:
-        assert signals(tmp_path, url, url).counts("flights", 100)["stable"].requests == 19
+        assert signals(tmp_path, url, url).request_counts("flights", 100)["stable"].requests == 19
 
 
 def test_sums_from_before_failures_were_counted_go_on(tmp_path: Path) -> None:
@@ -122,19 +125,19 @@ def test_sums_from_before_failures_were_counted_go_on(tmp_path: Path) -> None:
     with listening(stable) as url:
         old = {"pods": {f"stable {url}": [7, 0, 0]}, "sums": {"stable": [7, 0, 0]}}
         (tmp_path / "flights-100.json").write_text(json.dumps(old))
-        assert signals(tmp_path, url, url).counts("flights", 100)["stable"] == ArmCounts(10, 0, 0)
+        assert signals(tmp_path, url, url).request_counts("flights", 100)["stable"] == RequestCounts(10, 0, 0)
 
 
 def test_without_any_server_there_is_no_count(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no model server answers"):
-        signals(tmp_path, "http://127.0.0.1:1", "http://{model}.invalid:80").counts("flights", 100)
+        signals(tmp_path, "http://127.0.0.1:1", "http://{model}.invalid:80").request_counts("flights", 100)
 
 
 def test_a_bound_that_the_histogram_lacks_is_named() -> None:
     server = Server("stable")
     server.answer(1)
     with pytest.raises(UserMistake, match=r"slow_ms: 70 is no bound .* 50, 75, 100"):
-        counted(server.page("/metrics"), 70)
+        server_readings(server.page("/metrics"), 70)
 
 
 def test_a_slot_is_ready_when_each_server_behind_its_name_is(monkeypatch: pytest.MonkeyPatch) -> None:

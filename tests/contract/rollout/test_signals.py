@@ -127,10 +127,10 @@ def test_a_compaction_broken_off_before_it_removed_the_segment_counts_no_line_tw
 
 def test_the_stamp_changes_with_every_line_that_is_logged(tmp_path: Path) -> None:
     found = production(tmp_path)
-    stamps = [found.stamp("flights")]
+    stamps = [found.revision("flights")]
     path = segment(tmp_path, "1000-8.jsonl", line(1))
     os.utime(path, (1000, 1000))
-    stamps.append(found.stamp("flights"))
+    stamps.append(found.revision("flights"))
     os.utime(path, (1001, 1001))
-    stamps.append(found.stamp("flights"))
-    assert len(set(stamps)) == 3 == len({*stamps, found.stamp("flights")})
+    stamps.append(found.revision("flights"))
+    assert len(set(stamps)) == 3 == len({*stamps, found.revision("flights")})
