@@ -60,7 +60,7 @@ def demo(
         bool, typer.Option("--spoiled", help="end with a challenger that the gates must reject")
     ] = False,
 ) -> None:
-    """Play the whole loop on real flights, about five minutes, and leave the stack up.
+    """Play the whole loop on real flights, about ten minutes on two cores, and leave the stack up.
 
     A winter model is born, shipped, goes stale in summer and is replaced behind a canary. It starts from an empty home, and
     refuses one that no demo made.
