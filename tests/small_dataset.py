@@ -1,13 +1,15 @@
 """A small learnable dataset and a job for it, with the files the features stage would write."""
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from include.artifacts import store
+from include.artifacts.dataset_manifest import DatasetColumns, DatasetManifest, SplitCounts, SplitWindows
 from include.artifacts.files import file_facts
 from include.domain.features.encoding import Encoding, fit
 from include.domain.training.settings import NetworkSettings
@@ -16,7 +18,7 @@ from include.trainer.job import Job, read
 CATEGORIES, NUMBERS = ("shop", "part"), ("price", "age")
 DAY = 86_400
 START = 1_356_998_400  #: 2013-01-01
-WINDOWS = {"train": ["2013-01-01", "2013-01-20"], "validate": ["2013-01-21"], "test": ["2013-01-22"]}
+WINDOWS = SplitWindows(train=("2013-01-01", "2013-01-20"), validate=("2013-01-21",), test=("2013-01-22",))
 MODEL = {"embedding": 4, "cross_layers": 2, "cross_rank": 4, "hidden": [16, 8], "dropout": 0.2, "first_order": 0.3}
 TRAINING = {"epochs": 2, "batch_size": 64, "learning_rate": 1e-2, "embedding_decay": 1.0, "ema": 0.9, "threads": 1}
 
@@ -59,11 +61,28 @@ def write_dataset(
         for array, values in arrays.items():
             path = folder / f"{name}.{array}.npy"
             np.save(path, values)
-            files[path.name] = asdict(file_facts(path))
+            files[path.name] = file_facts(path)
     for name, content in (("encoding.json", encoding.to_dict()), ("examples.json", _examples(raw["validate"][0]))):
         (folder / name).write_text(json.dumps(content))
-        files[name] = asdict(file_facts(folder / name))
-    (folder / "dataset.json").write_text(json.dumps(_manifest(files)))
+        files[name] = file_facts(folder / name)
+    counts = {name: len(labels) for name, (_, labels) in raw.items()}
+    positives = {name: int(labels.sum()) for name, (_, labels) in raw.items()}
+    manifest = DatasetManifest(
+        model="toy",
+        run="first",
+        as_of="2013-01-23T00:00:00+00:00",
+        table="features",
+        table_version=3,
+        sums_version=None,
+        windows=WINDOWS,
+        rows=SplitCounts(**counts),
+        positives=SplitCounts(**positives),
+        columns=DatasetColumns("at", "y", ("key",), CATEGORIES, NUMBERS),
+        spec={},
+        spec_digest="5" * 64,
+        files=files,
+    )
+    store.write(folder / "dataset.json", manifest)
     return folder / "dataset.json"
 
 
@@ -117,21 +136,6 @@ def _arrays(
     ids, numbers = encoding.encode(columns) if len(labels) else (np.zeros((0, 3)), np.zeros((0, 2)))
     times = START + 20 * DAY * (day > 0) + DAY * day + np.arange(len(labels), dtype=np.int64)
     return {"ids": ids.astype(np.int32), "numbers": numbers.astype(np.float32), "times": times, "labels": labels}
-
-
-def _manifest(files: dict[str, Any]) -> dict[str, Any]:
-    columns = {"time": "at", "label": "y", "keys": ["key"], "categorical": CATEGORIES, "numeric": NUMBERS}
-    return {
-        "format": 1,
-        "model": "toy",
-        "run": "first",
-        "table": "features",
-        "table_version": 3,
-        "windows": WINDOWS,
-        "columns": columns,
-        "spec_digest": "5" * 64,
-        "files": files,
-    }
 
 
 def _examples(columns: dict[str, Any]) -> list[dict[str, Any]]:

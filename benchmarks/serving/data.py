@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import polars as pl
 import torch
@@ -16,7 +15,6 @@ from include.adapters.engines.duckdb import DuckDB
 from include.adapters.tables.delta import DeltaTables
 from include.artifacts import store
 from include.artifacts.files import file_facts
-from include.artifacts.model_manifest import Signature
 from include.domain.features.encoding import Encoding
 from include.domain.windows import Window, parse_utc
 from include.local import flights
@@ -99,7 +97,7 @@ def _write_artifact(
         model=spec.name,
         run="bench",
         columns=columns_of(spec),
-        signature=msgspec.convert(signature(len(encoding.categorical), len(encoding.numeric)), Signature),
+        signature=signature(len(encoding.categorical), len(encoding.numeric)),
         files={path.name: file_facts(path) for path in folder.iterdir()},
     )
     store.write(folder / "manifest.json", manifest)

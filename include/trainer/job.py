@@ -5,15 +5,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from include.artifacts.model_manifest import ServingOptions
 from include.domain.errors import UserMistake
 from include.domain.training.families import FAMILIES, FamilyName
 from include.domain.training.settings import NetworkSettings, TrainingSettings
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class WarmStart:
 
 @dataclass(frozen=True)
 class Job:
-    """One training. `serving` is for the model servers and goes into the result's manifest as it is."""
+    """One training. `serving` is for the model servers and goes into the result's manifest."""
 
     dataset: Path  #: `dataset.json`
     dataset_digest: str  #: SHA-256 of its bytes
@@ -47,7 +51,7 @@ class Job:
     spec_digest: str
     out: Path
     tracking: TrackingTarget | None
-    serving: Mapping[str, Any] = field(default_factory=dict)
+    serving: ServingOptions = field(default_factory=ServingOptions)
     start: WarmStart | None = None
 
     @property
@@ -73,7 +77,7 @@ class Job:
             "out": str(self.out),
             "tracking": asdict(self.tracking) if self.tracking else None,
             "start": {"uri": str(self.start.manifest), "digest": self.start.digest} if self.start else None,
-            "serving": dict(self.serving),
+            "serving": asdict(self.serving),
         }
 
     @property
@@ -116,7 +120,7 @@ def _job(data: Mapping[str, Any]) -> Job:
         spec_digest=data["spec_digest"],
         out=Path(data["out"]),
         tracking=_section(TrackingTarget, tracking) if tracking else None,
-        serving=data.get("serving", {}),
+        serving=_section(ServingOptions, data.get("serving") or {}),
         start=WarmStart(_path(start["uri"]), start["digest"]) if start else None,
     )
 
@@ -127,4 +131,4 @@ def _path(uri: str) -> Path:
 
 def _section(section: type[T], data: Mapping[str, Any]) -> T:
     """Return a section of the job; what the spec has beside it is left out."""
-    return section(**{f.name: data[f.name] for f in fields(section) if f.name in data})  # type: ignore[arg-type]
+    return section(**{f.name: data[f.name] for f in fields(section) if f.name in data})

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from include.artifacts.files import write_atomically
@@ -105,13 +106,13 @@ def _log_job(job: Job, data: Dataset, tracker: Tracker) -> None:
     """Log all that `make reproduce` needs: code, lock, spec, tables and windows, the job, and how many threads it has."""
     manifest, lock = data.manifest, hashlib.sha256(LOCK_FILE.read_bytes()).hexdigest() if LOCK_FILE.is_file() else ""
     commit, changed_files = artifact.git_state()
-    for note in manifest.get("notes", ()):
+    for note in manifest.notes:
         tracker.log(note)
     tracker.log_params(job.params)
     _log_inputs(job, data, tracker)
     tracker.set_tags(
         {
-            "run": manifest["run"],
+            "run": manifest.run,
             "family": job.family,
             "spec_digest": job.spec_digest,
             "lock_digest": lock,
@@ -120,7 +121,7 @@ def _log_job(job: Job, data: Dataset, tracker: Tracker) -> None:
             "mlflow.source.git.commit": commit,
             "uncommitted": changed_files,
             "threads": str(arithmetic_threads(job.training)),
-            "windows": " | ".join(f"{name} {w[0]} to {w[-1]}" for name, w in manifest["windows"].items()),
+            "windows": " | ".join(f"{name} {w[0]} to {w[-1]}" for name, w in manifest.windows.items()),
         }
     )
     path = job.out / "record" / "job.json"
@@ -131,10 +132,15 @@ def _log_job(job: Job, data: Dataset, tracker: Tracker) -> None:
 def _log_inputs(job: Job, data: Dataset, tracker: Tracker) -> None:
     """Log the windows and rows of each split as an input of the run."""
     manifest = data.manifest
-    table = f"{manifest['model']}.{manifest['table']}@{manifest['table_version']}"
-    for split, context in (("train", "training"), ("validate", "validation"), ("test", "testing")):
-        windows, rows = manifest["windows"][split], len(getattr(data, split))
-        profile = {"windows": f"{windows[0]} to {windows[-1]}", "count": len(windows), "rows": rows}
+    table = f"{manifest.model}.{manifest.table}@{manifest.table_version}"
+    contexts = {
+        "train": ("training", data.train),
+        "validate": ("validation", data.validate),
+        "test": ("testing", data.test),
+    }
+    for split, windows in manifest.windows.items():
+        context, rows = contexts[split]
+        profile = {"windows": f"{windows[0]} to {windows[-1]}", "count": len(windows), "rows": len(rows)}
         digest = f"{job.dataset_digest[:28]}{split}"
         tracker.log_input(f"{table} {split}", digest, str(job.dataset), context, profile)
 
@@ -142,8 +148,8 @@ def _log_inputs(job: Job, data: Dataset, tracker: Tracker) -> None:
 def _publish(job: Job, data: Dataset, model: TrainedModel, tracker: Tracker) -> None:
     """Publish the artifact and log its metrics and files."""
     manifest = artifact.publish(job, data, model, tracker)
-    last_step = int(max((curve[-1][0] for curve in tracker.curves.values()), default=0))
-    for split, values in manifest["metrics"].items():
+    last_step = max((curve[-1][0] for curve in tracker.curves.values()), default=0)
+    for split, values in asdict(manifest.metrics).items():
         tracker.log_metrics({f"{split}_{name}": value for name, value in values.items()}, last_step)
         tracker.log(f"{split} " + " ".join(f"{name} {value:.4f}" for name, value in values.items()))
     tracker.log_metrics({"seconds": model.seconds, "samples_per_second": model.samples_per_second}, last_step)

@@ -1,20 +1,20 @@
 """The dataset on disk as memory-mapped arrays, checked against its manifest."""
 
-import hashlib
 import json
 import mmap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from include.domain.errors import Corrupt, UserMistake
+from include.artifacts import store
+from include.artifacts.dataset_manifest import DatasetManifest
+from include.artifacts.store import Reference
+from include.domain.errors import UserMistake
 from include.domain.features.encoding import Encoding
 
-SPLITS = ("train", "validate", "test")
 ARRAYS = ("ids", "numbers", "labels", "times")
 
 
@@ -54,7 +54,7 @@ class Fields:
 
 @dataclass(frozen=True)
 class Dataset:
-    manifest: dict[str, Any]  #: the content of `dataset.json`
+    manifest: DatasetManifest
     folder: Path
     fields: Fields
     train: Split
@@ -66,14 +66,12 @@ def load(path: Path, digest: str) -> Dataset:
     """Return the dataset at `dataset.json`. Raises Corrupt where a digest differs, UserMistake where nothing can be learnt."""
     if not path.is_file():
         raise UserMistake(f"{path}: there is no dataset; run the features stage again")
-    _check_digest(path, digest)
-    manifest, folder = json.loads(path.read_text(encoding="utf-8")), path.parent
-    for name, entry in manifest["files"].items():
-        _check_digest(folder / name, entry["sha256"])
+    manifest, folder = store.read(Reference(str(path), digest), DatasetManifest), path.parent
+    store.check_files(path, manifest.files)
     fields = Fields.of(read_encoding(folder / "encoding.json"))
-    splits = {name: _read_split(folder, name) for name in SPLITS}
-    for name, split in splits.items():
-        _check_both_classes(name, split, manifest["windows"][name])
+    splits = {name: _read_split(folder, name) for name, _ in manifest.windows.items()}
+    for name, windows in manifest.windows.items():
+        _check_both_classes(name, splits[name], windows)
     return Dataset(manifest, folder, fields, **splits)
 
 
@@ -87,7 +85,7 @@ def _read_split(folder: Path, name: str) -> Split:
     return Split(*(np.load(folder / f"{name}.{array}.npy", mmap_mode="r", allow_pickle=False) for array in arrays))
 
 
-def _check_both_classes(name: str, split: Split, windows: list[str]) -> None:
+def _check_both_classes(name: str, split: Split, windows: Sequence[str]) -> None:
     span = f"{windows[0]} to {windows[-1]}" if windows else "no window"
     if not len(split):
         raise UserMistake(f"{name}: no rows in {span}; land data there or change the windows of the spec")
@@ -95,11 +93,3 @@ def _check_both_classes(name: str, split: Split, windows: list[str]) -> None:
     if positives in (0, len(split)):
         purpose = "learning" if name == "train" else "measuring"
         raise UserMistake(f"{name}: all {len(split)} labels of {span} are {int(positives > 0)}; {purpose} needs both")
-
-
-def _check_digest(path: Path, digest: str) -> None:
-    if not path.is_file():
-        raise Corrupt(f"{path}: the dataset's record names it, but it is not there; run the features stage again")
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-            raise Corrupt(f"{path}: its SHA-256 is not the recorded one; run the features stage again")

@@ -3,18 +3,26 @@
 The manifest's `graph` names the one to serve.
 """
 
-import json
 import shutil
 import subprocess
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from include.artifacts.files import file_facts, move_into_place, write_atomically
+from include.artifacts import store
+from include.artifacts.files import file_facts, move_into_place
+from include.artifacts.model_manifest import (
+    GRAPH,
+    ModelManifest,
+    QuantizationLoss,
+    ScoreMetrics,
+    Signature,
+    SplitMetrics,
+    Tensor,
+)
+from include.artifacts.store import Reference
 from include.domain import metrics
 from include.domain.errors import Corrupt
 from include.trainer.data.dataset import Dataset, Split
@@ -22,30 +30,26 @@ from include.trainer.export.trained_model import TrainedModel
 from include.trainer.job import Job
 from include.trainer.tracking.tracker import Tracker
 
-MANIFEST, GRAPH, INT8_GRAPH = "manifest.json", "model.onnx", "model.int8.onnx"
+MANIFEST, INT8_GRAPH = "manifest.json", "model.int8.onnx"
 MAX_SCORE_DIFFERENCE = 1e-5
 BATCH_ROWS = 8192
-#: Probabilities `[n]` of each split's rows.
-Scores = Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class Quantized:
+class Scores:
+    """Probabilities `[n]` of each split's rows."""
+
+    validate: NDArray[np.float64]
+    test: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class QuantizedGraph:
     """The int8 graph, its scores, and what it costs on the test windows."""
 
-    graph: Path
+    path: Path
     scores: Scores
-    auc_loss: float
-    max_auc_loss: float
-
-    @property
-    def offered(self) -> bool:
-        """Whether it loses little enough to be a part of the result."""
-        return bool(self.auc_loss < self.max_auc_loss)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the manifest's entry `int8`."""
-        return {"auc_loss": self.auc_loss, "max_auc_loss": self.max_auc_loss, "offered": self.offered}
+    loss: QuantizationLoss
 
 
 def is_complete(job: Job) -> bool:
@@ -54,60 +58,64 @@ def is_complete(job: Job) -> bool:
     if not path.is_file():
         return False
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        same = manifest["dataset"]["digest"] == job.dataset_digest and manifest["job"] == job.identity
-        return same and all(asdict(file_facts(job.out / name)) == entry for name, entry in manifest["files"].items())
-    except (OSError, ValueError, KeyError):
+        manifest = store.load(path, ModelManifest)
+        same_job = manifest.dataset.digest == job.dataset_digest and manifest.job == job.identity
+        return same_job and all(file_facts(job.out / name) == facts for name, facts in manifest.files.items())
+    except (OSError, Corrupt):
         return False
 
 
-def publish(job: Job, data: Dataset, model: TrainedModel, tracker: Tracker) -> dict[str, Any]:
+def publish(job: Job, data: Dataset, model: TrainedModel, tracker: Tracker) -> ModelManifest:
     """Check the graph, measure it, put all files in place and last the manifest, which is returned.
 
     Raises Corrupt when a score of the test windows differs from the trained model's by more than 1e-5.
     """
-    splits = {"validate": data.validate, "test": data.test}
-    scores = _score(model.graph, splits)
-    difference = float(np.abs(scores["test"] - model.test_scores).max())
+    scores = _score(model.graph, data)
+    difference = float(np.abs(scores.test - model.test_scores).max())
     if not difference <= MAX_SCORE_DIFFERENCE:
         raise Corrupt(f"the ONNX graph of the {job.family} model is off by {difference:.2g} on the test windows")
-    folder, graph = model.graph.parent, GRAPH
-    drafts = {path.name: path for path in model.weights} | {GRAPH: model.graph}
+    quantized = _quantize(job, data, model.graph, scores)
+    files = {path.name: path for path in model.weights} | {GRAPH: model.graph}
     for name in ("encoding.json", "examples.json"):
-        drafts[name] = Path(shutil.copy(data.folder / name, folder))
-    quantized = _quantize(job, model.graph, splits, scores)
-    if quantized and quantized.offered:
-        drafts[INT8_GRAPH] = quantized.graph
+        files[name] = Path(shutil.copy(data.folder / name, model.graph.parent))
+    served = GRAPH
+    if quantized and quantized.loss.offered:
+        files[INT8_GRAPH] = quantized.path
         if job.model.serve == "int8":
-            graph, scores = INT8_GRAPH, quantized.scores
-    for name, path in drafts.items():
+            served, scores = INT8_GRAPH, quantized.scores
+    for name, path in files.items():
         move_into_place(path, job.out / name)
-    manifest = {
-        **_origin(job, data),
-        "mlflow_run_id": tracker.run_id,
-        "files": {name: asdict(file_facts(job.out / name)) for name in drafts},
-        "graph": graph,
-        "int8": quantized and quantized.to_dict(),
-        "onnx_difference": difference,
-        "signature": signature(len(data.fields.categorical), len(data.fields.numeric)),
-        "metrics": {name: metrics.all_metrics(split.labels, scores[name]) for name, split in splits.items()},
-        "curves": tracker.curves,
-        "seconds": round(model.seconds, 3),
-        "samples_per_second": round(model.samples_per_second),
-    }
-    write_atomically(job.out / MANIFEST, json.dumps(manifest, indent=1))
+    manifest = ModelManifest(
+        model=data.manifest.model,
+        family=job.family,
+        run=data.manifest.run,
+        columns=data.manifest.columns,
+        serving=job.serving,
+        dataset=Reference(str(job.dataset), job.dataset_digest),
+        windows=data.manifest.windows,
+        seed=job.seed,
+        spec_digest=job.spec_digest,
+        job=job.identity,
+        git_commit=git_state()[0] or None,
+        mlflow_run_id=tracker.run_id,
+        files={name: file_facts(job.out / name) for name in files},
+        graph=served,
+        int8=quantized.loss if quantized else None,
+        onnx_difference=difference,
+        signature=signature(len(data.fields.categorical), len(data.fields.numeric)),
+        metrics=SplitMetrics(_metrics(data.validate, scores.validate), _metrics(data.test, scores.test)),
+        curves={name: tuple(points) for name, points in tracker.curves.items()},
+        seconds=round(model.seconds, 3),
+        samples_per_second=round(model.samples_per_second),
+    )
+    store.write(job.out / MANIFEST, manifest)
     return manifest
 
 
-def signature(categorical: int, numeric: int) -> dict[str, Any]:
-    """Return the graph's inputs and outputs in the words of the Open Inference Protocol."""
-    return {
-        "inputs": [
-            {"name": "ids", "datatype": "INT64", "shape": [-1, categorical]},
-            {"name": "numbers", "datatype": "FP32", "shape": [-1, numeric]},
-        ],
-        "outputs": [{"name": "score", "datatype": "FP32", "shape": [-1]}],
-    }
+def signature(categorical: int, numeric: int) -> Signature:
+    """Return the inputs and outputs of a graph with so many categorical fields and numbers."""
+    ids, numbers = Tensor("ids", "INT64", (-1, categorical)), Tensor("numbers", "FP32", (-1, numeric))
+    return Signature((ids, numbers), (Tensor("score", "FP32", (-1,)),))
 
 
 def git_state() -> tuple[str, str]:
@@ -125,38 +133,24 @@ def git_state() -> tuple[str, str]:
     return git("rev-parse", "HEAD"), " ".join(git("diff", "--name-only", "HEAD").split())
 
 
-def _origin(job: Job, data: Dataset) -> dict[str, Any]:
-    """Return what the result was made of, as the manifest says it."""
-    dataset = data.manifest
-    return {
-        "format": 1,
-        "model": dataset["model"],
-        "family": job.family,
-        "run": dataset["run"],
-        "columns": dataset["columns"],
-        "serving": dict(job.serving),
-        "dataset": {"uri": str(job.dataset), "digest": job.dataset_digest},
-        "windows": dataset["windows"],
-        "seed": job.seed,
-        "spec_digest": job.spec_digest,
-        "job": job.identity,
-        "git_commit": git_state()[0] or None,
-    }
-
-
-def _quantize(job: Job, graph: Path, splits: Mapping[str, Split], fp32: Scores) -> Quantized | None:
+def _quantize(job: Job, data: Dataset, graph: Path, fp32: Scores) -> QuantizedGraph | None:
     """Return the int8 graph, which lies beside the other; None where there is no product to gain by."""
     from include.trainer.export.quantization import quantize  # its libraries are no use before
 
-    path = graph.parent / INT8_GRAPH
+    path = graph.with_name(INT8_GRAPH)
     if not quantize(graph, path):
         return None
-    int8, labels = _score(path, splits), splits["test"].labels
-    auc_loss = metrics.auc(labels, fp32["test"]) - metrics.auc(labels, int8["test"])
-    return Quantized(path, int8, auc_loss, job.training.max_auc_loss_int8)
+    int8, labels, bound = _score(path, data), data.test.labels, job.training.max_auc_loss_int8
+    auc_loss = metrics.auc(labels, fp32.test) - metrics.auc(labels, int8.test)
+    return QuantizedGraph(path, int8, QuantizationLoss(auc_loss, bound, offered=bool(auc_loss < bound)))
 
 
-def _score(graph: Path, splits: Mapping[str, Split]) -> Scores:
+def _metrics(split: Split, scores: NDArray[np.float64]) -> ScoreMetrics:
+    return ScoreMetrics(**metrics.all_metrics(split.labels, scores))
+
+
+def _score(graph: Path, data: Dataset) -> Scores:
+    """Return the graph's scores of the validate and the test windows."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -170,4 +164,4 @@ def _score(graph: Path, splits: Mapping[str, Split]) -> Scores:
         ]
         return np.concatenate(parts).astype(np.float64)
 
-    return {name: score(split) for name, split in splits.items()}
+    return Scores(score(data.validate), score(data.test))

@@ -4,10 +4,7 @@ Each training fits an encoding of its own, so a category's row is found by its t
 to the champion starts fresh. Scaling is fitted anew, and the tower above is taken over where the fields are the same.
 """
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,13 +12,16 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from include.artifacts.files import file_facts
+from include.artifacts import store
+from include.artifacts.model_manifest import ModelManifest
+from include.artifacts.store import Reference
 from include.domain.errors import Corrupt
 from include.domain.features.encoding import MISSING, UNKNOWN, Encoding
 from include.trainer.data.dataset import read_encoding
 from include.trainer.job import WarmStart
 from include.trainer.tracking.tracker import Tracker
 
+WEIGHTS_FILE, ENCODING_FILE = "model.safetensors", "encoding.json"
 #: Keys of the weights file.
 TABLE, TOWER, SCALE = "table.rows.weight", "tower.", "scale."
 RowIds = NDArray[np.int64]
@@ -46,16 +46,16 @@ class ChampionWeights:
     """The weights and the encoding of the artifact to start from. Raises Corrupt when a digest differs."""
 
     def __init__(self, start: WarmStart) -> None:
-        if file_facts(start.manifest).sha256 != start.digest:
-            raise Corrupt(
-                f"{start.manifest}: its SHA-256 is not the champion's; training.warm_start has nothing to go on"
-            )
-        manifest = json.loads(start.manifest.read_text(encoding="utf-8"))
-        weights, encoding = (
-            _checked_file(start.manifest, manifest, name) for name in ("model.safetensors", "encoding.json")
-        )
-        self.weights = load_file(weights)
-        self.encoding = read_encoding(encoding)
+        try:
+            manifest = store.read(Reference(str(start.manifest), start.digest), ModelManifest)
+            for name in (WEIGHTS_FILE, ENCODING_FILE):
+                if name not in manifest.files:
+                    raise Corrupt(f"{start.manifest}: it lists no {name}")
+                store.check_files(start.manifest, {name: manifest.files[name]})
+        except Corrupt as error:
+            raise Corrupt(f"{error}; training.warm_start has nothing to go on") from None
+        self.weights = load_file(start.manifest.with_name(WEIGHTS_FILE))
+        self.encoding = read_encoding(start.manifest.with_name(ENCODING_FILE))
 
     @torch.no_grad()
     def copy_rows(self, encoding: Encoding, weight: Tensor, first: int = 0, stride: int = 1) -> int:
@@ -82,13 +82,6 @@ class ChampionWeights:
         for name, value in new.items():
             value.copy_(old[name])
         return True
-
-
-def _checked_file(manifest_path: Path, manifest: dict[str, dict[str, object]], name: str) -> Path:
-    path = manifest_path.with_name(name)
-    if name not in manifest["files"] or asdict(file_facts(path)) != manifest["files"][name]:
-        raise Corrupt(f"{path}: not what the champion's manifest says; training.warm_start has nothing to go on")
-    return path
 
 
 def _shared_rows(old: Encoding, new: Encoding) -> Iterator[tuple[RowIds, RowIds]]:

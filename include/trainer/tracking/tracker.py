@@ -32,7 +32,7 @@ JOURNAL, STATE = "tracking.jsonl", "tracking.json"
 class Tracker:
     """One MLflow run, kept in `<folder>/tracking.jsonl` (the records) and `tracking.json` (where to, run id, records sent).
 
-    `curves` holds the metrics by name as `[step, value]`, in the order in which they came.
+    `curves` holds the metrics by name as (step, value), in the order in which they came.
     """
 
     def __init__(self, folder: Path, target: TrackingTarget | None) -> None:
@@ -45,7 +45,7 @@ class Tracker:
         self.artifact_root: str = state.get("store", "")
         self.sent: int = state.get("sent", 0)
         self.next_try = 0.0
-        self.curves: dict[str, list[list[float]]] = defaultdict(list)
+        self.curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
 
     def log(self, line: str) -> None:
         """Print a line, which the launcher reads."""
@@ -60,9 +60,9 @@ class Tracker:
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record the metrics and add them to `curves`; NaN and infinity are left out, since MLflow's database refuses them."""
         at = _now()
-        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
         for name, value in finite.items():
-            self.curves[name].append([step, value])
+            self.curves[name].append((step, value))
         entries = [{"key": k, "value": v, "timestamp": at, "step": step} for k, v in finite.items()]
         self._record("runs/log-batch", {"metrics": entries})
 

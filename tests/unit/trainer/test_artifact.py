@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from include.artifacts.model_manifest import ServingOptions
 from include.domain import metrics
 from include.domain.errors import Corrupt
 from include.trainer.data import dataset
@@ -113,7 +114,7 @@ def test_a_graph_that_scores_otherwise_is_never_published(finished, tmp_path):
 def test_a_job_is_recorded_whole(data_file, tmp_path):
     tracking = {"uri": "http://127.0.0.1:9", "experiment": "toy", "run_name": "r", "tags": {"run": "r"}}
     given = job(data_file, tmp_path, start={"uri": str(data_file), "digest": "5" * 64}, tracking=tracking)
-    given = replace(given, serving={"threads": 2})
+    given = replace(given, serving=ServingOptions(0.5))
     (tmp_path / "again.json").write_text(json.dumps(given.to_dict()))
     assert read(tmp_path / "again.json") == given
 

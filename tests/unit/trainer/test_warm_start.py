@@ -1,6 +1,5 @@
 """A warm start: what the champion learnt is found again by category, whatever its ids are now."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -9,35 +8,38 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from include.artifacts import store
+from include.artifacts.files import file_facts
 from include.domain.errors import Corrupt
 from include.domain.features.encoding import Encoding
 from include.trainer.job import WarmStart
 from include.trainer.model.warm_start import ChampionWeights
 from include.trainer.process import StopSignal
 from include.trainer.run import run
+from tests.records import model_manifest
 from tests.small_dataset import job, write_dataset
 
 
 def encoding(**vocabularies: list[str]) -> Encoding:
-    known = {field: {text: i for i, text in enumerate(texts, 2)} for field, texts in vocabularies.items()}
-    return Encoding("at", "UTC", (), tuple(known), ("x",), known, {"x": (0.0, 1.0)})
+    ids = {field: {text: i for i, text in enumerate(texts, 2)} for field, texts in vocabularies.items()}
+    return Encoding("at", "UTC", (), tuple(ids), ("x",), ids, {"x": (0.0, 1.0)})
 
 
 OLD = encoding(shop=["a", "b"], part=["p"])  #: rows 0-3 are shop's, 4-6 part's
 
 
 def champion(folder: Path) -> WarmStart:
-    weights = {"table.rows.weight": torch.arange(7.0).reshape(7, 1).repeat(1, 2), "tower.scale.starts": torch.ones(1),
-               "tower.head.weight": torch.full((1, 2), 5.0), "tower.head.bias": torch.full((1,), 6.0)}  # fmt: skip
+    weights = {
+        "table.rows.weight": torch.arange(7.0).reshape(7, 1).repeat(1, 2),
+        "tower.scale.starts": torch.ones(1),
+        "tower.head.weight": torch.full((1, 2), 5.0),
+        "tower.head.bias": torch.full((1,), 6.0),
+    }
     save_file(weights, folder / "model.safetensors")
     (folder / "encoding.json").write_text(json.dumps(OLD.to_dict()))
-    files = {name: facts(folder / name) for name in ("model.safetensors", "encoding.json")}
-    (folder / "manifest.json").write_text(json.dumps({"files": files}))
-    return WarmStart(folder / "manifest.json", str(facts(folder / "manifest.json")["sha256"]))
-
-
-def facts(path: Path) -> dict[str, int | str]:
-    return {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    files = {name: file_facts(folder / name) for name in ("model.safetensors", "encoding.json")}
+    manifest = store.write(folder / "manifest.json", model_manifest(files=files))
+    return WarmStart(folder / "manifest.json", manifest.digest)
 
 
 class Tower(nn.Module):
@@ -82,7 +84,9 @@ def test_the_tower_starts_fresh_where_the_fields_are_others(tmp_path):
 def test_a_champion_that_was_changed_is_refused(tmp_path):
     start = champion(tmp_path)
     (tmp_path / "encoding.json").write_text("{}")
-    with pytest.raises(Corrupt, match=r"encoding.json: not what the champion's manifest says"):
+    with pytest.raises(
+        Corrupt, match=r"encoding.json: its SHA-256 is not the one in manifest.json; training.warm_start has nothing"
+    ):
         ChampionWeights(start)
 
 
@@ -91,7 +95,7 @@ def test_a_training_that_hardly_moves_scores_as_its_champion_and_says_where_it_b
     still = {"learning_rate": 1e-9, "epochs": 1, "embedding_decay": 0.0, "first_order": 1e-6}
     run(job(data, tmp_path / "first"), StopSignal())
     first = tmp_path / "first" / "manifest.json"
-    start = {"uri": str(first), "digest": str(facts(first)["sha256"])}
+    start = {"uri": str(first), "digest": file_facts(first).sha256}
     run(job(data, tmp_path / "warm", start=start, **still), StopSignal())
     run(job(data, tmp_path / "cold", **still), StopSignal())
     logloss = {
