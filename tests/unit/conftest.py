@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.evaluation.candidates import Candidates, make_candidates
 from tests.unit.rollout.scenario import PLAN, RolloutScenario
 from tests.unit.toy import toy
 
@@ -16,3 +17,9 @@ def scenario(tmp_path: Path) -> RolloutScenario:
     scenario.registry.set_tags("toy", "2", {"mlflow_run_id": "m2"})
     scenario.registry.aliases["champion"] = "1"
     return scenario
+
+
+@pytest.fixture
+def candidates(tmp_path: Path) -> Candidates:
+    """A good challenger, a weaker champion and a weaker baseline."""
+    return make_candidates(tmp_path)
