@@ -7,7 +7,7 @@ rollout; a rejected one keeps its reasons.
 from airflow.sdk import DAG
 
 from plugins.dag_settings import common, specs, weekly_or_on_request
-from plugins.operators import Approve
+from plugins.operators import ApprovalOperator
 from plugins.tasks import train as tasks
 
 for spec in specs():
@@ -21,6 +21,6 @@ for spec in specs():
         challenger, baselines = tasks.train(spec, dataset), tasks.train_baselines(spec, dataset)
         evidence = tasks.evaluate(spec.name, dataset, challenger, baselines)
         registered = tasks.register(spec.name, evidence, tasks.gate(spec.name, evidence))
-        approve = Approve.of(spec)
+        approve = ApprovalOperator.for_spec(spec)
         registered >> approve
         tasks.release(spec, registered, approve.output)

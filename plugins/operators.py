@@ -1,4 +1,4 @@
-"""Operators that wait (for a person, for a step of the rollout, for production to show something new) or show pages."""
+"""Operators that wait, for a person, a step of the rollout or new evidence, and the one that writes the reports."""
 
 import time
 from dataclasses import asdict
@@ -20,7 +20,7 @@ from plugins.triggers import NewEvidenceTrigger, RolloutTrigger
 MAX_QUIET_SECONDS = 600.0
 
 
-class Approve(HITLOperator):
+class ApprovalOperator(HITLOperator):
     """Shows the evidence and waits for a person; with `approval: {mode: auto}` a passed verdict approves itself."""
 
     APPROVE, REJECT = "Approve", "Reject"
@@ -30,7 +30,8 @@ class Approve(HITLOperator):
         self.model, self.auto = model, auto
 
     @classmethod
-    def of(cls, spec: ModelSpec) -> "Approve":
+    def for_spec(cls, spec: ModelSpec) -> "ApprovalOperator":
+        """Return the task `approve`."""
         return cls(
             task_id="approve",
             model=spec.name,
@@ -40,12 +41,13 @@ class Approve(HITLOperator):
             defaults=cls.REJECT,
             response_timeout=spec.approval.timeout,
             execution_timeout=None,
-            params={"reason": Param(None, type=["null", "string"], description="Why; kept with the version")},
+            params={"reason": Param(None, type=["null", "string"], description="Why; recorded with the version")},
             notifiers=notifications.of_approval(spec),
             pool="serving",
         )
 
     def execute(self, context: Any) -> Any:
+        """Approve at once where the spec and the verdict allow it, else show the card and wait for an answer."""
         registered = context["ti"].xcom_pull(task_ids="register")
         if self.auto and registered["outcome"] == "pass":
             for notifier in self.notifiers:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from include.domain.errors import Unavailable, UserMistake
 from include.local import demo_report, flights, processes, stack
-from include.local.replay import Replay, Stream
+from include.local.replay import OutcomeFeed, TrafficReplay
 from include.local.rest import Airflow
 from include.reports import summary
 from include.settings import Settings
@@ -95,7 +95,7 @@ class Demo:
         self.settings, self.airflow, self.progress = settings, airflow, progress
         self.timings: list[demo_report.RunTiming] = []
         self.has_champion = False
-        self.stream = self.outcome_stream()
+        self.outcome_feed = self.make_outcome_feed()
 
     def run(self) -> None:
         """Train in winter, serve the spring, let the watch ask for a successor and roll it out. Raises Unavailable."""
@@ -131,11 +131,11 @@ class Demo:
         shutil.rmtree(inbox)
         self.land(WINTER[0], SPRING[1])
 
-    def outcome_stream(self) -> Stream:
+    def make_outcome_feed(self) -> OutcomeFeed:
         """Return the stream of delays, which reach the online store as flights land while others are asked about."""
         spec = find(MODEL, self.settings.models)
         outcomes = flights.outcomes(SPRING[0].date(), (SPRING[1] + MONTHS).date())
-        return Stream(Parts(self.settings).online(spec), outcomes, spec.features.aggregates, spec.columns.time)
+        return OutcomeFeed(Parts(self.settings).online(spec), outcomes, spec.features.aggregates, spec.columns.time)
 
     def land(self, start: datetime, end: datetime) -> None:
         """Deliver the span's flights and follow the data DAG over its windows. Raises Unavailable when it fails."""
@@ -154,7 +154,7 @@ class Demo:
             self.announce("the challenger was not released; its reasons are in the table below")
             return
         rows = flights.requests(today.date(), (today + MONTHS).date())
-        with Replay(self.settings.gateway_url, rows, STEADY, KEY, self.stream):
+        with TrafficReplay(self.settings.gateway_url, rows, STEADY, KEY, self.outcome_feed):
             self.has_champion = (
                 self.follow("rollout", self.await_run("rollout", earlier_runs)) == "success" or self.has_champion
             )
@@ -163,19 +163,19 @@ class Demo:
         """Send the span's flights through the gateway, as fast as two cores answer them."""
         started_at = time.monotonic()
         rows = flights.requests(start.date(), end.date())
-        with Replay(self.settings.gateway_url, rows, FAST, KEY, self.stream) as replay:
+        with TrafficReplay(self.settings.gateway_url, rows, FAST, KEY, self.outcome_feed) as replay:
             task = self.progress.add_task("flights answered live", total=None)
             while replay.running:
-                self.progress.update(task, completed=replay.tally.sent)
+                self.progress.update(task, completed=replay.counts.sent)
                 time.sleep(0.2)
             self.progress.remove_task(task)
-        tally = replay.tally
-        answered = ", ".join(f"{n:,} by {slot}" for slot, n in sorted(tally.by_slot.items()))
-        failed = ", ".join(f"{n} × {code}" for code, n in tally.failed.items())
+        counts = replay.counts
+        answered = ", ".join(f"{n:,} by {slot}" for slot, n in sorted(counts.by_slot.items()))
+        failed = ", ".join(f"{n} × {code}" for code, n in counts.by_failed_status.items())
         self.print_step(
             "success",
             "replay",
-            f"{tally.sent:,} requests: {answered}, {failed or 0} failed",
+            f"{counts.sent:,} requests: {answered}, {failed or 0} failed",
             time.monotonic() - started_at,
         )
 

@@ -22,51 +22,58 @@ Row = Mapping[str, Any]
 
 #: Requests under way at once: enough to keep two slots' batches filled, few enough to leave the cores to the stack.
 CONNECTIONS = 16
+#: Seconds after which a request counts as not answered.
+REQUEST_TIMEOUT = 10
 
 
 @dataclass
-class Tally:
+class ReplayCounts:
     """What the callers saw: answers by the slot that gave them, and failures by HTTP status (0 is no answer)."""
 
     sent: int = 0
     by_slot: Counter[str] = field(default_factory=Counter)
-    failed: Counter[int] = field(default_factory=Counter)
+    by_failed_status: Counter[int] = field(default_factory=Counter)
 
     @property
     def failures(self) -> int:
-        return self.failed.total()
+        """How many requests got no score."""
+        return self.by_failed_status.total()
 
 
-class Stream:
-    """Tells the online store what became known, as a consumer of a stream of outcomes would: all that a row can see, before
-    it is sent."""
+class OutcomeFeed:
+    """Writes outcomes to the online store as a consumer of a stream of them would.
+
+    Called with a row before that is sent, it writes all outcomes that the row can see.
+    """
 
     def __init__(self, store: OnlineStore, outcomes: Sequence[Outcome], aggregates: Aggregates, time: str) -> None:
-        """`outcomes` in the order in which they became known; `time` names the rows' time."""
+        """Feed `outcomes`, in the order in which they became known; `time` names the column with the rows' time."""
         self._store, self._outcomes, self._aggregates, self._time = store, outcomes, aggregates, time
-        self._told, self._hour = 0, -1
+        self._written, self._hour = 0, -1
 
     def __call__(self, row: Row) -> None:
+        """Write the outcomes that became known before the row's hour and are not written yet."""
         hour = self._aggregates.hour(datetime.fromisoformat(row[self._time]).timestamp())
         if hour > self._hour:
-            known = bisect_left(self._outcomes, hour * 3600, key=lambda outcome: outcome.known)
-            self._store.add(self._outcomes[self._told : known])
-            self._told, self._hour = max(self._told, known), hour
+            end = bisect_left(self._outcomes, hour * 3600, key=lambda outcome: outcome.known)
+            self._store.add(self._outcomes[self._written : end])
+            self._written, self._hour = max(self._written, end), hour
 
 
-class Replay:
-    """Sends rows from a thread of its own until they or the caller's patience end; `rate` is requests a second."""
+class TrafficReplay:
+    """A context manager that sends rows from a thread of its own until there are no more, or until it is left."""
 
-    def __init__(
-        self, url: str, rows: Iterable[Mapping[str, Any]], rate: float, key: str, before: Callable[[Row], None]
-    ) -> None:
-        """`key` names the column that keeps a caller with one model; `before` is called before each row is sent."""
-        self.tally = Tally()
+    def __init__(self, url: str, rows: Iterable[Row], rate: float, key: str, before: Callable[[Row], None]) -> None:
+        """Send `rate` rows a second; `before` is called before each.
+
+        `key` names the column whose hash is the bucket of a request, so that a key stays with one model.
+        """
+        self.counts = ReplayCounts()
         self._url, self._rows, self._rate, self._key, self._before = f"{url}/predict", iter(rows), rate, key, before
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._send_all()), daemon=True, name="replay")
 
-    def __enter__(self) -> "Replay":
+    def __enter__(self) -> "TrafficReplay":
         self._thread.start()
         return self
 
@@ -76,38 +83,40 @@ class Replay:
 
     @property
     def running(self) -> bool:
+        """Whether rows are still being sent."""
         return self._thread.is_alive()
 
     async def _send_all(self) -> None:
-        paced = self._paced()
-        patience = aiohttp.ClientTimeout(total=10)
-        async with aiohttp.ClientSession(timeout=patience) as session, asyncio.TaskGroup() as group:
+        scheduled = self._schedule()
+        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
+        async with aiohttp.ClientSession(timeout=timeout) as session, asyncio.TaskGroup() as group:
             for _ in range(CONNECTIONS):
-                group.create_task(self._worker(session, paced))
+                group.create_task(self._worker(session, scheduled))
 
-    async def _worker(self, session: aiohttp.ClientSession, paced: Iterator[tuple[float, Mapping[str, Any]]]) -> None:
-        for due, row in paced:
+    async def _worker(self, session: aiohttp.ClientSession, scheduled: Iterator[tuple[float, Row]]) -> None:
+        for due, row in scheduled:
             if (early := due - time.monotonic()) > 0:
                 await asyncio.sleep(early)
             await self._send(session, row)
 
-    def _paced(self) -> Iterator[tuple[float, Mapping[str, Any]]]:
-        begun = time.monotonic()
+    def _schedule(self) -> Iterator[tuple[float, Row]]:
+        """Yield each row with the monotonic time at which it is due."""
+        start = time.monotonic()
         for n, row in enumerate(self._rows):
             if self._stop.is_set():
                 return
             self._before(row)
-            yield begun + n / self._rate, row
+            yield start + n / self._rate, row
 
-    async def _send(self, session: aiohttp.ClientSession, row: Mapping[str, Any]) -> None:
-        self.tally.sent += 1
+    async def _send(self, session: aiohttp.ClientSession, row: Row) -> None:
+        self.counts.sent += 1
         bucket = crc32(str(row[self._key]).encode()) % 100
         headers = {"X-Request-Id": uuid4().hex, "X-Perennial-Bucket": f"{bucket:02d}"}
         try:
-            async with session.post(self._url, json={"rows": [row]}, headers=headers) as answer:
-                if answer.status == 200:
-                    self.tally.by_slot[str((await answer.json())["slot"])] += 1
+            async with session.post(self._url, json={"rows": [row]}, headers=headers) as response:
+                if response.status == 200:
+                    self.counts.by_slot[str((await response.json())["slot"])] += 1
                 else:
-                    self.tally.failed[answer.status] += 1
+                    self.counts.by_failed_status[response.status] += 1
         except (aiohttp.ClientError, TimeoutError):
-            self.tally.failed[0] += 1
+            self.counts.by_failed_status[0] += 1

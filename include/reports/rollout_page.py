@@ -17,7 +17,7 @@ from include.reports.html import ReportTable
 from include.reports.plots import PlotLine
 from include.stages.rollout.state import RolloutState
 
-#: Margins shown to each side of 0; the first analyses of a step know next to nothing, and their intervals are cut there.
+#: Margins shown to each side of 0; the first analyses of a step say next to nothing, and their intervals are cut there.
 VISIBLE_MARGINS = 5
 HEADS = ("step", "slot", "requests", "errors", "slow", "analyses", "verdict")
 

@@ -49,7 +49,7 @@ ACTION_HELP = (
 )
 ACTION_PARAMS = {
     "word": Param("pause", enum=[action.value for action in RolloutAction], description=ACTION_HELP),
-    "reason": Param(None, type=["null", "string"], description="Why; kept in the ledger"),
+    "reason": Param(None, type=["null", "string"], description="Why; recorded in the ledger"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Probe: the model server as a process of its own, asked row by row over HTTP."""
+"""Probe: the model server as a process of its own, which scores row by row over HTTP."""
 
 import socket
 import subprocess
@@ -57,7 +57,7 @@ class ServerProbe:
         deadline = time.monotonic() + self._patience
         while not _ready(client):
             if process.poll() is not None or time.monotonic() > deadline:
-                last = (log.read_text(encoding="utf-8", errors="replace").splitlines() or ["it said nothing"])[-1]
+                last = (log.read_text(encoding="utf-8", errors="replace").splitlines() or ["it printed nothing"])[-1]
                 raise Unavailable(f"the model server did not get ready in {self._patience:g} s: {last}")
             time.sleep(0.05)
 

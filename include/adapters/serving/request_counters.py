@@ -24,7 +24,7 @@ from include.domain.rollout.variants import RequestCounts
 REQUESTS, SECONDS = "perennial_requests_total", "perennial_request_seconds"
 #: The routes that score rows; probes and pages do not count.
 SCORING_ROUTES = ("/predict", "/infer")
-#: The lowest status that is the service's fault.
+#: The lowest status that is an error of the service.
 FIRST_ERROR = 500
 #: By server, on HAProxy's page: tries that were made again at another server, and requests that no try got answered.
 GATEWAY_FAILURES = (

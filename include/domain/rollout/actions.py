@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class RolloutAction(StrEnum):
-    """An action on a model's traffic, by the words that the pages and `<model>.steer` offer."""
+    """An action on a model's traffic; the values are what the pages and `<model>.steer` offer."""
 
     PAUSE = "pause"
     RESUME = "resume"

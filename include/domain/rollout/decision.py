@@ -10,7 +10,7 @@ from include.domain.verdict import Outcome, Verdict
 
 
 class StepDecision(StrEnum):
-    """What happens to a step, by the words of the ledger."""
+    """What happens to a step, in the words of the ledger."""
 
     WAIT = "wait"
     GO_ON = "go on"

@@ -1,4 +1,4 @@
-"""What the judge of a canary is given: the traffic of both variants, stable and canary, stratum by stratum."""
+"""What a canary is judged on: the traffic of both variants, stable and canary, stratum by stratum."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

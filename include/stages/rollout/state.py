@@ -10,7 +10,7 @@ from include.stages.rollout.request_metrics import RequestMetrics
 
 
 class Phase(StrEnum):
-    """What a rollout is doing, or how it ended, by the words of its file and of the ledger."""
+    """What a rollout is doing, or how it ended, in the words of its file and of the ledger."""
 
     RUNNING = "running"
     PROMOTING = "promoting"

@@ -22,7 +22,7 @@ from include.domain.features.aggregates import Aggregates
 from include.domain.features.encoding import Encoding
 from include.domain.windows import Window, parse_utc
 from include.local import flights
-from include.local.replay import Replay, Stream
+from include.local.replay import OutcomeFeed, TrafficReplay
 from include.online_store.opening import open_store
 from include.online_store.store import OnlineStore
 from include.server.loaded_model import LoadOptions, VersionReference, load_model
@@ -108,10 +108,10 @@ def write_artifact(folder: Path, encoding: Encoding, rows: pl.DataFrame) -> Path
 
 def test_the_server_used_what_training_recomputes(world: World) -> None:
     asked, told = (of(LIVE.start.date(), LIVE.end.date()) for of in (flights.requests, flights.outcomes))
-    stream = Stream(world.store, told, SPEC.features.aggregates, SPEC.columns.time)
-    with Replay(world.server.url, asked, 2000, "flight_id", stream) as replay:
+    stream = OutcomeFeed(world.store, told, SPEC.features.aggregates, SPEC.columns.time)
+    with TrafficReplay(world.server.url, asked, 2000, "flight_id", stream) as replay:
         wait_for(lambda: not replay.running, "the replay to end")
-    assert replay.tally.failures == 0
+    assert replay.counts.failures == 0
     used = {line["key"]: [line["features"][name] for name in NAMES] for line in world.logged(len(asked))}
     world.land(LIVE)
     trained = world.built(LIVE)
