@@ -29,8 +29,8 @@ from include.domain.training.pods import TRAINING_LABEL, PodCause, PodEnding, Po
 from include.settings import from_env
 from include.spec.model_spec import ModelSpec
 from include.stages.training import training
+from plugins.current_run import XComReference, open_model, run_name, synced_run_folder, training_request, training_run
 from plugins.pod_logs import PodLogs
-from plugins.run import XComReference, open_model, run_name, synced_run_folder, training_request, training_run
 
 #: Seconds between two looks at a Job, its pods and their logs.
 POLL_INTERVAL = 3.0

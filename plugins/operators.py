@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.spec.model_spec import ModelSpec
 from plugins import notifications
-from plugins.run import PAGES, XComReference, open_model, run_name
+from plugins.current_run import PAGES, XComReference, open_model, run_name
 from plugins.triggers import NewEvidenceTrigger, RolloutTrigger
 
 #: Seconds after which the watch measures again without new evidence: a pause may be over, a training have ended.

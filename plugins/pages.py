@@ -13,7 +13,7 @@ from fastapi import Depends, FastAPI, Form, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
 from include.domain.rollout.actions import RolloutAction
-from plugins.run import PAGES, folder_name, open_model
+from plugins.current_run import PAGES, folder_name, open_model
 
 #: The files that a browser may be given; models, datasets and tables stay where they are.
 PAGE_SUFFIXES = {".html", ".svg", ".png", ".md", ".css", ".js", ".json"}

@@ -34,7 +34,7 @@ class RolloutTrigger(BaseTrigger):
         from include.domain.errors import Conflict
         from include.domain.rollout.decision import StepDecision
         from include.stages.rollout import analysis
-        from plugins.run import open_model
+        from plugins.current_run import open_model
 
         spec, parts = open_model(self.model)
         services = parts.rollout_services()
@@ -72,7 +72,7 @@ class NewEvidenceTrigger(BaseTrigger):
         """Whether there is new evidence; False, too, while a part of the stack does not answer."""
         from include.domain.errors import Unavailable
         from include.stages.monitoring import monitoring
-        from plugins.run import open_model
+        from plugins.current_run import open_model
 
         spec, parts = open_model(self.model)
         try:

@@ -8,8 +8,8 @@ from include.domain.verdict import merge
 from include.settings import from_env
 from include.spec.model_spec import ModelSpec
 from plugins import assets, connections
+from plugins.current_run import open_model, run_name, windows_of_run
 from plugins.outcome import raise_for_verdict
-from plugins.run import open_model, run_name, windows_of_run
 
 RANGE = {
     "start": Param(

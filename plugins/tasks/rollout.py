@@ -8,7 +8,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from include.domain.rollout.actions import RolloutAction
 from include.spec.model_spec import ModelSpec
-from plugins.run import event_extra, open_model, run_name
+from plugins.current_run import event_extra, open_model, run_name
 
 if TYPE_CHECKING:
     from include.stages.rollout.state import RolloutState

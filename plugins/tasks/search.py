@@ -8,7 +8,7 @@ from airflow.sdk import task
 
 from include.domain.errors import UserMistake
 from include.spec.model_spec import ModelSpec
-from plugins.run import XComReference, open_model, run_name, synced_run_folder, training_request, training_run
+from plugins.current_run import XComReference, open_model, run_name, synced_run_folder, training_request, training_run
 
 if TYPE_CHECKING:
     from include.stages.training.search import Trial

@@ -15,8 +15,7 @@ from include.domain.windows import parse_utc, window_of
 from include.settings import from_env
 from include.spec.model_spec import ModelSpec
 from plugins import assets
-from plugins.outcome import raise_for_verdict
-from plugins.run import (
+from plugins.current_run import (
     TrainingRequest,
     XComReference,
     event_extra,
@@ -26,6 +25,7 @@ from plugins.run import (
     training_request,
     training_run,
 )
+from plugins.outcome import raise_for_verdict
 from plugins.tasks import search
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from include.spec.model_spec import ModelSpec
 from plugins import assets
-from plugins.run import TaskOutput, XComReference, open_model, run_name
+from plugins.current_run import TaskOutput, XComReference, open_model, run_name
 
 
 class DecisionXCom(TypedDict):
