@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import msgspec
 
@@ -152,7 +151,7 @@ class App:
     def _docs(self, _: Request) -> Response:
         return openapi.html_page(self._openapi_document())
 
-    def _openapi_document(self) -> dict[str, Any]:
+    def _openapi_document(self) -> openapi.Json:
         batcher = self._slot.batcher
         return openapi.document(batcher.model if batcher else None, self._slot.model)
 

@@ -31,14 +31,15 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class HttpConnection(asyncio.Protocol):
     """One connection: reads requests, hands them to the app one after the other, and writes the responses in their order.
 
-    The server calls `on_timeout` when `deadline` (time.perf_counter) has passed.
+    httptools calls the methods from `on_message_begin` to `on_message_complete`; the server calls `on_timeout` once `deadline`
+    (time.perf_counter) has passed.
     """
 
     def __init__(self, server: "HttpServer") -> None:
         self._server, self._app = server, server.app
         self._parser = httptools.HttpRequestParser(self)
-        self._complete: deque[Request] = deque()  #: whole, but not handled yet
-        self._incoming: Request | None = None  #: its head was read, its body was not
+        self._queue: deque[Request] = deque()  #: whole requests that are not handled yet
+        self._incoming: Request | None = None  #: the request whose body is being read
         self._reading_head = self._handling = self._closing = False
         self._target, self._body = b"", bytearray()
         self._headers: dict[bytes, bytes] = {}
@@ -52,9 +53,9 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._server.remove(self)
-        unhandled = len(self._complete) + (self._incoming is not None)
+        unhandled = len(self._queue) + (self._incoming is not None)
         self._app.release(unhandled)
-        self._complete.clear()
+        self._queue.clear()
         self._incoming = None
 
     def pause_writing(self) -> None:
@@ -70,7 +71,7 @@ class HttpConnection(asyncio.Protocol):
         if in_request or not self._receive_with_cached_head(data):
             self._parse(data, in_request)
         self._handle_next()
-        if len(self._complete) > MAX_PIPELINED:
+        if len(self._queue) > MAX_PIPELINED:
             self._transport.pause_reading()
 
     def _receive_with_cached_head(self, data: bytes) -> bool:
@@ -86,7 +87,7 @@ class HttpConnection(asyncio.Protocol):
         return True
 
     def _parse(self, data: bytes, in_request: bool) -> None:
-        complete_before = len(self._complete)
+        queued_before = len(self._queue)
         try:
             self._parser.feed_data(data)
         except (
@@ -101,8 +102,8 @@ class HttpConnection(asyncio.Protocol):
                 self._reject(RequestError(431, f"the head has more than {MAX_HEAD_BYTES} bytes"))
             elif self._incoming is not None and self._bytes_read > MAX_HEAD_BYTES + 2 * self._server.max_body_bytes:
                 self._reject_body()
-        elif len(self._complete) == complete_before + 1 and not (self._reading_head or self._incoming):
-            self._server.head_cache.add(data, self._complete[-1])
+        elif len(self._queue) == queued_before + 1 and not (self._reading_head or self._incoming):
+            self._server.head_cache.add(data, self._queue[-1])
 
     def on_message_begin(self) -> None:
         if self._closing:
@@ -153,7 +154,7 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def _idle(self) -> bool:
-        return not (self._reading_head or self._incoming or self._complete or self._handling)
+        return not (self._reading_head or self._incoming or self._queue or self._handling)
 
     def _begin_request(self, method: str) -> None:
         path = self._target.partition(b"?")[0].decode("latin-1")
@@ -166,7 +167,7 @@ class HttpConnection(asyncio.Protocol):
     def _complete_request(self, request: Request) -> None:
         """Queue a request for handling: its body is whole, or will not be read."""
         self._incoming, self.deadline = None, math.inf
-        self._complete.append(request)
+        self._queue.append(request)
 
     def _reject_body(self) -> None:
         limit = self._server.max_body_bytes
@@ -186,9 +187,9 @@ class HttpConnection(asyncio.Protocol):
 
     def _handle_next(self) -> None:
         """Hand the next whole request to the app, unless the one before has no response yet."""
-        if self._complete and not self._handling:
+        if self._queue and not self._handling:
             self._handling = True
-            self._app.handle(self._complete.popleft())
+            self._app.handle(self._queue.popleft())
 
     def _write_response(self, request: Request, response: Response) -> None:
         self._handling = False
@@ -198,16 +199,14 @@ class HttpConnection(asyncio.Protocol):
         body = b"" if request.head.method == "HEAD" else response.body
         head = encode_head(response.status, response.headers, close, len(response.body), self._server.date)
         transport.write(head + body)
-        if (
-            self._closing and not self._complete
-        ):  # the client may still be sending: closed at once, it would not read this
+        if self._closing and not self._queue:  # the client may still be sending: closed at once, it would not read this
             transport.write_eof()
             self.deadline = time.perf_counter() + self._server.body_timeout
         elif close:
             transport.close()
-        elif self._complete:
+        elif self._queue:
             self._server.loop.call_soon(self._handle_next)
-            if len(self._complete) == MAX_PIPELINED:
+            if len(self._queue) == MAX_PIPELINED:
                 transport.resume_reading()
         elif self._idle:
             self.deadline = time.perf_counter() + IDLE_TIMEOUT

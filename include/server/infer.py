@@ -6,15 +6,18 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from include.server.loaded_model import LoadedModel
 from include.server.responses import JSON, RequestError, Response
 from include.server.rows import EncodedRow
-from include.server.tensors import Infer, ModelDtype, read_tensor
+from include.server.tensors import Infer, Input, ModelDtype, read_tensor
 
 SERVER_METADATA = {"name": "perennial", "version": "0.1.0", "extensions": ["binary_tensor_data"]}
 #: The header that says how many bytes of a body are JSON; binary tensors follow.
 JSON_LENGTH = "inference-header-content-length"
+#: The tensors that a model takes and gives.
+TENSOR_NAMES = {"ids", "numbers", "score"}
 
 
 def model_metadata(model: LoadedModel, name: str) -> dict[str, Any]:
@@ -26,19 +29,11 @@ def model_metadata(model: LoadedModel, name: str) -> dict[str, Any]:
 def encode_rows(model: LoadedModel, request: Infer, blobs: Mapping[str, bytes], max_rows: int) -> list[EncodedRow]:
     """Return the request's rows; `blobs` are its binary tensors. Raises RequestError (400, 413) that names the tensor."""
     inputs = {t.name: t for t in request.inputs}
-    expected: dict[str, tuple[int, ModelDtype]] = {
-        "ids": (len(model.encoding.categorical), np.int64),
-        "numbers": (len(model.encoding.numeric), np.float32),
-    }
     for name in (*inputs, *(o.name for o in request.outputs)):
-        if name not in expected and name != "score":
+        if name not in TENSOR_NAMES:
             raise RequestError(400, f"{name[:60]}: the model has no such tensor", name[:60])
-    tensors = {}
-    for name, (width, dtype) in expected.items():
-        if name not in inputs:
-            raise RequestError(400, f"{name}: this input is missing", name)
-        tensors[name] = read_tensor(inputs[name], blobs.get(name), width, dtype)
-    ids, numbers = tensors["ids"], tensors["numbers"]
+    ids = _read_input("ids", inputs, blobs, len(model.encoding.categorical), np.int64)
+    numbers = _read_input("numbers", inputs, blobs, len(model.encoding.numeric), np.float32)
     if len(ids) != len(numbers):
         raise RequestError(400, f"numbers: {len(numbers)} rows where ids has {len(ids)}", "numbers")
     if len(ids) > max_rows:
@@ -50,6 +45,14 @@ def encode_rows(model: LoadedModel, request: Infer, blobs: Mapping[str, bytes], 
     if len(ids) == 1:
         return [EncodedRow(ids.tobytes(), numbers.tobytes())]
     return [EncodedRow(row.tobytes(), values.tobytes()) for row, values in zip(ids, numbers, strict=True)]
+
+
+def _read_input(
+    name: str, inputs: Mapping[str, Input], blobs: Mapping[str, bytes], width: int, dtype: ModelDtype
+) -> NDArray[Any]:
+    if name not in inputs:
+        raise RequestError(400, f"{name}: this input is missing", name)
+    return read_tensor(inputs[name], blobs.get(name), width, dtype)
 
 
 def response(model: LoadedModel, name: str, request: Infer, request_id: str, scores: list[float]) -> Response:

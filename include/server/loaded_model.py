@@ -3,10 +3,9 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -65,7 +64,7 @@ class LoadedModel:
         fields = enumerate((*encoding.categorical, *encoding.numeric))
         #: An encoded row's values by their fields' names.
         self.feature_type = msgspec.defstruct(
-            "Row", [(f"c{i}", Any, msgspec.field(name=field)) for i, field in fields], gc=False
+            "Row", [(f"c{i}", object, msgspec.field(name=field)) for i, field in fields], gc=False
         )
         #: What an id stands for, by field: None is missing, `?` a category that is not in the vocabulary.
         self.texts_by_id: list[list[str | None]] = [
@@ -168,7 +167,7 @@ def _check_inputs(reference: VersionReference, encoding: Encoding, session: ort.
         raise Corrupt(f"{reference.uri}: the model takes {widths}, its encoding gives {expected}")
 
 
-def _warm_up(model: LoadedModel, examples: list[dict[str, Any]]) -> None:
+def _warm_up(model: LoadedModel, examples: Sequence[Mapping[str, object]]) -> None:
     """Score the examples one by one and together, as requests will. Raises Corrupt if that fails: such a model must not serve."""
     try:
         rows = [model.rows.encode_example(e) for e in examples]

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -58,7 +57,7 @@ class Lookups:
         """Return whether a model with these aggregates and fields would look up the same."""
         return self._store is not None and (self._aggregates, self._fields) == (aggregates, fields)
 
-    def find(self, values: Sequence[Any], before: int) -> list[AggregateValues]:
+    def find(self, values: Sequence[object], before: int) -> list[AggregateValues]:
         """Return each group's aggregates for a row as of hour `before` since 1970; NaN where nothing is known."""
         return self._features.find(values, before)
 

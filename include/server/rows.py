@@ -93,7 +93,7 @@ class RowReader:
             raise decode_error(error) from None
         return [self._read_row(bytes(row), f"rows[{n}]") for n, row in enumerate(rows)]
 
-    def encode_example(self, row: Mapping[str, Any]) -> EncodedRow:
+    def encode_example(self, row: Mapping[str, object]) -> EncodedRow:
         """Return one of the model's stored examples, encoded. Raises msgspec.ValidationError or RequestError."""
         converted = msgspec.convert(row, self.row_type)
         return self._encode_row(converted, msgspec.json.encode(converted))
@@ -147,9 +147,9 @@ class _CutoffHours:
 
     def __init__(self, aggregates: Aggregates, time: str) -> None:
         self._aggregates, self._time = aggregates, time
-        self._hours: dict[Any, int] = {}
+        self._hours: dict[object, int] = {}
 
-    def __call__(self, value: Any) -> int:
+    def __call__(self, value: object) -> int:
         """Return the hour since 1970; -1, before which there is no past, for None. Raises ValueError that names the column."""
         hour = self._hours.get(value)
         if hour is None:

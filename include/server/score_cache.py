@@ -11,7 +11,7 @@ CacheKey = tuple[bytes, bytes]
 class ScoreCache:
     """Holds the `max_rows` rows used last (LRU); `outcomes` counts requests that it answered (hit) or could not (miss).
 
-    It is an OrderedDict of our own: with half of the rows missing `cachetools.LRUCache` takes half again as long.
+    It is not `cachetools.LRUCache`, which takes half again as long when half of the rows are missing.
     """
 
     def __init__(self, max_rows: int, outcomes: Counter) -> None:
