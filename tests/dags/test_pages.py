@@ -19,7 +19,7 @@ CARD = "/toy/runs/r1/evaluation/card.html"
 def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[TestClient]:
     """The pages as somebody sees them who may read the model."""
     monkeypatch.setenv("PERENNIAL_HOME", str(tmp_path / "home"))
-    pages.app.dependency_overrides = {get_user: lambda: None, pages.allowed: lambda model: model}
+    pages.app.dependency_overrides = {get_user: lambda: None, pages.check_may_read: lambda model: model}
     yield TestClient(pages.app, follow_redirects=False)
     pages.app.dependency_overrides = {}
 
