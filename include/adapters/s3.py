@@ -1,4 +1,8 @@
-"""S3 as clients are told of it, by the environment or by the same names given: `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …"""
+"""How clients reach S3, and what their errors mean.
+
+The keys and the server's address come from the environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …), or from a mapping
+of the same names, as a connection of Airflow gives it.
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -19,18 +23,23 @@ NO_CREDENTIALS = "unable to locate credentials"
 CONNECT_SECONDS, ATTEMPTS = 5, 3
 
 
-def file_system(uri: str, given: Mapping[str, str]) -> "FileSystem":
-    """The URI's file system, as given and for the rest as the environment says. Raises OSError where no server answers."""
+def file_system(uri: str, connection: Mapping[str, str]) -> "FileSystem":
+    """Return the file system of the URI; what the connection does not name comes from the environment.
+
+    Raises OSError where no server answers.
+    """
     from pyarrow.fs import FileSystem, S3FileSystem
 
-    if not given:
+    if not connection:
         scheme, _, rest = uri.partition("://")
         return FileSystem.from_uri(f"{scheme}://{rest.partition('/')[0]}/")[0]
     return S3FileSystem(
-        access_key=given.get("AWS_ACCESS_KEY_ID"), secret_key=given.get("AWS_SECRET_ACCESS_KEY"),
-        session_token=given.get("AWS_SESSION_TOKEN"), region=given.get("AWS_REGION"),
-        endpoint_override=given.get("AWS_ENDPOINT_URL", inherited().get("AWS_ENDPOINT_URL")),
-    )  # fmt: skip
+        access_key=connection.get("AWS_ACCESS_KEY_ID"),
+        secret_key=connection.get("AWS_SECRET_ACCESS_KEY"),
+        session_token=connection.get("AWS_SESSION_TOKEN"),
+        region=connection.get("AWS_REGION"),
+        endpoint_override=connection.get("AWS_ENDPOINT_URL", inherited().get("AWS_ENDPOINT_URL")),
+    )
 
 
 def client() -> "S3Client":
@@ -44,25 +53,27 @@ def client() -> "S3Client":
     environment = inherited()
     endpoint = environment.get("AWS_ENDPOINT_URL")
     config = Config(
-        signature_version="s3v4", connect_timeout=CONNECT_SECONDS, retries={"mode": "standard", "max_attempts": ATTEMPTS},
+        signature_version="s3v4",
+        connect_timeout=CONNECT_SECONDS,
+        retries={"mode": "standard", "max_attempts": ATTEMPTS},
         s3={"addressing_style": "path" if endpoint else "auto"},
-    )  # fmt: skip
+    )
     return boto3.Session().client("s3", endpoint_url=endpoint, region_name=environment.get("AWS_REGION"), config=config)
 
 
-def is_server(fault: Exception) -> bool:
-    """Whether pyarrow's fault is the server's or the network's, and not the file's."""
-    return "AWS Error" in str(fault)
+def is_server_error(error: Exception) -> bool:
+    """Return whether an error of pyarrow comes from the server or the network, and not from the file."""
+    return "AWS Error" in str(error)
 
 
-def told(place: str, fault: Exception) -> PerennialError:
-    """A file system's fault in one line: a mistake where the server refuses, worth another try otherwise."""
-    text = " ".join(str(fault).split())
-    small = text.replace("_", "").lower()
-    if NO_CREDENTIALS in small or any(sign in small for sign in REFUSALS):
+def plain_error(place: str, error: Exception) -> PerennialError:
+    """Return a client's error as one line of ours: UserMistake where the server refuses, Unavailable for all else."""
+    text = " ".join(str(error).split())
+    lowered = text.replace("_", "").lower()
+    if NO_CREDENTIALS in lowered or any(sign in lowered for sign in REFUSALS):
         return UserMistake(
             f"{place}: S3 refuses the credentials; correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the connection"
         )
-    if NO_BUCKET in small:
+    if NO_BUCKET in lowered:
         return UserMistake(f"{place}: there is no such bucket; create it, or correct its name or AWS_ENDPOINT_URL")
     return Unavailable(f"{place}: {text[:300]}")

@@ -52,7 +52,13 @@ class Storage(Protocol):
         """Bring what storage has of the folder to this machine. Raises Unavailable."""
 
     def push(self, folder: Path) -> None:
-        """Store what is new or changed in the folder. Raises Unavailable."""
+        """Store what is new or changed in the folder.
+
+        Raises Unavailable, and Conflict where somebody else replaced a manifest that changed here too.
+        """
 
     def replace(self, folder: Path) -> None:
         """Store the folder as its only writer does: what is no longer in it is removed from storage too. Raises Unavailable."""
+
+    def link(self, path: Path) -> str | None:
+        """Return a link by which a browser reads a file from storage for a while, or None where storage does not have it."""

@@ -36,7 +36,7 @@ def read_text(name: str, stream: BinaryIO, source: SourceSpec, numbers: Collecti
     try:
         yield from text.batches(stream)
     except (OSError, EOFError, pa.ArrowInvalid) as fault:
-        if s3.is_server(fault):
+        if s3.is_server_error(fault):
             raise
         raise UserMistake(f"{name}: cannot be read after record {text.done}: {fault}; deliver it again") from None
 

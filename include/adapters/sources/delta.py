@@ -41,7 +41,7 @@ class DeltaSource:
         except DeltaError as fault:  # deletion vectors, column mapping
             raise UserMistake(f"{file.name}: {fault}; write the table without") from None
         except (OSError, pa.ArrowInvalid) as fault:
-            raise s3.told(file.name, fault) from None
+            raise s3.plain_error(file.name, fault) from None
 
     def _found(self, path: str) -> list[str]:
         place = path if "://" in path else str(self._home / path)
@@ -50,7 +50,7 @@ class DeltaSource:
         except TableNotFoundError:
             return []
         except (OSError, DeltaError) as fault:
-            raise s3.told(path, fault) from None
+            raise s3.plain_error(path, fault) from None
         return [path]
 
     def _described(self, path: str, window: Window | None) -> SourceFile:

@@ -44,7 +44,7 @@ class FileSource:
             with ThreadPoolExecutor() as threads:
                 return list(threads.map(lambda each: self._described(*each), found))
         except OSError as fault:
-            raise s3.told(self._source.path, fault) from None
+            raise s3.plain_error(self._source.path, fault) from None
 
     def read(self, file: SourceFile, numbers: Collection[str] = ()) -> Iterator[Batch]:
         path, parquet = self._absolute(file.name), self._source.format == "parquet"
@@ -53,7 +53,7 @@ class FileSource:
         except FileNotFoundError:
             raise Unavailable(f"{file.name}: vanished while it was read; deliver it again") from None
         except OSError as fault:
-            raise s3.told(file.name, fault) from None
+            raise s3.plain_error(file.name, fault) from None
         if self._state(path) != self._seen.get(path):
             raise Unavailable(f"{file.name}: changed while it was read; write it under another name and rename it")
 
@@ -93,7 +93,7 @@ class FileSource:
                     yield Batch(name, np.arange(done + 1, done + 1 + piece.num_rows), pa.Table.from_batches([piece]))
                     done += piece.num_rows
         except (pa.ArrowInvalid, OSError) as fault:
-            if isinstance(fault, FileNotFoundError) or s3.is_server(fault):
+            if isinstance(fault, FileNotFoundError) or s3.is_server_error(fault):
                 raise
             raise UserMistake(f"{name}: not a whole Parquet file after record {done}: {fault}") from None
 

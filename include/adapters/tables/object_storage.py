@@ -113,7 +113,7 @@ class ObjectStorage:
         try:
             yield
         except (BotoCoreError, ClientError, S3UploadFailedError) as error:
-            raise s3.told(self._uri, error) from None
+            raise s3.plain_error(self._uri, error) from None
 
     def _key(self, path: Path) -> str:
         """Return the object's key. Raises UserMistake for a path outside of the home."""
@@ -180,9 +180,13 @@ class ObjectStorage:
         condition: dict[str, Any] = {"IfMatch": etag} if etag and self._head(key) else {"IfNoneMatch": "*"}
         try:
             answer = self._client.put_object(
-                Bucket=self._bucket, Key=key, Body=content, ChecksumAlgorithm=CHECKSUM,
-                ContentType=content_type(path), **condition,
-            )  # fmt: skip
+                Bucket=self._bucket,
+                Key=key,
+                Body=content,
+                ChecksumAlgorithm=CHECKSUM,
+                ContentType=content_type(path),
+                **condition,
+            )
         except ClientError as error:
             if _status(error) not in CONDITION_FAILED:
                 raise
