@@ -57,7 +57,7 @@ def false_fires(seed: int = 7) -> dict[str, Any]:
     random = np.random.default_rng(seed)
     alarms: dict[str, list[bool]] = {}
     for rows, count in SIZES.items():
-        judge = Simple(draw(random, max(rows, 20_000)))
+        judge = NaiveRules(draw(random, max(rows, 20_000)))
         reference = history([sketches(draw(random, rows)) for _ in range(REFERENCE)])
         recent: dict[str, list[FeatureDrift]] = {}
         for i in range(count):
@@ -70,7 +70,7 @@ def false_fires(seed: int = 7) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Simple:
+class NaiveRules:
     """The common rules, an alarm when any column is flagged; `half`: Evidently's whole data set, half of the columns."""
 
     reference: Rows
@@ -113,7 +113,7 @@ def agreement(seed: int = 3) -> dict[str, float]:
     same = []
     for rows in AGREED:
         reference, latent = draw(random, 5000), draw(random, rows, 0.1)
-        same.append(Simple(reference).flagged(latent).sum() == _evidently(reference, latent))
+        same.append(NaiveRules(reference).flagged(latent).sum() == _evidently(reference, latent))
     return {"agree": float(np.mean(same)), "windows": len(same)}
 
 

@@ -14,15 +14,14 @@ from dataclasses import MISSING, fields
 from math import nan
 from operator import attrgetter
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from include.domain.events import EVENT_TYPES, Event
 from include.domain.verdict import Verdict
+from include.ports.ledger import E
 
 log = logging.getLogger(__name__)
-E = TypeVar("E", bound=Event)
 ENVELOPE = ("at", "kind")
 
 
