@@ -16,7 +16,7 @@ from include.artifacts import store
 from include.artifacts.dataset_manifest import DatasetManifest, SplitCounts, SplitWindows
 from include.artifacts.files import file_facts
 from include.artifacts.store import Reference
-from include.domain.features.encoding import FIRST_KNOWN, Encoding
+from include.domain.features.encoding import FIRST_ID, Encoding
 from include.domain.windows import Window, window_of
 from include.local import clicks, flights
 from include.ports.tables import FEATURES
@@ -71,10 +71,10 @@ def clicks_stream(spec: ModelSpec, out: Path, *, table: int, rows: int) -> tuple
     The table knows every category there is, as after a long history; also the best AUC possible on the test rows.
     """
     scale = table / sum(clicks.SIZES)
-    stream = clicks.Clicks(schedule=(), sizes=[max(2, round(n * scale) - FIRST_KNOWN) for n in clicks.SIZES])
+    stream = clicks.Clicks(schedule=(), sizes=[max(2, round(n * scale) - FIRST_ID) for n in clicks.SIZES])
     counts, columns = {"train": rows, "validate": rows // 10, "test": rows // 10}, spec.columns
     known = next(stream.pieces(START, rows)).rows
-    vocabulary = {field: {text: i for i, text in enumerate(texts, FIRST_KNOWN)} for field, texts in stream.names()}
+    vocabulary = {field: {text: i for i, text in enumerate(texts, FIRST_ID)} for field, texts in stream.names()}
     knots = {f: tuple(np.unique(np.nanquantile(known[f].to_numpy(), np.linspace(0, 1, 65)))) for f in columns.numeric}
     encoding = Encoding(columns.time, columns.zone, (), columns.categorical, columns.numeric, vocabulary, knots)
     out.mkdir(parents=True)

@@ -16,7 +16,7 @@ import polars as pl
 from include import settings
 from include.artifacts.files import draft_of
 from include.domain.errors import UserMistake
-from include.domain.features.online_features import Outcome
+from include.domain.features.online_features import EventOutcome
 from include.domain.windows import window_label
 from include.local.departure_board import board
 
@@ -79,13 +79,13 @@ def requests(start: date, end: date) -> list[dict[str, Any]]:
     return due.with_columns(pl.col("departure").dt.to_string("iso:strict")).to_dicts()
 
 
-def outcomes(start: date, end: date) -> list[Outcome]:
+def outcomes(start: date, end: date) -> list[EventOutcome]:
     """Return the outcomes of the flights of `[start, end)`, in the order in which they became known."""
     due = recorded(data_folder()).filter(
         pl.col("departure").is_between(_midnight(start), _midnight(end), closed="left")
     )
     return [
-        Outcome(
+        EventOutcome(
             row["flight_id"],
             window_label(row["window"]),
             int(row["arrived"].timestamp()),

@@ -14,8 +14,8 @@ from zlib import crc32
 
 import aiohttp
 
-from include.domain.features.aggregates import Aggregates
-from include.domain.features.online_features import Outcome
+from include.domain.features.aggregates import SECONDS_PER_HOUR, Aggregates
+from include.domain.features.online_features import EventOutcome
 from include.online_store.store import OnlineStore
 
 Row = Mapping[str, Any]
@@ -46,16 +46,16 @@ class OutcomeFeed:
     Called with a row before that is sent, it writes all outcomes that the row can see.
     """
 
-    def __init__(self, store: OnlineStore, outcomes: Sequence[Outcome], aggregates: Aggregates, time: str) -> None:
+    def __init__(self, store: OnlineStore, outcomes: Sequence[EventOutcome], aggregates: Aggregates, time: str) -> None:
         """Feed `outcomes`, in the order in which they became known; `time` names the column with the rows' time."""
         self._store, self._outcomes, self._aggregates, self._time = store, outcomes, aggregates, time
         self._written, self._hour = 0, -1
 
     def __call__(self, row: Row) -> None:
         """Write the outcomes that became known before the row's hour and are not written yet."""
-        hour = self._aggregates.hour(datetime.fromisoformat(row[self._time]).timestamp())
+        hour = self._aggregates.cutoff_hour(datetime.fromisoformat(row[self._time]).timestamp())
         if hour > self._hour:
-            end = bisect_left(self._outcomes, hour * 3600, key=lambda outcome: outcome.known)
+            end = bisect_left(self._outcomes, hour * SECONDS_PER_HOUR, key=lambda outcome: outcome.known_at)
             self._store.add(self._outcomes[self._written : end])
             self._written, self._hour = max(self._written, end), hour
 

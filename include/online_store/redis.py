@@ -9,7 +9,7 @@ from typing import Any, cast
 import redis
 
 from include.domain.errors import Unavailable
-from include.domain.features.online_features import LandedSums, Outcome
+from include.domain.features.online_features import EventOutcome, LandedSums
 from include.online_store.store import StoreChanges, decode_outcome, encode_outcome
 
 #: Seconds to wait for a connection, and for a reply.
@@ -48,7 +48,7 @@ class RedisStore:
 
         return self._run_transaction(transaction, self._landed, self._outcomes)
 
-    def add(self, outcomes: Sequence[Outcome]) -> int:
+    def add(self, outcomes: Sequence[EventOutcome]) -> int:
         """Append new outcomes; see OnlineStore."""
 
         def transaction(pipe: Any) -> int:
@@ -110,7 +110,7 @@ class RedisStore:
 
 
 def _encode_sums(sums: LandedSums) -> bytes:
-    return json.dumps([sums.version, sums.until]).encode() + b"\n" + sums.packed
+    return json.dumps([sums.version, sums.known_until]).encode() + b"\n" + sums.packed
 
 
 def _decode_sums(window: bytes, stored: bytes) -> LandedSums:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from include.domain.errors import Unavailable
-from include.domain.features.online_features import LandedSums, Outcome
+from include.domain.features.online_features import EventOutcome, LandedSums
 from include.online_store.store import StoreChanges, decode_outcome, encode_outcome
 
 SCHEMA = """
@@ -34,7 +34,7 @@ class SqliteStore:
         with self._write_transaction() as db:
             versions = dict(db.execute("SELECT window, version FROM landed"))
             newer = [w for w in windows if w.window >= oldest and w.version > versions.get(w.window, -1)]
-            rows = [(w.window, w.version, w.until, w.packed) for w in newer]
+            rows = [(w.window, w.version, w.known_until, w.packed) for w in newer]
             db.executemany("INSERT OR REPLACE INTO landed VALUES (?, ?, ?, ?)", rows)
             for table in ("landed", "outcomes"):
                 db.execute(f"DELETE FROM {table} WHERE window < ?", (oldest,))
@@ -42,7 +42,7 @@ class SqliteStore:
                 db.execute("UPDATE state SET landings = landings + 1, at = ?", (time.time(),))
         return len(newer)
 
-    def add(self, outcomes: Sequence[Outcome]) -> int:
+    def add(self, outcomes: Sequence[EventOutcome]) -> int:
         """Append new outcomes; see OnlineStore."""
         rows = [(o.key, o.window, encode_outcome(o)) for o in outcomes]
         with self._write_transaction() as db:

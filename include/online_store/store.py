@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from include.domain.features.online_features import LandedSums, Outcome
+from include.domain.features.online_features import EventOutcome, LandedSums
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class StoreChanges:
 
     cursor: tuple[int, int]
     landed: Sequence[LandedSums] | None
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[EventOutcome]
     written_at: float | None
 
 
@@ -34,7 +34,7 @@ class OnlineStore(Protocol):
         A window older than `oldest`, or not newer than the stored version of itself, is skipped.
         """
 
-    def add(self, outcomes: Sequence[Outcome]) -> int:
+    def add(self, outcomes: Sequence[EventOutcome]) -> int:
         """Append the outcomes whose key is not stored yet, and return how many these were."""
 
     def has_changed(self) -> bool:
@@ -44,19 +44,19 @@ class OnlineStore(Protocol):
         """Return what was written after `cursor`, or the whole content for None."""
 
 
-def encode_outcome(outcome: Outcome) -> str:
+def encode_outcome(outcome: EventOutcome) -> str:
     """Return the outcome as the JSON object that stores keep; its keys stay when a field is renamed."""
     stored = {
         "key": outcome.key,
         "window": outcome.window,
-        "known": outcome.known,
+        "known": outcome.known_at,
         "columns": outcome.columns,
         "values": outcome.values,
     }
     return json.dumps(stored, separators=(",", ":"), allow_nan=False)
 
 
-def decode_outcome(text: str | bytes) -> Outcome:
+def decode_outcome(text: str | bytes) -> EventOutcome:
     """Return the outcome that `encode_outcome` wrote."""
     stored = json.loads(text)
-    return Outcome(stored["key"], stored["window"], stored["known"], stored["columns"], stored["values"])
+    return EventOutcome(stored["key"], stored["window"], stored["known"], stored["columns"], stored["values"])

@@ -5,14 +5,14 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from include.domain.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoding
+from include.domain.features.encoding import FIRST_ID, MISSING, UNKNOWN, Encoding
 from include.server.loaded_model import LoadedModel
 from include.server.prometheus import join_labels, metric_header
 
 #: Categories of a field that are counted by name: those that are most frequent in training. The others are counted together.
 MAX_NAMED = 10
 #: Counts of a categorical field: missing, unknown, the named categories, the others.
-COUNTS_PER_FIELD = FIRST_KNOWN + MAX_NAMED + 1
+COUNTS_PER_FIELD = FIRST_ID + MAX_NAMED + 1
 #: A histogram's bounds are every so many quantiles of the field in training.
 KNOT_STEP = 8
 #: Versions whose counts are kept: the one served and those before it.
@@ -94,7 +94,7 @@ def _missing_and_unknown(common: str, version: str, counts: VersionCounts) -> It
 
 def _categories(common: str, version: str, counts: VersionCounts) -> Iterable[str]:
     for field, field_counts in zip(counts.encoding.categorical, counts.categories.tolist(), strict=True):
-        named = dict(zip(counts.named_categories[field], field_counts[FIRST_KNOWN:], strict=False))
+        named = dict(zip(counts.named_categories[field], field_counts[FIRST_ID:], strict=False))
         for value, total in (*named.items(), ("(other)", field_counts[-1])):
             labels = join_labels(common, version=version, field=field, value=value)
             yield f"perennial_category_total{{{labels}}} {total}"

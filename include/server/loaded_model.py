@@ -16,7 +16,8 @@ from include.artifacts import store
 from include.artifacts.files import FileFacts
 from include.artifacts.model_manifest import ModelManifest
 from include.domain.errors import Corrupt, Unavailable
-from include.domain.features.encoding import Encoding, RowEncoder
+from include.domain.features.encoding import Encoding
+from include.domain.features.row_encoding import RowEncoder
 from include.online_store.store import OnlineStore
 from include.server.lookups import Lookups
 from include.server.responses import RequestError

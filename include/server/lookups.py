@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 
 from include.domain.errors import Corrupt, Unavailable
-from include.domain.features.aggregates import Aggregates, Group
-from include.domain.features.encoding import packed
-from include.domain.features.online_features import Known
+from include.domain.features.aggregates import AggregateGroup, Aggregates
+from include.domain.features.encoding import pack_floats
+from include.domain.features.online_features import OnlineFeatures
 from include.online_store.store import OnlineStore, StoreChanges
 
 logger = logging.getLogger("perennial.server")
@@ -47,7 +47,7 @@ class Lookups:
         self._landing = self._refreshed = False
         self.error: str | None = None if store else "no online store was named: --store"
         self.written_at: float | None = None
-        self._features = Known(aggregates, [], fields, _pack_values)
+        self._features = OnlineFeatures(aggregates, [], fields, _pack_values)
         if store is not None and (content := self._read(store, None)) is not None:
             features = self._build(content)
             if features is not None:
@@ -114,10 +114,10 @@ class Lookups:
             self._set_error(error)
             return None
 
-    def _build(self, content: StoreChanges) -> Known[AggregateValues] | None:
+    def _build(self, content: StoreChanges) -> OnlineFeatures[AggregateValues] | None:
         """Put landed windows and outcomes together, or return None if a window is corrupt."""
         try:
-            features = Known(self._aggregates, content.landed or (), self._fields, _pack_values)
+            features = OnlineFeatures(self._aggregates, content.landed or (), self._fields, _pack_values)
         except Corrupt as error:
             self._set_error(error)
             return None
@@ -133,7 +133,7 @@ class Lookups:
                 self._features.add(outcome)
             self._cursor, self.written_at = changes.cursor, changes.written_at
 
-    def _replace(self, features: Known[AggregateValues], content: StoreChanges) -> None:
+    def _replace(self, features: OnlineFeatures[AggregateValues], content: StoreChanges) -> None:
         self._landing, self._cursor, self.written_at = False, content.cursor, content.written_at
         self._features = features
 
@@ -143,8 +143,8 @@ class Lookups:
         self.error = str(error)
 
 
-def _pack_values(group: Group, values: tuple[float, ...]) -> AggregateValues:
-    numbers = packed(values)
+def _pack_values(group: AggregateGroup, values: tuple[float, ...]) -> AggregateValues:
+    numbers = pack_floats(values)
     # The log need not keep digits that the model never sees.
     shortest = map(float, map(str, np.frombuffer(numbers, np.float32)))
     return AggregateValues(numbers, msgspec.json.encode(dict(zip(group.features, shortest, strict=True)))[1:-1])

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from include.domain.categories import as_text
 from include.domain.features.aggregates import Aggregates
-from include.domain.features.encoding import REMEMBERED, Encoding, RowEncoder, as_time
+from include.domain.features.encoding import Encoding
+from include.domain.features.row_encoding import TIME_CACHE_SIZE, RowEncoder
+from include.domain.features.times import as_time
 from include.online_store.store import OnlineStore
 from include.server.lookups import AggregateValues, Lookups
 from include.server.responses import DECODE_ERRORS, RequestError, decode_error
@@ -154,10 +156,10 @@ class _CutoffHours:
         hour = self._hours.get(value)
         if hour is None:
             try:
-                hour = -1 if value is None else self._aggregates.hour(as_time(value).timestamp())
+                hour = -1 if value is None else self._aggregates.cutoff_hour(as_time(value).timestamp())
             except (ValueError, OverflowError) as error:
                 raise ValueError(f"{self._time}: {error}") from None
-            if len(self._hours) >= REMEMBERED:
+            if len(self._hours) >= TIME_CACHE_SIZE:
                 self._hours.clear()
             self._hours[value] = hour
         return hour

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from include.domain.features.encoding import packed
+from include.domain.features.encoding import pack_floats
 from include.server.responses import DECODE_ERRORS, RequestError, decode_error
 
 #: numpy's types by the protocol's names.
@@ -132,7 +132,7 @@ def _from_json(tensor: Input, dtype: ModelDtype) -> NDArray[Any]:
             values: Sequence[Any] = [v for row in _decode_nested[dtype].decode(raw) for v in row]
         else:
             values = _decode_flat[dtype].decode(raw)
-        return np.array(values, np.int64) if dtype is np.int64 else np.frombuffer(packed(values), np.float32)
+        return np.array(values, np.int64) if dtype is np.int64 else np.frombuffer(pack_floats(values), np.float32)
     except OverflowError:
         raise RequestError(400, f"{tensor.name}: a value does not fit {tensor.datatype}", tensor.name) from None
     except DECODE_ERRORS as error:

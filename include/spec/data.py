@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from include.domain.bounds import PositiveInt, Range, Share
 from include.domain.features.aggregates import Aggregates
-from include.domain.features.encoding import TIME_PARTS
+from include.domain.features.times import TIME_PARTS
 from include.domain.features.transforms import Transform
 from include.domain.windows import Window
 

@@ -166,10 +166,10 @@ class ModelSpec(Section):
     def _features_come_from_columns(self) -> Self:
         columns = self.columns
         outcomes = (columns.label, *columns.outcomes)
-        if errors := list(aggregates.faults(self.features.aggregates, columns.categorical, outcomes)):
+        if errors := list(aggregates.find_errors(self.features.aggregates, columns.categorical, outcomes)):
             raise ValueError(f"features.aggregates: {'; '.join(errors)}")
         categorical = (*columns.categorical, *self.features.time_parts)
-        if errors := list(transforms.faults(self.features.transforms, columns.numeric, categorical)):
+        if errors := list(transforms.find_errors(self.features.transforms, columns.numeric, categorical)):
             raise ValueError("; ".join(f"features.transforms.{error}" for error in errors))
         return self
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 import pyarrow as pa
 
-from include.domain.features.encoding import as_time
+from include.domain.features.times import as_time
 
 log = logging.getLogger(__name__)
 

@@ -4,45 +4,33 @@ Categorical values become ids of their field's own vocabulary; numbers stay raw,
 exported model scales them itself. So training and serving cannot disagree.
 """
 
-import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import cached_property
-from struct import Struct
 from typing import Any, cast
-from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
-from include.domain.categories import as_number, as_text, shown
+from include.domain.categories import as_number, as_text, quote
+from include.domain.features.times import time_part
 from include.domain.features.transforms import Transform
 
-MISSING = 0
-UNKNOWN = 1
-FIRST_KNOWN = 2
+#: The ids of a missing and of an unknown category, and the first one of a vocabulary.
+MISSING, UNKNOWN, FIRST_ID = 0, 1, 2
 #: The least number that is infinite as float32.
-INFINITE = 2.0**128 - 2.0**103
-#: Times whose parts a RowEncoder remembers; live rows share their times.
-REMEMBERED = 4096
-#: Knots of the empirical distribution kept per number, for the model's rank-Gaussian scaling.
+FLOAT32_LIMIT = 2.0**128 - 2.0**103
+#: Knots of the empirical distribution of a number, for the model's rank-Gaussian scaling.
 KNOTS = 65
 
-TIME_PARTS: dict[str, Callable[[datetime], int]] = {
-    "hour": lambda at: at.hour,
-    "weekday": lambda at: at.weekday(),
-    "month": lambda at: at.month,
-}
-
-Columns = Mapping[str, Sequence[Any]]
+RawColumns = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """Fitted on training windows alone, stored with the model as `encoding.json`.
+    """How rows are encoded: fitted on training windows alone, stored with the model as `encoding.json`.
 
     `categorical` and `numeric` name the model's fields in order: columns, then transforms of them; the parts of the time are
     the last of the categorical ones. `vocabulary[field][text]` is an id from 2; `knots[field]` are its quantiles, ascending.
@@ -58,23 +46,24 @@ class Encoding:
     transforms: tuple[Transform, ...] = ()
 
     @cached_property
-    def made(self) -> Mapping[str, Transform]:
-        """The transforms by name."""
+    def transforms_by_name(self) -> Mapping[str, Transform]:
+        """The transforms by the name of their field."""
         return {transform.name: transform for transform in self.transforms}
 
-    def sources(self, field: str) -> tuple[str, ...]:
-        """The raw columns of which a field is made."""
+    def source_columns(self, field: str) -> tuple[str, ...]:
+        """Return the raw columns of which a field is made."""
         if field in self.time_parts:
             return (self.time,)
-        return self.made[field].of if field in self.made else (field,)
+        transform = self.transforms_by_name.get(field)
+        return transform.of if transform else (field,)
 
     @property
     def sizes(self) -> list[int]:
-        """Ids per categorical field, missing and unknown among them."""
-        return [FIRST_KNOWN + len(self.vocabulary[field]) for field in self.categorical]
+        """The number of ids of each categorical field, missing and unknown among them."""
+        return [FIRST_ID + len(self.vocabulary[field]) for field in self.categorical]
 
-    def encode(self, columns: Columns) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Raw columns of equal length n → ids `[n, categorical]`, numbers `[n, numeric]`; an absent column is missing.
+    def encode(self, columns: RawColumns) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return ids `[n, categorical]` and numbers `[n, numeric]` of raw columns of n rows; an absent column is missing.
 
         Raises ValueError, naming the field, for a number or a time that cannot be read.
         """
@@ -82,195 +71,150 @@ class Encoding:
         ids = np.zeros((rows, len(self.categorical)), dtype=np.int64)
         for i, field in enumerate(self.categorical):
             vocabulary = self.vocabulary[field]
-            texts = self._texts(field, columns, rows)
+            texts = self.texts(field, columns, rows)
             ids[:, i] = [MISSING if text is None else vocabulary.get(text, UNKNOWN) for text in texts]
         numbers = np.full((rows, len(self.numeric)), np.nan, dtype=np.float32)
         for i, field in enumerate(self.numeric):
-            if field in self.made:
-                numbers[:, i] = as_numbers(field, self._transformed(field, columns, rows))
+            if field in self.transforms_by_name:
+                numbers[:, i] = as_numbers(field, self.transformed(field, columns, rows))
             elif field in columns:
                 numbers[:, i] = as_numbers(field, columns[field])
         return ids, numbers
 
-    def _transformed(self, field: str, columns: Columns, rows: int) -> list[Any]:
-        transform = self.made[field]
-        return [transform(v) for v in zip(*(columns.get(c, [None] * rows) for c in transform.of), strict=True)]
-
-    def _texts(self, field: str, columns: Columns, rows: int) -> Iterable[str | None]:
+    def texts(self, field: str, columns: RawColumns, rows: int) -> Iterable[str | None]:
+        """Return a categorical field's texts, one a row. Raises ValueError as `encode` does."""
         if field in self.time_parts:
             try:
                 return time_part(field, columns.get(self.time, [None] * rows), self.zone)
-            except ValueError as fault:
-                raise ValueError(f"{self.time}: {fault}") from None
-        if field in self.made:
-            return self._transformed(field, columns, rows)
+            except ValueError as error:
+                raise ValueError(f"{self.time}: {error}") from None
+        if field in self.transforms_by_name:
+            return self.transformed(field, columns, rows)
         return map(as_text, columns[field]) if field in columns else [None] * rows
 
+    def transformed(self, field: str, columns: RawColumns, rows: int) -> list[Any]:
+        """Return the values of a transform's field, one a row. Raises ValueError as `encode` does."""
+        transform = self.transforms_by_name[field]
+        sources = (columns.get(column, [None] * rows) for column in transform.of)
+        return [transform(values) for values in zip(*sources, strict=True)]
+
     def to_dict(self) -> dict[str, Any]:
+        """Return the content of `encoding.json`."""
         return {
-            "time": self.time, "zone": self.zone, "time_parts": list(self.time_parts),
-            "categorical": list(self.categorical), "numeric": list(self.numeric),
-            "vocabulary": {f: dict(v) for f, v in self.vocabulary.items()},
-            "knots": {f: list(k) for f, k in self.knots.items()},
+            "time": self.time,
+            "zone": self.zone,
+            "time_parts": list(self.time_parts),
+            "categorical": list(self.categorical),
+            "numeric": list(self.numeric),
+            "vocabulary": {field: dict(ids) for field, ids in self.vocabulary.items()},
+            "knots": {field: list(knots) for field, knots in self.knots.items()},
             "transforms": [asdict(transform) for transform in self.transforms],
-        }  # fmt: skip
+        }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Encoding":
+    def from_dict(cls, content: Mapping[str, Any]) -> "Encoding":
+        """Return the encoding that `to_dict` wrote. Raises KeyError or TypeError for anything else."""
         return cls(
-            time=data["time"], zone=data["zone"], time_parts=tuple(data["time_parts"]),
-            categorical=tuple(data["categorical"]), numeric=tuple(data["numeric"]),
-            vocabulary=data["vocabulary"], knots={f: tuple(k) for f, k in data["knots"].items()},
-            transforms=tuple(Transform(**made) for made in data.get("transforms", ())),
-        )  # fmt: skip
-
-
-class RowEncoder:
-    """`Encoding.encode` for one row at a time, packed: the same values at a small part of its cost for a single row.
-
-    A row is given as its values in the order of `fields`, others may follow: the time, the categorical columns, the numeric
-    ones, but for those that somebody else finds (`looked_up`, the last of them).
-    """
-
-    def __init__(self, encoding: Encoding, looked_up: Sequence[str] = ()) -> None:
-        vocabularies, made = encoding.vocabulary, encoding.made
-        named = [f for f in encoding.categorical if f not in encoding.time_parts and f not in made]
-        numeric = [f for f in encoding.numeric if f not in made and f not in looked_up]
-        self.fields = (encoding.time, *named, *numeric)
-        self._columns = [vocabularies[f].get for f in named]
-        self._parts = [(TIME_PARTS[f], vocabularies[f]) for f in encoding.time_parts]
-        self._time, self._zone, self._numeric = encoding.time, ZoneInfo(encoding.zone), numeric
-        self._own = slice(1 + len(named), len(self.fields))
-        placed = [(t, [self.fields.index(c) for c in t.of]) for t in encoding.transforms]
-        self._classes = [(t, places, vocabularies[t.name].get) for t, places in placed if not t.is_number]
-        self._numbers = [(t, places) for t, places in placed if t.is_number]
-        self._remembered: dict[str, list[int]] = {}
-        self._pack_ids = Struct(f"{len(encoding.categorical)}q").pack
-        self._pack_numbers = Struct(f"{len(numeric) + len(self._numbers)}f").pack
-
-    def __call__(self, values: Sequence[Any]) -> tuple[bytes, bytes]:
-        """The row's ids (int64) and numbers (float32, NaN for a missing one). Raises ValueError naming the field, as
-        `encode` does."""
-        ids = [get(value) or _id(get, value) for get, value in zip(self._columns, values[1:], strict=False)]
-        for transform, places, get in self._classes:
-            ids.append(_id(get, transform([values[p] for p in places])))
-        if self._parts:
-            ids += self._time_ids(values[0])
-        own = values[self._own]
-        try:
-            numbers = _finite(own)
-        except (TypeError, OverflowError):  # one came as text, or is none
-            numbers = _finite([as_number(field, value) for field, value in zip(self._numeric, own, strict=True)])
-        if self._numbers:
-            numbers += _finite([transform([values[p] for p in places]) for transform, places in self._numbers])
-        return self._pack_ids(*ids), self._pack_numbers(*numbers)
-
-    def _time_ids(self, value: Any) -> list[int]:
-        if value is None:
-            return [MISSING] * len(self._parts)
-        known = self._remembered.get(value) if type(value) is str else None
-        if known is not None:
-            return known
-        try:
-            local = as_time(value).astimezone(self._zone)
-        except (ValueError, OverflowError) as fault:
-            raise ValueError(f"{self._time}: {fault}") from None
-        ids = [vocabulary.get(str(read(local)), UNKNOWN) for read, vocabulary in self._parts]
-        if type(value) is str:
-            if len(self._remembered) >= REMEMBERED:
-                self._remembered.clear()
-            self._remembered[value] = ids
-        return ids
+            time=content["time"],
+            zone=content["zone"],
+            time_parts=tuple(content["time_parts"]),
+            categorical=tuple(content["categorical"]),
+            numeric=tuple(content["numeric"]),
+            vocabulary=content["vocabulary"],
+            knots={field: tuple(knots) for field, knots in content["knots"].items()},
+            transforms=tuple(Transform(**transform) for transform in content.get("transforms", ())),
+        )
 
 
 def fit(
-    columns: Columns, *, time: str, zone: str, time_parts: Sequence[str], categorical: Sequence[str],
-    numeric: Sequence[str], min_frequency: int, transforms: Sequence[Transform] = (), looked_up: Sequence[str] = (),
+    columns: RawColumns,
+    *,
+    time: str,
+    zone: str,
+    time_parts: Sequence[str],
+    categorical: Sequence[str],
+    numeric: Sequence[str],
+    min_frequency: int,
+    transforms: Sequence[Transform] = (),
+    aggregates: Sequence[str] = (),
     max_ids: int | None = None,
-) -> Encoding:  # fmt: skip
-    """The encoding of these rows: values seen `min_frequency` times or more by count, each number's quantiles.
+) -> Encoding:
+    """Return the encoding of these rows: a vocabulary for each category, quantiles for each number.
 
-    `looked_up` are numeric columns that a server finds by itself; they are the model's last. Of all fields' values together
-    the `max_ids` most frequent are kept; the others are unknown.
+    A vocabulary has the values that occur `min_frequency` times or more, the most frequent first; of all fields together
+    the `max_ids` most frequent, the others are unknown. `aggregates` are numeric columns that a server looks up itself;
+    they are the last of the model's numbers.
     """
-    classes, numbers = ([t.name for t in transforms if t.is_number is kind] for kind in (False, True))
-    fields, measured = (*categorical, *classes, *time_parts), (*numeric, *numbers, *looked_up)
-    blank = Encoding(time, zone, tuple(time_parts), fields, measured, {}, {}, tuple(transforms))
+    categories, numbers = ([t.name for t in transforms if t.is_number is is_number] for is_number in (False, True))
+    categorical_fields = (*categorical, *categories, *time_parts)
+    numeric_fields = (*numeric, *numbers, *aggregates)
+    unfitted = Encoding(time, zone, tuple(time_parts), categorical_fields, numeric_fields, {}, {}, tuple(transforms))
     rows = len(next(iter(columns.values())))
-    counts = {f: _frequent(blank._texts(f, columns, rows), min_frequency) for f in fields}
-    kept = _capped(counts, max_ids)
-    vocabulary = {f: {text: i for i, text in enumerate(kept[f], FIRST_KNOWN)} for f in fields}
-    made = {f: blank._transformed(f, columns, rows) for f in numbers}
-    knots = {f: _knots(as_numbers(f, made.get(f, columns.get(f, ())))) for f in measured}
-    return replace(blank, vocabulary=vocabulary, knots=knots)
+    counts = {
+        field: _frequent_texts(unfitted.texts(field, columns, rows), min_frequency) for field in categorical_fields
+    }
+    vocabularies = _most_frequent(counts, max_ids)
+    vocabulary = {
+        field: {text: i for i, text in enumerate(vocabularies[field], FIRST_ID)} for field in categorical_fields
+    }
+    transformed = {field: unfitted.transformed(field, columns, rows) for field in numbers}
+    raw = {field: transformed.get(field, columns.get(field, ())) for field in numeric_fields}
+    knots = {field: _knots(as_numbers(field, values)) for field, values in raw.items()}
+    return replace(unfitted, vocabulary=vocabulary, knots=knots)
 
 
 def as_numbers(field: str, values: Sequence[Any]) -> NDArray[np.float32]:
-    """float32 `[n]`, NaN where missing; infinite is missing. Raises ValueError naming the field and the value."""
+    """Return float32 `[n]`, NaN where missing or infinite. Raises ValueError naming the field and the value."""
     with np.errstate(over="ignore"):
         try:
             numbers = np.asarray(values, dtype=np.float32)
         except (TypeError, ValueError, OverflowError):
-            numbers = np.array([as_number(field, v) for v in values], dtype=np.float32)
+            numbers = np.array([as_number(field, value) for value in values], dtype=np.float32)
     if numbers.ndim != 1:
-        raise ValueError(f"{field}: {shown(values[0])} is not a number")
+        raise ValueError(f"{field}: {quote(values[0])} is not a number")
     return np.where(np.isfinite(numbers), numbers, np.float32(np.nan))
 
 
-def time_part(part: str, times: Iterable[Any], zone: str) -> list[str | None]:
-    """`hour` (0–23), `weekday` (Monday is 0) or `month` (1–12) of each time in the zone, as text. Raises ValueError."""
-    local, read = ZoneInfo(zone), TIME_PARTS[part]
-    try:
-        return [None if t is None else str(read(as_time(t).astimezone(local))) for t in times]
-    except OverflowError as fault:
-        raise ValueError(str(fault)) from None
+def category_id(vocabulary: Callable[[str], int | None], value: Any) -> int:
+    """Return the id of a raw value; `vocabulary` is the `get` of a field's vocabulary."""
+    text = as_text(value)
+    return MISSING if text is None else vocabulary(text) or UNKNOWN
 
 
-def as_time(value: Any) -> datetime:
-    """A datetime, an ISO text or epoch seconds as an aware datetime; without a zone it is UTC. Raises ValueError."""
-    try:
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return datetime.fromtimestamp(value, UTC)
-        at = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    except (ValueError, OverflowError, OSError):
-        raise ValueError(f"{shown(value)} is not an ISO time or epoch seconds") from None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
+def pack_floats(numbers: Sequence[float | None]) -> bytes:
+    """Return the numbers as float32, NaN for one that is missing or infinite."""
+    return array("f", finite(numbers)).tobytes()
 
 
-def packed(numbers: Sequence[float | None]) -> bytes:
-    """As float32, NaN for one that is missing or infinite."""
-    return array("f", _finite(numbers)).tobytes()
+def finite(numbers: Sequence[float | None]) -> list[float]:
+    """Return the numbers with NaN for one that is missing or infinite as float32.
 
-
-def _finite(numbers: Sequence[float | None]) -> list[float]:
-    """NaN for one that is missing or infinite as float32. Raises TypeError or OverflowError for what is no double."""
-    nan, least, most = math.nan, -INFINITE, INFINITE
+    Raises TypeError or OverflowError for what is no double.
+    """
+    nan, least, most = float("nan"), -FLOAT32_LIMIT, FLOAT32_LIMIT
     return [nan if n is None else n if least < n < most else nan * float(n) for n in numbers]
 
 
-def _id(get: Callable[[str], int | None], value: Any) -> int:
-    text = as_text(value)
-    return MISSING if text is None else get(text) or UNKNOWN
-
-
-def _frequent(texts: Iterable[str | None], min_frequency: int) -> list[tuple[int, str]]:
-    """How often, and what: the most frequent first."""
+def _frequent_texts(texts: Iterable[str | None], min_frequency: int) -> list[tuple[int, str]]:
+    """Return the count and the text of each value that is frequent enough, the most frequent first."""
     counts = Counter(text for text in texts if text is not None)
-    return sorted(((n, t) for t, n in counts.items() if n >= min_frequency), key=lambda seen: (-seen[0], seen[1]))
+    frequent = [(count, text) for text, count in counts.items() if count >= min_frequency]
+    return sorted(frequent, key=lambda pair: (-pair[0], pair[1]))
 
 
-def _capped(counts: Mapping[str, list[tuple[int, str]]], most: int | None) -> dict[str, list[str]]:
-    """Each field's values, of all fields together no more than `most`."""
-    ranked = sorted(((-n, field, text) for field, seen in counts.items() for n, text in seen), key=lambda rank: rank[0])
-    kept: dict[str, list[str]] = {field: [] for field in counts}
-    for _, field, text in ranked[:most]:
-        kept[field].append(text)
-    return kept
+def _most_frequent(counts: Mapping[str, list[tuple[int, str]]], max_ids: int | None) -> dict[str, list[str]]:
+    """Return each field's values, of all fields together no more than `max_ids`."""
+    ranked = [(-count, field, text) for field, pairs in counts.items() for count, text in pairs]
+    texts: dict[str, list[str]] = {field: [] for field in counts}
+    for _, field, text in sorted(ranked, key=lambda rank: rank[0])[:max_ids]:
+        texts[field].append(text)
+    return texts
 
 
 def _knots(numbers: NDArray[np.float32]) -> tuple[float, ...]:
-    known = numbers[np.isfinite(numbers)]
-    if not len(known):
+    """Return the distinct quantiles of the numbers that are not missing; 0 where there are none."""
+    present = numbers[np.isfinite(numbers)]
+    if not len(present):
         return (0.0,)
-    quantiles = np.quantile(known.astype(np.float64), np.linspace(0, 1, KNOTS))
-    return cast(tuple[float, ...], tuple(float(q) for q in np.unique(quantiles)))
+    quantiles = np.quantile(present.astype(np.float64), np.linspace(0, 1, KNOTS))
+    return cast(tuple[float, ...], tuple(float(quantile) for quantile in np.unique(quantiles)))

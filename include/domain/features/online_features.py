@@ -1,124 +1,141 @@
-"""What a server knows of the past at this moment: the sums that landed, and the outcomes that became known since."""
+"""The aggregates that a server knows at a moment: from the sums that landed, and the outcomes that became known since."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
-from include.domain.categories import as_text, joined
-from include.domain.features.aggregates import Aggregates, Group
-from include.domain.features.hourly_sums import History, Series, beginning, together, unpack
+from include.domain.categories import as_text, join_texts
+from include.domain.features.aggregates import SECONDS_PER_HOUR, AggregateGroup, Aggregates
+from include.domain.features.hourly_sums import AggregateHistory, EntityHistory, concatenate, unpack
 
-#: Hours whose answers are kept of an entity: callers ask again and again about the events of some days.
-KEPT = 168
+#: Hours for which an entity's aggregates are cached: callers ask again and again about the events of some days.
+MAX_CACHED_HOURS = 168
 
 T = TypeVar("T")
-Keep = Callable[[Group, tuple[float, ...]], T]
+#: Makes of a group's features, a tuple in their order, what a server keeps and returns.
+Convert = Callable[[AggregateGroup, tuple[float, ...]], T]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of one event: `key` names it, `window` is the label of its window; its outcome became known in second
-    `known` since 1970. `columns` name its entities, `values` are its outcomes, None for one that it has not."""
+class EventOutcome:
+    """The outcome of one event, and when it became known.
+
+    `key` names the event, `window` is the label of its window. `known_at` is the second, since 1970, in which the outcome
+    became known. `columns` name the event's entities, `values` are its outcomes, None for one that it does not have.
+    """
 
     key: str
     window: str
-    known: int
+    known_at: int
     columns: Mapping[str, Any]
     values: Mapping[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
 class LandedSums:
-    """A window's sums as they landed, packed. `version` is that of the table `sums`; `until` the second of the newest
-    outcome in them."""
+    """The packed sums of a landed window.
+
+    `version` is that of the table `sums`, `known_until` the second of the newest outcome in them.
+    """
 
     window: str
     version: int
-    until: int
+    known_until: int
     packed: bytes
 
 
-class Known(Generic[T]):
-    """For one model's aggregates. A landed window stands for what was known of its events up to its newest outcome; what
-    became known of them later is added, as is all of the windows that have not landed."""
+class OnlineFeatures(Generic[T]):
+    """One model's aggregates as of now.
+
+    The sums of a landed window stand for the outcomes of its events that were known up to `known_until`. Outcomes that
+    became known later are added, as are all those of windows that have not landed. `newest` is the second of the newest
+    outcome, None without any.
+    """
 
     def __init__(
-        self, aggregates: Aggregates, landed: Iterable[LandedSums], fields: Sequence[str], keep: Keep[T]
+        self, aggregates: Aggregates, landed: Iterable[LandedSums], fields: Sequence[str], convert: Convert[T]
     ) -> None:
-        """`fields` are the names of a row's values in their order. What `keep` makes of a group's features, as tuple in
-        their order, is what `find` gives of them; it is made once and remembered."""
-        ordered = sorted(landed, key=lambda w: w.window)
-        self._until = {w.window: w.until for w in ordered}
-        self._of = [_OfGroup(group, ordered, fields, keep) for group in aggregates.groups]
-        self._finders = [(of.kept.get, of.pick, of.find) for of in self._of]
-        self.newest = max(self._until.values(), default=None)
+        """Read the landed sums; `fields` names a row's values in their order. Raises Corrupt for damaged sums."""
+        windows = sorted(landed, key=lambda window: window.window)
+        self._known_until = {window.window: window.known_until for window in windows}
+        self._groups = [_GroupFeatures(group, windows, fields, convert) for group in aggregates.groups]
+        self._lookups = [(group.cache.get, group.cache_key, group.find) for group in self._groups]
+        self.newest = max(self._known_until.values(), default=None)
 
-    def add(self, outcome: Outcome) -> None:
-        """It counts once and not at all where a landed window tells it."""
-        if outcome.known > self._until.get(outcome.window, -1):
-            self.newest = max(self.newest or 0, outcome.known)
-            for of in self._of:
-                of.add(outcome)
+    def add(self, outcome: EventOutcome) -> None:
+        """Add an outcome, unless the sums of its window hold it already."""
+        if outcome.known_at > self._known_until.get(outcome.window, -1):
+            self.newest = max(self.newest or 0, outcome.known_at)
+            for group in self._groups:
+                group.add(outcome)
 
-    def find(self, values: Sequence[Any], before: int) -> list[T]:
-        """Of a row, for each group: what was known before that hour, NaN where nothing was."""
+    def find(self, values: Sequence[Any], cutoff: int) -> list[T]:
+        """Return for each group the converted features of a row, from the outcomes before hour `cutoff`."""
         found = []
-        for kept, pick, find in self._finders:
-            by_hour = kept(pick(values))
-            answer = None if by_hour is None else by_hour.get(before)
-            found.append(find(values, before) if answer is None else answer)
+        for cache, cache_key, find in self._lookups:
+            by_hour = cache(cache_key(values))
+            features = None if by_hour is None else by_hour.get(cutoff)
+            found.append(find(values, cutoff) if features is None else features)
         return found
 
     @property
     def misses(self) -> dict[str, int]:
-        """By group, how often an entity was asked for of which nothing is known at all."""
-        return {of.group.name: of.misses for of in self._of}
+        """By group, how often an entity without any outcome was looked up."""
+        return {group.name: group.misses for group in self._groups}
 
 
-class _OfGroup(Generic[T]):
-    """Series are made when they are first asked for. Answers are kept by the columns' values, where all of these are
-    texts: a number, which may be spelt in other ways, is looked up by its text each time."""
+class _GroupFeatures(Generic[T]):
+    """The aggregates of one group.
 
-    def __init__(self, group: Group, landed: Sequence[LandedSums], fields: Sequence[str], keep: Keep[T]) -> None:
-        held = [sums for w in landed if (sums := unpack(w.packed, group)) is not None]
-        self.group, self._keep = group, keep
-        self._nothing = keep(group, beginning(group).as_of(0))
-        self._history = History(group, together(held, group.outcomes))
-        self._series: dict[str, Series] = {}
-        self._places = [fields.index(column) for column in group.by]
-        self.pick: Callable[[Sequence[Any]], Any] = itemgetter(*self._places)
-        self.kept: dict[str | tuple[str, ...], dict[int, T]] = {}
+    The history of an entity is made when it is first looked up. Features are cached by the values of the group's columns
+    where all of these are texts; a number, which may be spelt in other ways, is looked up by its text each time.
+    """
+
+    def __init__(
+        self, group: AggregateGroup, landed: Sequence[LandedSums], fields: Sequence[str], convert: Convert[T]
+    ) -> None:
+        sums = [unpacked for window in landed if (unpacked := unpack(window.packed, group)) is not None]
+        self.name, self._group, self._convert = group.name, group, convert
+        self._missing = convert(group, EntityHistory.empty(group).as_of(0))
+        self._landed = AggregateHistory(group, concatenate(sums, group.outcomes))
+        self._entities: dict[str, EntityHistory] = {}
+        self._indices = [fields.index(column) for column in group.by]
+        self.cache_key: Callable[[Sequence[Any]], Any] = itemgetter(*self._indices)
+        self.cache: dict[str | tuple[str, ...], dict[int, T]] = {}
         self.misses = 0
 
-    def find(self, values: Sequence[Any], before: int) -> T:
-        """What was known, found anew."""
-        own = [values[place] for place in self._places]
-        if (name := joined([as_text(value) for value in own])) is None:
-            return self._nothing
-        if (series := self._known(name)) is None:
+    def find(self, values: Sequence[Any], cutoff: int) -> T:
+        """Return the features of a row, and cache them."""
+        parts = [values[index] for index in self._indices]
+        if (name := join_texts([as_text(part) for part in parts])) is None:
+            return self._missing
+        if (history := self._entity(name)) is None:
             self.misses += 1
-            return self._nothing
-        answer = self._keep(self.group, series.as_of(before))
-        if all(type(value) is str for value in own):
-            by_hour = self.kept.setdefault(self.pick(values), {})
-            if len(by_hour) >= KEPT:
+            return self._missing
+        features = self._convert(self._group, history.as_of(cutoff))
+        if all(type(part) is str for part in parts):
+            by_hour = self.cache.setdefault(self.cache_key(values), {})
+            if len(by_hour) >= MAX_CACHED_HOURS:
                 by_hour.clear()
-            by_hour[before] = answer
-        return answer
+            by_hour[cutoff] = features
+        return features
 
-    def add(self, outcome: Outcome) -> None:
-        texts = [as_text(outcome.columns.get(column)) for column in self.group.by]
-        if (name := joined(texts)) is not None:
-            series = self._known(name)
-            if series is None:
-                series = self._series[name] = beginning(self.group)
-            values = [outcome.values.get(o) for o in self.group.outcomes]
-            series.add(outcome.known // 3600, outcome.known, values)
-            self.kept.pop(texts[0] if len(texts) == 1 else tuple(texts), None)  # type: ignore[arg-type]
+    def add(self, outcome: EventOutcome) -> None:
+        """Add an outcome to its entity's history, and drop what is cached of the entity."""
+        texts = [as_text(outcome.columns.get(column)) for column in self._group.by]
+        if (name := join_texts(texts)) is None:
+            return
+        history = self._entity(name)
+        if history is None:
+            history = self._entities[name] = EntityHistory.empty(self._group)
+        values = [outcome.values.get(each) for each in self._group.outcomes]
+        history.add(outcome.known_at // SECONDS_PER_HOUR, outcome.known_at, values)
+        present = cast(list[str], texts)
+        self.cache.pop(present[0] if len(present) == 1 else tuple(present), None)
 
-    def _known(self, name: str) -> Series | None:
-        known = self._series.get(name)
-        if known is None and (known := self._history.series(name)) is not None:
-            self._series[name] = known
-        return known
+    def _entity(self, name: str) -> EntityHistory | None:
+        history = self._entities.get(name)
+        if history is None and (history := self._landed.entity(name)) is not None:
+            self._entities[name] = history
+        return history

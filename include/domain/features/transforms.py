@@ -1,4 +1,4 @@
-"""Transforms of a row's own columns. One function of one row is all there is: tables and servers call the same."""
+"""Transforms of a row's own columns. There is one function of one row, which tables and servers both call."""
 
 import math
 from bisect import bisect_right
@@ -8,16 +8,16 @@ from typing import Any, Literal
 from zlib import crc32
 
 from include.domain.bounds import SECTION, NonNegativeInt
-from include.domain.categories import as_number, as_text, joined
+from include.domain.categories import as_number, as_text, join_texts
 
 
 @dataclass(frozen=True)
 class Transform:
-    """A new column `name` made `of` others.
+    """A new column `name` that is computed from the columns `of`, and is missing where one of them is.
 
-    `log`: a number's logarithm, log(1 + |x|) with the sign of x. `bucket`: a category, how many of the ascending bounds
-    `at` a number reaches. `cross`: a category, several columns' values together. `hash`: a category, one of `into`
-    classes by CRC-32. Each is missing where one of its columns is.
+    `log` is a number's logarithm, log(1 + |x|) with the sign of x. `bucket` is a category: how many of the ascending bounds
+    `at` a number reaches. `cross` is a category: several columns' values together. `hash` is a category: one of `into`
+    classes, by CRC-32.
     """
 
     __pydantic_config__ = SECTION
@@ -28,40 +28,52 @@ class Transform:
     into: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
-        """What was kept as JSON comes back with lists."""
-        object.__setattr__(self, "of", tuple(self.of))
+        object.__setattr__(self, "of", tuple(self.of))  # JSON has lists
         object.__setattr__(self, "at", tuple(self.at))
 
     @property
     def is_number(self) -> bool:
+        """Whether the new column is numeric; the others are categorical."""
         return self.kind == "log"
 
+    @property
+    def of_number(self) -> bool:
+        """Whether the transform takes one number; the others take categories."""
+        return self.kind in ("log", "bucket")
+
     def __call__(self, values: Sequence[Any]) -> Any:
-        """From the raw values of the columns `of`. Raises ValueError naming the column of a number that is none."""
-        if self.kind in ("log", "bucket"):
+        """Return the new value for the raw values of the columns `of`.
+
+        Raises ValueError naming the column for a value that should be a number and is none.
+        """
+        if self.of_number:
             number = as_number(self.of[0], values[0])
             if not math.isfinite(number):
                 return None
-            return (
-                math.copysign(math.log1p(abs(number)), number) if self.is_number else str(bisect_right(self.at, number))
-            )
-        whole = joined([as_text(value) for value in values])
-        return whole if whole is None or self.kind == "cross" else str(crc32(whole.encode()) % self.into)
+            return _signed_log(number) if self.is_number else str(bisect_right(self.at, number))
+        text = join_texts([as_text(value) for value in values])
+        return text if text is None or self.kind == "cross" else str(crc32(text.encode()) % self.into)
 
 
-def faults(transforms: Sequence[Transform], numeric: Sequence[str], categorical: Sequence[str]) -> Iterator[str]:
-    """What is wrong with the section, given a spec's columns."""
-    taken = {*numeric, *categorical}
-    for n, made in enumerate(transforms):
-        known = numeric if made.kind in ("log", "bucket") else (*categorical, *numeric)
-        if unknown := [c for c in made.of if c not in known]:
-            yield f"{n}.of: {', '.join(unknown)}: not one of {', '.join(known)}"
-        if (made.kind != "cross" and len(made.of) != 1) or (made.kind == "cross" and len(made.of) < 2):
-            yield f"{n}.of: a {made.kind} is of {'two columns or more' if made.kind == 'cross' else 'one column'}"
-        if made.kind == "bucket" and (not made.at or list(made.at) != sorted(set(made.at))):
+def find_errors(transforms: Sequence[Transform], numeric: Sequence[str], categorical: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with the section, for a spec with these columns, each by its path."""
+    names = {*numeric, *categorical}
+    for n, transform in enumerate(transforms):
+        kind, columns = transform.kind, numeric if transform.of_number else (*categorical, *numeric)
+        if unknown := [column for column in transform.of if column not in columns]:
+            yield f"{n}.of: {', '.join(unknown)}: not one of {', '.join(columns)}"
+        if kind == "cross" and len(transform.of) < 2:
+            yield f"{n}.of: a cross is of two columns or more"
+        if kind != "cross" and len(transform.of) != 1:
+            yield f"{n}.of: a {kind} is of one column"
+        if kind == "bucket" and (not transform.at or list(transform.at) != sorted(set(transform.at))):
             yield f"{n}.at: a bucket needs bounds that ascend"
-        if made.kind == "hash" and made.into < 1:
+        if kind == "hash" and transform.into < 1:
             yield f"{n}.into: a hash needs a number of classes"
-        if made.name in taken:
-            yield f"{n}.name: there is a column {made.name} already"
-        taken.add(made.name)
+        if transform.name in names:
+            yield f"{n}.name: there is a column {transform.name} already"
+        names.add(transform.name)
+
+
+def _signed_log(number: float) -> float:
+    return math.copysign(math.log1p(abs(number)), number)

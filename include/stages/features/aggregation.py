@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 from ibis.expr import types as ir
 
-from include.domain.categories import BETWEEN
-from include.domain.features.aggregates import Group
-from include.domain.features.hourly_sums import History, Sums, pack
+from include.domain.categories import SEPARATOR
+from include.domain.features.aggregates import SECONDS_PER_HOUR, AggregateGroup
+from include.domain.features.hourly_sums import AggregateHistory, HourlySums, pack
 from include.domain.features.online_features import LandedSums
 from include.domain.windows import Window, window_of
 from include.online_store.store import OnlineStore
@@ -35,7 +35,9 @@ def hourly_sums(spec: ModelSpec, rows: ir.Table) -> ir.Table:
     delay = ibis.interval(seconds=int(spec.label_delay.total_seconds()))
     known_at = rows[columns.known] if columns.known else rows[columns.time] + delay
     timed = rows.mutate(second=known_at.epoch_seconds().cast("int64")).filter(lambda t: t.second.notnull())
-    timed = timed.mutate(hour=(timed.second / 3600).floor().cast("int64"), window=timed.window.cast("string"))
+    timed = timed.mutate(
+        hour=(timed.second / SECONDS_PER_HOUR).floor().cast("int64"), window=timed.window.cast("string")
+    )
     return ibis.union(*(_group_sums(spec, timed, group) for group in spec.features.aggregates.groups))
 
 
@@ -66,34 +68,34 @@ def landed_sums(spec: ModelSpec, windows: Sequence[Window], tables: Tables, vers
     return [_landed_sums(spec, label, version, part) for label, part in _partition(rows, "window").items()]
 
 
-def read_histories(spec: ModelSpec, tables: Tables, first: Window, last: Window) -> dict[str, History]:
+def read_histories(spec: ModelSpec, tables: Tables, first: Window, last: Window) -> dict[str, AggregateHistory]:
     """Return by group the sums that events from the first window to the last can see."""
     span = Window(first.start - lookback(spec), last.end)
     rows = pl.DataFrame(pl.from_arrow(tables.read(SUMS, list(span.split(spec.window)))))
-    return {group.name: History(group, sums) for group, sums in _sums_by_group(spec, rows)}
+    return {group.name: AggregateHistory(group, sums) for group, sums in _sums_by_group(spec, rows)}
 
 
 def lookback(spec: ModelSpec) -> timedelta:
     """Return how long before an event the events lie whose outcomes it may see."""
     aggregates = spec.features.aggregates
-    return aggregates.longest + aggregates.lead + spec.label_delay + spec.window.length
+    return aggregates.longest_span + aggregates.lead + spec.label_delay + spec.window.length
 
 
-def with_aggregates(spec: ModelSpec, rows: pl.DataFrame, histories: Mapping[str, History]) -> pl.DataFrame:
+def with_aggregates(spec: ModelSpec, rows: pl.DataFrame, histories: Mapping[str, AggregateHistory]) -> pl.DataFrame:
     """Return the rows with every aggregate of the spec as a Float64 column, null where no outcome was known."""
     aggregates = spec.features.aggregates
-    before = aggregates.hours(rows[spec.columns.time].dt.epoch("s").to_numpy().astype(np.int64))
+    before = aggregates.cutoff_hours(rows[spec.columns.time].dt.epoch("s").to_numpy().astype(np.int64))
     columns: list[pl.Series] = []
     for group in aggregates.groups:
-        entities = rows.select(pl.concat_str(list(group.by), separator=BETWEEN))[group.by[0]].to_list()
+        entities = rows.select(pl.concat_str(list(group.by), separator=SEPARATOR))[group.by[0]].to_list()
         values = histories[group.name].as_of(entities, before)
         columns += [pl.Series(name, values[name]).fill_nan(None) for name in group.features]
     return rows.with_columns(columns)
 
 
-def _group_sums(spec: ModelSpec, rows: ir.Table, group: Group) -> ir.Table:
+def _group_sums(spec: ModelSpec, rows: ir.Table, group: AggregateGroup) -> ir.Table:
     named = rows.filter(reduce(and_, [rows[column].notnull() for column in group.by]))
-    entity = reduce(lambda left, right: left + BETWEEN + right, [named[column] for column in group.by])
+    entity = reduce(lambda left, right: left + SEPARATOR + right, [named[column] for column in group.by])
     keys = ["window", *ORDER]
     named = named.mutate(grouping=ibis.literal(group.name), entity=entity)
     named = named.mutate(newest=named.second.max().over(ibis.window(group_by=keys)))
@@ -113,7 +115,7 @@ def _landed_sums(spec: ModelSpec, label: str, version: int, rows: pl.DataFrame) 
     return LandedSums(label, version, int(rows["newest"].max() or 0), packed)  # type: ignore[arg-type]
 
 
-def _sums_by_group(spec: ModelSpec, rows: pl.DataFrame) -> list[tuple[Group, Sums]]:
+def _sums_by_group(spec: ModelSpec, rows: pl.DataFrame) -> list[tuple[AggregateGroup, HourlySums]]:
     parts = _partition(rows, "grouping")
     return [(group, _sums(parts.get(group.name, rows.clear()), group)) for group in spec.features.aggregates.groups]
 
@@ -122,9 +124,9 @@ def _partition(rows: pl.DataFrame, column: str) -> dict[str, pl.DataFrame]:
     return {str(value): part for (value,), part in rows.partition_by(column, as_dict=True).items()}
 
 
-def _sums(rows: pl.DataFrame, group: Group) -> Sums:
+def _sums(rows: pl.DataFrame, group: AggregateGroup) -> HourlySums:
     def by_outcome(prefix: str) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
         return {outcome: rows[f"{prefix}_{outcome}"].cast(pl.Float64).to_numpy() for outcome in group.outcomes}
 
     entities, hours, newest = rows["entity"].to_list(), rows["hour"].to_numpy(), rows["newest"].to_numpy()
-    return Sums(entities, hours, newest, by_outcome("count"), by_outcome("sum"), by_outcome("last"))
+    return HourlySums(entities, hours, newest, by_outcome("count"), by_outcome("sum"), by_outcome("last"))

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from include.domain.categories import as_text
-from include.domain.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoding, as_numbers
+from include.domain.features.encoding import FIRST_ID, MISSING, UNKNOWN, Encoding, as_numbers
 from include.domain.monitoring.sketch import Sketch, Sketches, merge, sketch_ids, sketch_numbers
 from include.domain.windows import Grain, Window, window_of
 from include.ports.tables import Tables
@@ -38,7 +38,7 @@ def watched_features(encoding: Encoding) -> tuple[str, ...]:
 
     Parts of the time follow the season, which is no drift.
     """
-    left_out = {*encoding.time_parts, *encoding.made}
+    left_out = {*encoding.time_parts, *encoding.transforms_by_name}
     return tuple(f for f in (*encoding.categorical, *encoding.numeric) if f not in left_out)
 
 
@@ -147,4 +147,4 @@ def _sketch_categories(vocabulary: Mapping[str, int], column: pa.Array) -> Sketc
     ids = [MISSING if text is None else vocabulary.get(text, UNKNOWN) for text in texts]
     times = np.bincount(coded.indices.drop_null().to_numpy(), minlength=len(ids))
     all_ids = np.array([MISSING, *ids], dtype=np.intp)
-    return sketch_ids(FIRST_KNOWN + len(vocabulary), all_ids, np.array([column.null_count, *times]))
+    return sketch_ids(FIRST_ID + len(vocabulary), all_ids, np.array([column.null_count, *times]))

@@ -163,14 +163,14 @@ def encode_rows(encoding: Encoding, rows: pl.DataFrame) -> tuple[NDArray[np.int3
     ids = np.zeros((rows.height, len(encoding.categorical)), dtype=np.int32)
     hourly = rows.with_columns(pl.col(encoding.time).dt.truncate("1h"))
     for i, field in enumerate(encoding.categorical):
-        sources = list(encoding.sources(field))
+        sources = list(encoding.source_columns(field))
         values = (hourly if field in encoding.time_parts else rows).select(sources)
         distinct = values.unique(maintain_order=True)
         distinct_ids, _ = encoding.encode(distinct.to_dict(as_series=False))
         lookup = distinct.with_columns(pl.Series("", distinct_ids[:, i].astype(np.int32)))
         joined = values.join(lookup, on=sources, how="left", nulls_equal=True, maintain_order="left")
         ids[:, i] = joined[""].to_numpy()
-    numeric = list(dict.fromkeys(column for field in encoding.numeric for column in encoding.sources(field)))
+    numeric = list(dict.fromkeys(column for field in encoding.numeric for column in encoding.source_columns(field)))
     columns: dict[str, Any] = {c: rows[c].to_numpy() for c in numeric}
     _, numbers = encoding.encode(columns or {"": [None] * rows.height})
     return ids, numbers
@@ -198,7 +198,7 @@ def fit_encoding(spec: ModelSpec, rows: pl.DataFrame) -> Encoding:
         numeric=columns.numeric,
         min_frequency=settings.min_frequency,
         transforms=settings.transforms,
-        looked_up=settings.aggregates.features,
+        aggregates=settings.aggregates.features,
         max_ids=settings.max_ids,
     )
 

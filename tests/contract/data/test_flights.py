@@ -13,7 +13,7 @@ from include.adapters.engines.duckdb import DuckDB
 from include.adapters.sources.files import FileSource
 from include.adapters.tables.delta import DeltaTables
 from include.adapters.tables.json_records import JsonRecords
-from include.domain.features.aggregates import Aggregates, Group, entity
+from include.domain.features.aggregates import AggregateGroup, Aggregates, entity_name
 from include.domain.verdict import Check, Outcome, Verdict
 from include.domain.windows import Window, parse_utc
 from include.local import flights
@@ -27,9 +27,9 @@ from include.stages.features.features import FeatureServices
 
 HOUR = timedelta(hours=1)
 GROUPS = (
-    Group(by=("origin",), over=(HOUR, 6 * HOUR), mean=("late", "arr_delay"), rows=True),
-    Group(by=("carrier", "origin"), over=(3 * HOUR,), mean=("late",)),
-    Group(by=("tailnum",), over=(48 * HOUR,), mean=("arr_delay",), last=("arr_delay",)),
+    AggregateGroup(by=("origin",), over=(HOUR, 6 * HOUR), mean=("late", "arr_delay"), rows=True),
+    AggregateGroup(by=("carrier", "origin"), over=(3 * HOUR,), mean=("late",)),
+    AggregateGroup(by=("tailnum",), over=(48 * HOUR,), mean=("arr_delay",), last=("arr_delay",)),
 )
 DAYS = list(
     Window(parse_utc("2013-03-08"), parse_utc("2013-03-12")).split(find("flights").window)
@@ -116,9 +116,9 @@ def test_aggregates_are_what_one_counts_by_hand_from_the_outcomes_known_then(tab
     for row in built.sample(60, seed=1).to_dicts():
         cut = (row["departure"] - 2 * HOUR).replace(minute=0, second=0)
         for group in GROUPS:
-            who = entity(row, group.by)
+            who = entity_name(row, group.by)
             for span in group.over:
-                seen = [o for o in outcomes if who is not None and entity(o, group.by) == who
+                seen = [o for o in outcomes if who is not None and entity_name(o, group.by) == who
                         and cut - span <= o["arrived"].replace(minute=0, second=0) < cut]  # fmt: skip
                 for name in group.mean:
                     value = row[f"{name}_mean_{group.name}_{_name(span)}"]
@@ -140,9 +140,11 @@ def test_one_row_by_itself_gives_what_the_table_holds(tables: DeltaTables, spec:
     built = frame(tables, "features")
     known = aggregation.read_histories(spec, tables, DAYS[0], DAYS[-1])
     for row in built.sample(40, seed=2).to_dicts():
-        before = spec.features.aggregates.hours(np.array([int(row["departure"].replace(tzinfo=UTC).timestamp())]))
+        before = spec.features.aggregates.cutoff_hours(
+            np.array([int(row["departure"].replace(tzinfo=UTC).timestamp())])
+        )
         for group in GROUPS:
-            found = known[group.name].as_of([entity(row, group.by)], before)
+            found = known[group.name].as_of([entity_name(row, group.by)], before)
             for name in group.features:
                 table = np.nan if row[name] is None else row[name]
                 assert np.array_equal(found[name], [table], equal_nan=True)

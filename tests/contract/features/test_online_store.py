@@ -16,16 +16,16 @@ import pytest
 import redis
 
 from include.domain.errors import Unavailable, UserMistake
-from include.domain.features.aggregates import Aggregates, Group
-from include.domain.features.hourly_sums import Sums, pack
-from include.domain.features.online_features import LandedSums, Outcome
+from include.domain.features.aggregates import AggregateGroup, Aggregates
+from include.domain.features.hourly_sums import HourlySums, pack
+from include.domain.features.online_features import EventOutcome, LandedSums
 from include.online_store.opening import open_store
 from include.online_store.store import OnlineStore, decode_outcome, encode_outcome
 from include.server.lookups import Lookups
 from tests.serving import free_port, wait_for
 
 OpenStore = Callable[[], OnlineStore]
-OUTCOME = Outcome("k1", "2026-01-02", 3600, {"who": "a", "n": None}, {"late": 1.0, "delay": None})
+OUTCOME = EventOutcome("k1", "2026-01-02", 3600, {"who": "a", "n": None}, {"late": 1.0, "delay": None})
 
 
 def sums(window: str, version: int, packed: bytes = b"p\nq") -> LandedSums:
@@ -84,7 +84,7 @@ def test_a_reader_with_a_cursor_gets_what_is_new(open_another: OpenStore) -> Non
 def test_an_outcome_added_twice_counts_once(open_another: OpenStore) -> None:
     store = open_another()
     assert store.add([OUTCOME]) == 1
-    assert store.add([OUTCOME, replace(OUTCOME, known=9)]) == 0
+    assert store.add([OUTCOME, replace(OUTCOME, known_at=9)]) == 0
     assert store.read(None).outcomes == [OUTCOME]
     assert store.add([]) == 0
 
@@ -168,8 +168,8 @@ def test_outcomes_are_stored_under_the_keys_that_older_stores_hold() -> None:
     assert decode_outcome(stored) == OUTCOME
 
 
-GROUP = Group(by=("who",), over=(timedelta(hours=2),), mean=("late",), rows=True)
-LANDED = LandedSums("2026-01-02", 1, 7000, pack({"who": Sums(
+GROUP = AggregateGroup(by=("who",), over=(timedelta(hours=2),), mean=("late",), rows=True)
+LANDED = LandedSums("2026-01-02", 1, 7000, pack({"who": HourlySums(
     ["a"], np.array([1]), np.array([7000]), *({"late": np.array([v])} for v in (2.0, 1.0, 1.0)),
 )}))  # fmt: skip
 
@@ -188,7 +188,7 @@ def test_a_server_follows_what_is_written(open_another: OpenStore) -> None:
     """A landed window, outcomes that became known after it, and a later landing that contains them."""
     writer = open_another()
     server = Lookups(open_another(), Aggregates(groups=(GROUP,)), ["who"])
-    later = replace(OUTCOME, known=7200, values={"late": 0.0})
+    later = replace(OUTCOME, known_at=7200, values={"late": 0.0})
 
     def aggregates_after(write: Callable[[], int]) -> list[float]:
         write()
@@ -197,10 +197,10 @@ def test_a_server_follows_what_is_written(open_another: OpenStore) -> None:
 
     assert np.isnan(aggregates_at_hour_3(server, "a")[0])
     assert aggregates_after(lambda: writer.land([LANDED], oldest="")) == [0.5, 2]
-    assert aggregates_after(lambda: writer.add([replace(later, key="landed already", known=6999)])) == [0.5, 2]
+    assert aggregates_after(lambda: writer.add([replace(later, key="landed already", known_at=6999)])) == [0.5, 2]
     assert aggregates_after(lambda: writer.add([later])) == pytest.approx([1 / 3, 3])
     assert b":0.33333334," in server.find(["a"], 3)[0].json_fields  # the digits that tell a float32 from the next
-    assert aggregates_after(lambda: writer.land([replace(LANDED, version=2, until=7200)], oldest="")) == [0.5, 2]
+    assert aggregates_after(lambda: writer.land([replace(LANDED, version=2, known_until=7200)], oldest="")) == [0.5, 2]
     assert server.status().known_until == 7200
     assert aggregates_at_hour_3(server, "nobody")[1] == 0
     assert server.misses == {"who": 1}
@@ -218,7 +218,7 @@ def test_a_request_sees_what_was_written_to_the_embedded_store_before_it_came(tm
             await asyncio.sleep(0)
             server.refresh()
             aggregates.append(aggregates_at_hour_3(server, "a"))
-            writer.add([replace(OUTCOME, key=f"k{n}", known=7200 + n, values={"late": 0.0})])
+            writer.add([replace(OUTCOME, key=f"k{n}", known_at=7200 + n, values={"late": 0.0})])
             server.refresh()
             assert aggregates_at_hour_3(server, "a") == aggregates[-1]
         return aggregates

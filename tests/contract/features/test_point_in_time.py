@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from include.adapters.engines.duckdb import DuckDB
 from include.adapters.tables.delta import DeltaTables
-from include.domain.features.aggregates import Aggregates, Group, entity, span_name
+from include.domain.features.aggregates import AggregateGroup, Aggregates, entity_name, span_name
 from include.domain.windows import Window, window_label
 from include.online_store.opening import open_store
 from include.ports.tables import LANDED
@@ -24,8 +24,8 @@ from tests.memory import MemoryTables
 HOUR, START = timedelta(hours=1), datetime(2026, 1, 1, tzinfo=UTC)
 LEAD = 90 * timedelta(minutes=1)
 GROUPS = (
-    Group(by=("who",), over=(HOUR, 5 * HOUR, 48 * HOUR), mean=("y", "v"), last=("v",), rows=True),
-    Group(by=("who", "kind"), over=(24 * HOUR,), mean=("v",)),
+    AggregateGroup(by=("who",), over=(HOUR, 5 * HOUR, 48 * HOUR), mean=("y", "v"), last=("v",), rows=True),
+    AggregateGroup(by=("who", "kind"), over=(24 * HOUR,), mean=("v",)),
 )
 SPEC = ModelSpec(
     name="toy", description="", source=SourceSpec(path="none"), schedule=Schedule(start=START),
@@ -58,8 +58,8 @@ def by_hand(landed: Sequence[dict[str, Any]], row: dict[str, Any]) -> dict[str, 
     cut = (row["at"] - LEAD).replace(minute=0, second=0)
     found: dict[str, float | None] = {}
     for group in GROUPS:
-        who = entity(row, group.by)
-        known = [o for o in landed if o["known"] and who is not None and entity(o, group.by) == who]
+        who = entity_name(row, group.by)
+        known = [o for o in landed if o["known"] and who is not None and entity_name(o, group.by) == who]
         hour = [o["known"].replace(minute=0, second=0) for o in known]
         for span in group.over:
             seen = [o for o, h in zip(known, hour, strict=True) if cut - span <= h < cut]

@@ -127,7 +127,7 @@ def test_a_landing_replaces_what_was_streamed_and_the_server_follows(world: Worl
     day = date(2013, 3, 12)
     row = next(r for r in flights.requests(day, date(2013, 3, 13)) if r["origin"] == "JFK" and r["tailnum"])
     newest = world.store.read(None).landed
-    until = max(w.until for w in newest or ())
+    until = max(w.known_until for w in newest or ())
     wait_for(lambda: (world.server.status()["store"] or {})["known_until"] == until, "the landed windows")
     before = len(world.server.logged())
     world.server.predict(row)

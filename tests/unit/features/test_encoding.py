@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.domain.categories import as_text
-from include.domain.features.encoding import MISSING, UNKNOWN, Encoding, RowEncoder, as_numbers, as_time, fit, time_part
+from include.domain.features.encoding import MISSING, UNKNOWN, Encoding, as_numbers, fit
+from include.domain.features.row_encoding import RowEncoder
+from include.domain.features.times import as_time, time_part
 
 ROWS = {
     "at": ["2013-01-01T05:15:00Z", "2013-07-01T05:15:00Z", None],

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.domain.features.encoding import MISSING, UNKNOWN, Encoding, RowEncoder, fit
-from include.domain.features.transforms import Transform, faults
+from include.domain.features.encoding import MISSING, UNKNOWN, Encoding, fit
+from include.domain.features.row_encoding import RowEncoder
+from include.domain.features.transforms import Transform, find_errors
 from include.local import flights
 from include.stages.training.dataset import encode_rows
 
@@ -80,5 +81,5 @@ def test_every_fault_of_the_section_is_named() -> None:
         Transform("n", "log", ("a",)), Transform("x", "cross", ("a",)), Transform("m", "bucket", ("x",), at=(2.0, 1.0)),
         Transform("h", "hash", ("a",)),
     ]  # fmt: skip
-    told = list(faults(wrong, ["x"], ["a"]))
+    told = list(find_errors(wrong, ["x"], ["a"]))
     assert [t.partition(":")[0] for t in told] == ["0.of", "1.of", "1.name", "2.at", "3.into"]

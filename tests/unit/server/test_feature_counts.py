@@ -8,7 +8,7 @@ from typing import cast
 
 import numpy as np
 
-from include.domain.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoding
+from include.domain.features.encoding import FIRST_ID, MISSING, UNKNOWN, Encoding
 from include.server.feature_counts import KNOT_STEP, MAX_NAMED, FeatureCounts
 from include.server.loaded_model import LoadedModel
 
@@ -23,7 +23,7 @@ def model(version: str = "1") -> LoadedModel:
         time_parts=(),
         categorical=("few", "kind"),
         numeric=tuple(KNOTS),
-        vocabulary={"few": {"a": FIRST_KNOWN}, "kind": {v: i for i, v in enumerate(CATEGORIES, FIRST_KNOWN)}},
+        vocabulary={"few": {"a": FIRST_ID}, "kind": {v: i for i, v in enumerate(CATEGORIES, FIRST_ID)}},
         knots=KNOTS,
     )
     categories = {"few": ["a"], "kind": CATEGORIES}
@@ -44,7 +44,7 @@ def samples(counts: FeatureCounts, metric: str, **labels: str) -> dict[str, floa
 
 def test_every_value_is_counted_once_where_it_belongs() -> None:
     rng, counts = np.random.default_rng(0), FeatureCounts()
-    ids = np.column_stack([rng.integers(0, FIRST_KNOWN + 1, 700), rng.integers(0, FIRST_KNOWN + len(CATEGORIES), 700)])
+    ids = np.column_stack([rng.integers(0, FIRST_ID + 1, 700), rng.integers(0, FIRST_ID + len(CATEGORIES), 700)])
     numbers = rng.integers(-3, 45, (700, 2)).astype(np.float32)
     numbers[rng.random(numbers.shape) < 0.1] = np.nan
     for start in range(0, 700, 100):
@@ -52,11 +52,11 @@ def test_every_value_is_counted_once_where_it_belongs() -> None:
 
     kinds = Counter(ids[:, 1].tolist())
     assert samples(counts, "perennial_category_total", field="kind") == {
-        **{text: kinds[i] for i, text in enumerate(CATEGORIES[:MAX_NAMED], FIRST_KNOWN)},
-        "(other)": sum(kinds[i] for i in range(FIRST_KNOWN + MAX_NAMED, FIRST_KNOWN + len(CATEGORIES))),
+        **{text: kinds[i] for i, text in enumerate(CATEGORIES[:MAX_NAMED], FIRST_ID)},
+        "(other)": sum(kinds[i] for i in range(FIRST_ID + MAX_NAMED, FIRST_ID + len(CATEGORIES))),
     }
     few = Counter(ids[:, 0].tolist())
-    assert samples(counts, "perennial_category_total", field="few") == {"a": few[FIRST_KNOWN], "(other)": 0}
+    assert samples(counts, "perennial_category_total", field="few") == {"a": few[FIRST_ID], "(other)": 0}
     absent = {"missing": few[MISSING], "unknown": few[UNKNOWN]}
     assert samples(counts, "perennial_values_total", field="few") == absent
 
