@@ -109,7 +109,7 @@ def write_job(dataset: Path, out: Path, family: str = "dcn", **changes: Any) -> 
     return out / "job.json"
 
 
-def job(dataset: Path, out: Path, family: str = "dcn", **changes: Any) -> Job:
+def make_job(dataset: Path, out: Path, family: str = "dcn", **changes: Any) -> Job:
     return read(write_job(dataset, out, family, **changes))
 
 

@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> ExitCode:
     try:
         if len(arguments) != 1:
             raise UserMistake("usage: python -m include.trainer job.json")
-        run(job.read(Path(arguments[0])), StopSignal.on_sigterm())
+        run(job.read(Path(arguments[0])), StopSignal().catch_sigterm())
     except TrainingStopped as stopped:
         return _end(str(stopped), ExitCode.STOPPED)
     except UserMistake as mistake:

@@ -3,7 +3,6 @@
 import os
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import FrameType
 from typing import Self
 
@@ -14,22 +13,23 @@ class TrainingStopped(Exception):
     """Training stopped on request, with a checkpoint saved."""
 
 
-@dataclass
 class StopSignal:
-    """Whether SIGTERM has come to this process."""
+    """Whether SIGTERM has come to this process since `catch_sigterm`."""
 
-    received: bool = False
+    def __init__(self) -> None:
+        self._received = False
 
-    @classmethod
-    def on_sigterm(cls) -> Self:
-        """Handle SIGTERM from now on: instead of ending the process it is noted here."""
-        stop = cls()
+    @property
+    def received(self) -> bool:
+        return self._received
 
-        def receive(_number: int, _frame: FrameType | None) -> None:
-            stop.received = True
+    def catch_sigterm(self) -> Self:
+        """Set `received` when SIGTERM comes, which does not end the process any more; return this object."""
+        signal.signal(signal.SIGTERM, self._receive)
+        return self
 
-        signal.signal(signal.SIGTERM, receive)
-        return stop
+    def _receive(self, _number: int, _frame: FrameType | None) -> None:
+        self._received = True
 
 
 def arithmetic_threads(settings: TrainingSettings, environ: Mapping[str, str] = os.environ) -> int:

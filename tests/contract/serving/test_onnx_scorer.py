@@ -15,14 +15,14 @@ from include.server.loaded_model import LoadOptions, VersionReference, load_mode
 from include.server.rows import EncodedRow
 from include.trainer.process import StopSignal
 from include.trainer.run import run
-from tests.small_dataset import job, write_dataset
+from tests.small_dataset import make_job, write_dataset
 
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Reference:
-    given = job(write_dataset(tmp_path / "dataset"), tmp_path / "out", "logistic")
-    run(given, StopSignal())
-    path = given.out / "manifest.json"
+    job = make_job(write_dataset(tmp_path / "dataset"), tmp_path / "out", "logistic")
+    run(job, StopSignal())
+    path = job.out / "manifest.json"
     return Reference(str(path), hashlib.sha256(path.read_bytes()).hexdigest())
 
 
@@ -76,16 +76,16 @@ def test_unreadable_number_is_named(artifact):
 
 @pytest.mark.parametrize("graph", ["model.onnx", "model.int8.onnx"])
 def test_server_and_scorer_run_the_graph_that_the_manifest_names(tmp_path, graph):
-    given = job(
+    job = make_job(
         write_dataset(tmp_path / "dataset"), tmp_path / "out", "blend", serve="int8" if "int8" in graph else "fp32"
     )
-    run(given, StopSignal())
-    path = given.out / "manifest.json"
+    run(job, StopSignal())
+    path = job.out / "manifest.json"
     artifact = Reference(str(path), hashlib.sha256(path.read_bytes()).hexdigest())
     served = load_model(VersionReference("1", artifact.uri, artifact.digest), LoadOptions())
     columns = examples(artifact)
     ids, numbers = served.encoding.encode(columns)
-    session = onnxruntime.InferenceSession(str(given.out / graph), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(job.out / graph), providers=["CPUExecutionProvider"])
     expected = session.run(["score"], {"ids": ids, "numbers": numbers})[0]
     rows = [EncodedRow(own.tobytes(), values.tobytes()) for own, values in zip(ids, numbers, strict=True)]
     assert served.score(rows) == pytest.approx(expected, abs=1e-6)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from include.domain.errors import Corrupt, UserMistake
-from include.trainer.data import batches, dataset
+from include.trainer.data import dataset
 from tests.small_dataset import write_dataset
 
 
@@ -15,7 +15,7 @@ def load(path: Path) -> dataset.Dataset:
     return dataset.load(path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def test_changed_file_is_refused(tmp_path):
+def test_changed_file_is_refused(tmp_path: Path) -> None:
     path = write_dataset(tmp_path)
     labels = np.load(tmp_path / "train.labels.npy")
     np.save(tmp_path / "train.labels.npy", 1 - labels)
@@ -23,34 +23,17 @@ def test_changed_file_is_refused(tmp_path):
         load(path)
 
 
-def test_no_rows_is_one_line_that_names_the_windows(tmp_path):
+def test_no_rows_is_one_line_that_names_the_windows(tmp_path: Path) -> None:
     with pytest.raises(UserMistake, match="train: no rows in 2013-01-01 to 2013-01-20"):
         load(write_dataset(tmp_path, train=0))
 
 
-def test_one_class_is_one_line(tmp_path):
+def test_one_class_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserMistake, match=r"train: all 1000 labels of .* are 0; learning needs both"):
         load(write_dataset(tmp_path, classes=1))
 
 
-def test_one_class_in_the_windows_to_measure_on_is_one_line_too(tmp_path):
+def test_one_class_in_the_windows_to_measure_on_is_one_line_too(tmp_path: Path) -> None:
     path = write_dataset(tmp_path, one_class_in="validate")
     with pytest.raises(UserMistake, match=r"validate: all 300 labels of 2013-01-21 .* are 0; measuring needs both"):
         load(path)
-
-
-@pytest.mark.parametrize("rows", [1, 63, 64, 20_000, 300_000])
-def test_an_epoch_holds_every_row_once(rows):
-    epoch = list(batches.epoch_batches(rows, 64, seed=1, epoch=0))
-    assert len(epoch) == batches.steps_per_epoch(rows, 64)
-    assert sorted(np.concatenate(epoch)) == list(range(rows))
-    assert all(len(batch) == 64 for batch in epoch[:-1])
-
-
-def test_order_depends_on_seed_and_epoch_alone():
-    def first(seed: int, epoch: int) -> list[int]:
-        return next(iter(batches.epoch_batches(1000, 100, seed, epoch))).tolist()
-
-    assert first(1, 0) == first(1, 0)
-    assert first(1, 0) != first(1, 1)
-    assert first(1, 0) != first(2, 0)

@@ -5,29 +5,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
+from include.domain.training.families import FamilyName
 from include.domain.training.settings import NetworkSettings, TrainingSettings
 from include.trainer.distributed.process_group import ProcessGroup
 from include.trainer.job import Job
 from include.trainer.optim.lazy_adamw import LazyAdamW, UniqueRows
 from include.trainer.optim.linear_term import LinearTermPrior, append_information
-from include.trainer.optim.schedule import StepSchedule
+from tests.unit.trainer.toys import CPU, schedule
 
-CPU, SPREAD, BATCH = torch.device("cpu"), 0.5, 64
+SPREAD, BATCH_SIZE = 0.5, 64
 ALONE = ProcessGroup(0, 1, CPU)
-PLAN = StepSchedule(lr=0.01, weight_decay=50.0, ema_decay=0.99, warm_up=0.02, total_steps=1000)
+SCHEDULE = schedule(weight_decay=50.0, ema_decay=0.99)
 
 
-def job(family: str = "dcn", spread: float = SPREAD, epochs: int = 1) -> Job:
+def job(family: FamilyName = "dcn", spread: float = SPREAD, epochs: int = 1) -> Job:
     network = NetworkSettings(4, 2, 0, (8,), 0.0, first_order=spread)
-    settings = TrainingSettings(epochs, BATCH, 0.01, 50.0, 0.99)
+    settings = TrainingSettings(epochs, BATCH_SIZE, 0.01, 50.0, 0.99)
     return Job(Path("data"), "", family, network, settings, 17, "", Path("out"), None)
 
 
-def trained(ids: np.ndarray, labels: np.ndarray, size: int, epochs: int = 1) -> LazyAdamW:
-    """Rows of two numbers, of which the last alone decides the logit, after so many passes over `[n, fields]` ids."""
-    rows = LazyAdamW(size, 2, PLAN, 1, CPU, prior=LinearTermPrior.of(job(epochs=epochs), ids.shape[1]))
-    batches = np.split(np.arange(len(ids)), range(BATCH, len(ids), BATCH)) * epochs
+def trained(ids: NDArray[np.int64], labels: NDArray[np.float32], size: int, epochs: int = 1) -> LazyAdamW:
+    """Return rows of two numbers, whose last alone decides the logit, after so many passes over ids `[n, fields]`."""
+    rows = LazyAdamW(size, 2, SCHEDULE, 1, CPU, prior=LinearTermPrior.of(job(epochs=epochs), ids.shape[1]))
+    batches = np.split(np.arange(len(ids)), range(BATCH_SIZE, len(ids), BATCH_SIZE)) * epochs
     for batch in batches:
         unique = UniqueRows.of(torch.from_numpy(ids[batch]))
         state = rows.read(unique.row_ids)
@@ -40,11 +42,11 @@ def trained(ids: np.ndarray, labels: np.ndarray, size: int, epochs: int = 1) -> 
     return rows
 
 
-def mode(ids: np.ndarray, labels: np.ndarray, size: int) -> np.ndarray:
-    """Of the posterior of all effects together, by Newton's method."""
+def mode(ids: NDArray[np.int64], labels: NDArray[np.float32], size: int) -> NDArray[np.float64]:
+    """Return the mode of the posterior of all effects together, by Newton's method."""
     design = np.zeros((len(ids), size))
     np.add.at(design, (np.arange(len(ids))[:, None], ids), 1)
-    effects = np.zeros(size)
+    effects: NDArray[np.float64] = np.zeros(size)
     for _ in range(20):
         p = 1 / (1 + np.exp(-design @ effects))
         slope = design.T @ (labels - p) - effects / SPREAD**2
@@ -52,8 +54,8 @@ def mode(ids: np.ndarray, labels: np.ndarray, size: int) -> np.ndarray:
     return effects
 
 
-def stream(rows: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Two fields of 40 categories each, by Zipf's law; the first field's 40th is absent."""
+def stream(rows: int) -> tuple[NDArray[np.int64], NDArray[np.float32], int]:
+    """Return ids `[rows, 2]`, labels and the number of ids: 40 categories a field, by Zipf's law, the first field's last absent."""
     random = np.random.default_rng(2)
     shares = 1 / np.arange(1, 41)
     ids = np.stack([random.choice(40, rows, p=shares / shares.sum()) for _ in range(2)], axis=1)
@@ -64,7 +66,7 @@ def stream(rows: int) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
-def test_effects_are_their_posteriors_mean_rare_ones_and_frequent_ones(epochs):
+def test_effects_are_their_posteriors_mean_rare_ones_and_frequent_ones(epochs: int) -> None:
     ids, labels, size = stream(6000)
     effects = trained(ids, labels, size, epochs).weight[:, -1].numpy()
     expected = mode(ids, labels, size)
@@ -73,13 +75,13 @@ def test_effects_are_their_posteriors_mean_rare_ones_and_frequent_ones(epochs):
     assert effects[39] == 0
 
 
-def test_the_mean_of_weights_holds_the_effects_as_they_are():
+def test_the_mean_of_weights_holds_the_effects_as_they_are() -> None:
     ids, labels, size = stream(1000)
     rows = trained(ids, labels, size)
     assert torch.equal(rows.ema[:, -1], rows.weight[:, -1])
     assert rows.ema[:, -1].abs().max() > 0.1
 
 
-def test_neither_a_logistic_regression_nor_a_spread_of_nothing_has_effects_beside():
+def test_neither_a_logistic_regression_nor_a_spread_of_nothing_has_effects_beside() -> None:
     assert LinearTermPrior.of(job("logistic"), 2) is None
     assert LinearTermPrior.of(job(spread=0.0), 2) is None

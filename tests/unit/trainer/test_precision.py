@@ -1,6 +1,8 @@
-"""`auto` is resolve_precision once, by what a product takes here, and the same in all processes and after a restart."""
+"""`auto` is resolved once, by how long a product takes here, and the same in all processes and after a restart."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from include.trainer.job import Job
 from include.trainer.optim.precision import resolve_precision
 from include.trainer.process import StopSignal
 from include.trainer.run import run
-from tests.small_dataset import job, write_dataset
+from tests.small_dataset import make_job, write_dataset
 
 ALONE = ProcessGroup(0, 1, torch.device("cpu"))
 
@@ -22,41 +24,41 @@ class BesideASlowOne(ProcessGroup):
         return [True for _ in flags]
 
 
-def taking(bf16: float, fp32: float):
+def taking(bf16: float, fp32: float) -> Callable[[torch.dtype], float]:
     return {torch.bfloat16: bf16, torch.float32: fp32}.__getitem__
 
 
 @pytest.fixture
-def large(tmp_path) -> Job:
-    return job(write_dataset(tmp_path / "dataset"), tmp_path / "out", precision="auto", batch_size=4096)
+def large(tmp_path: Path) -> Job:
+    return make_job(write_dataset(tmp_path / "dataset"), tmp_path / "out", precision="auto", batch_size=4096)
 
 
-@pytest.mark.parametrize(("bf16", "fp32", "chosen"), [(1, 4, "bf16"), (2, 1, "fp32"), (0.9, 1, "fp32")])
-def test_auto_is_bf16_where_its_products_are_much_faster(large, bf16, fp32, chosen):
-    assert resolve_precision(large, ALONE, taking(bf16, fp32)).training.precision == chosen
+@pytest.mark.parametrize(("bf16", "fp32", "precision"), [(1, 4, "bf16"), (2, 1, "fp32"), (0.9, 1, "fp32")])
+def test_auto_is_bf16_where_its_products_are_much_faster(large: Job, bf16: float, fp32: float, precision: str) -> None:
+    assert resolve_precision(large, ALONE, taking(bf16, fp32)).training.precision == precision
 
 
-def test_small_batches_stay_in_fp32(tmp_path):
-    small = job(write_dataset(tmp_path / "dataset"), tmp_path / "out", precision="auto", batch_size=512)
+def test_small_batches_stay_in_fp32(tmp_path: Path) -> None:
+    small = make_job(write_dataset(tmp_path / "dataset"), tmp_path / "out", precision="auto", batch_size=512)
     assert resolve_precision(small, ALONE, taking(1, 4)).training.precision == "fp32"
 
 
-def test_restart_keeps_what_the_first_start_chose(large):
+def test_restart_keeps_what_the_first_start_chose(large: Job) -> None:
     resolve_precision(large, ALONE, taking(1, 4))
     assert resolve_precision(large, ALONE, taking(4, 1)).training.precision == "bf16"
 
 
-def test_process_on_a_fast_machine_follows_one_on_a_slow_machine(large):
+def test_process_on_a_fast_machine_follows_one_on_a_slow_machine(large: Job) -> None:
     group = BesideASlowOne(0, 2, torch.device("cpu"))
     assert resolve_precision(large, group, taking(1, 4)).training.precision == "fp32"
 
 
-def test_precision_of_the_spec_is_left_alone(tmp_path):
-    given = job(write_dataset(tmp_path / "dataset"), tmp_path / "out", precision="bf16")
-    assert resolve_precision(given, ALONE, taking(4, 1)) is given
+def test_precision_of_the_spec_is_left_alone(tmp_path: Path) -> None:
+    job = make_job(write_dataset(tmp_path / "dataset"), tmp_path / "out", precision="bf16")
+    assert resolve_precision(job, ALONE, taking(4, 1)) is job
 
 
-def test_record_names_what_was_settled_and_the_result_is_the_given_jobs(large):
+def test_the_record_holds_the_resolved_precision_and_the_result_is_the_jobs(large: Job) -> None:
     resolve_precision(large, ALONE, taking(1, 4))
     run(large, StopSignal())
     record = json.loads((large.out / "record" / "job.json").read_text())

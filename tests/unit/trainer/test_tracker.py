@@ -1,21 +1,20 @@
-"""TrackingTarget while MLflow is away: nothing is lost and nothing is sent twice."""
+"""Tracking while MLflow is away: nothing is lost and nothing is sent twice."""
 
 import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from include.trainer.job import TrackingTarget
-from include.trainer.tracking.progress import Progress
-from include.trainer.tracking.tracker import SilentTracker, Tracker
+from include.trainer.tracking.tracker import Tracker
 
 
 class FakeMLflow:
-    """The calls it got; `away` makes it answer 503."""
+    """An MLflow server that lists the calls that it received; while `away` it answers 503."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
@@ -48,8 +47,8 @@ class FakeMLflow:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def logged(self) -> list[tuple[str, float]]:
-        return [(m["key"], m["value"]) for call, body in self.calls if call == "runs/log-batch"
-                for m in body.get("metrics", ())]  # fmt: skip
+        batches = [body for call, body in self.calls if call == "runs/log-batch"]
+        return [(metric["key"], metric["value"]) for body in batches for metric in body.get("metrics", ())]
 
 
 @pytest.fixture
@@ -64,7 +63,7 @@ def target(uri: str) -> TrackingTarget:
     return TrackingTarget(uri, "toy", "first dcn", {"run": "first"})
 
 
-def test_run_is_made_in_its_experiment_with_its_tags(tmp_path, mlflow):
+def test_run_is_made_in_its_experiment_with_its_tags(tmp_path: Path, mlflow: FakeMLflow) -> None:
     tracker = Tracker(tmp_path, target(mlflow.uri))
     tracker.log_metrics({"loss": 0.5}, 1)
     tracker.close("FINISHED")
@@ -75,7 +74,9 @@ def test_run_is_made_in_its_experiment_with_its_tags(tmp_path, mlflow):
     assert tracker.run_id == "r1"
 
 
-def test_what_was_recorded_while_away_is_sent_later_and_once(tmp_path, mlflow, capsys):
+def test_what_was_recorded_while_away_is_sent_later_and_once(
+    tmp_path: Path, mlflow: FakeMLflow, capsys: pytest.CaptureFixture[str]
+) -> None:
     tracker = Tracker(tmp_path, target(mlflow.uri))
     tracker.log_metrics({"loss": 0.5}, 1)
     mlflow.away = True
@@ -87,7 +88,7 @@ def test_what_was_recorded_while_away_is_sent_later_and_once(tmp_path, mlflow, c
     assert mlflow.logged() == [("loss", 0.5), ("loss", 0.4), ("loss", 0.3)]
 
 
-def test_next_start_sends_what_was_left_to_the_same_run(tmp_path, mlflow):
+def test_next_start_sends_what_was_left_to_the_same_run(tmp_path: Path, mlflow: FakeMLflow) -> None:
     Tracker(tmp_path, target(mlflow.uri)).log_metrics({"loss": 0.5}, 1)
     mlflow.away = True
     first = Tracker(tmp_path, target(mlflow.uri))
@@ -99,7 +100,9 @@ def test_next_start_sends_what_was_left_to_the_same_run(tmp_path, mlflow):
     assert [call for call, _ in mlflow.calls].count("runs/create") == 1
 
 
-def test_no_server_at_all_is_said_and_survived(tmp_path, capsys):
+def test_without_a_server_training_goes_on_and_a_line_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tracker = Tracker(tmp_path, target("http://127.0.0.1:9"))
     tracker.log_metrics({"loss": 0.5}, 1)
     tracker.close("FINISHED")
@@ -107,24 +110,14 @@ def test_no_server_at_all_is_said_and_survived(tmp_path, capsys):
     assert "2 records wait in" in capsys.readouterr().out
 
 
-def test_numbers_that_are_none_are_left_out(tmp_path, mlflow):
+def test_nan_is_left_out(tmp_path: Path, mlflow: FakeMLflow) -> None:
     Tracker(tmp_path, target(mlflow.uri)).log_metrics({"auc": float("nan"), "loss": 1.0}, 1)
     assert mlflow.logged() == [("loss", 1.0)]
 
 
-def test_a_value_longer_than_mlflow_takes_is_cut(tmp_path, mlflow):
+def test_a_value_longer_than_mlflow_takes_is_cut(tmp_path: Path, mlflow: FakeMLflow) -> None:
     tracker = Tracker(tmp_path, target(mlflow.uri))
     tracker.set_tags({"uncommitted": "x" * 9000})
     tracker.log_params({"training.search": "y" * 9000})
     sent = [entry["value"] for _, body in mlflow.calls for part in ("tags", "params") for entry in body.get(part, ())]
     assert [len(value) for value in sent if len(value) > 100] == [5000, 5000]
-
-
-def test_what_comes_after_the_last_step_is_no_training():
-    progress = Progress(SilentTracker(), epochs=1, steps_per_epoch=1, first_step=0, gpu=None)
-    progress.after_step(1, 100, torch.tensor(0.5))
-    seconds, speed = progress.seconds, progress.samples_per_second
-    assert seconds > 0
-    assert speed == 100 / seconds
-    progress.finish()
-    assert (progress.seconds, progress.samples_per_second) == (seconds, speed)
