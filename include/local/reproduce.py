@@ -1,4 +1,4 @@
-"""`make reproduce RUN=<mlflow run id>`: a training once more, from its record alone, and how far it is the same.
+"""Train a run once more from its record alone, and compare: what `perennial reproduce RUN` does.
 
 The record names the commit, the lock file, the spec, the table's version and windows, the seed and the threads. The commit
 is cloned into a clean folder and its own code builds the dataset and trains; what it writes is compared with the record.
@@ -23,14 +23,16 @@ from include.domain.windows import Window, parse_utc
 from include.ports.tables import FEATURES, SUMS, Tables
 from include.settings import ROOT, inherited
 from include.spec.model_spec import ModelSpec
-from include.stages.training import dataset as assembly
+from include.stages.training import dataset as training_dataset
 from include.wiring import Parts
 
 LOCK = "requirements.lock"
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
+    """One fact of a run as it was recorded and as it was rebuilt."""
+
     name: str
     recorded: Any
     rebuilt: Any
@@ -41,25 +43,28 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """The tables as the run met them: their versions, and the windows it used."""
+class RecordedTables:
+    """The tables at the versions, and with the windows, that the run used."""
 
     tables: Tables
     versions: Mapping[str, int | None]
-    used: list[str]
+    window_labels: list[str]
 
     def version(self, table: str) -> int | None:
         return self.versions[table]
 
     def windows(self, _table: str) -> list[str]:
-        return self.used
+        return self.window_labels
 
     def read(self, table: str, windows: Sequence[Window], *, version: int | None = None) -> pa.Table:
         return self.tables.read(table, windows, version=version)
 
 
-def reproduce(run_id: str, parts: Parts, folder: Path, say: Callable[[str], None]) -> list[Compared]:
-    """Rebuild the run in the folder, which must be new. Raises UserMistake where the record or its code is incomplete."""
+def reproduce(run_id: str, parts: Parts, folder: Path, say: Callable[[str], None]) -> list[Comparison]:
+    """Rebuild the run in a new folder and return what was compared; `say` is called with each step.
+
+    Raises UserMistake where the record or its code is incomplete.
+    """
     tags = parts.registry().download_record(run_id, folder)
     if changed := tags.get("uncommitted"):
         say(f"the run used uncommitted changes of {changed}, which no record holds: they may make a difference")
@@ -71,41 +76,41 @@ def reproduce(run_id: str, parts: Parts, folder: Path, say: Callable[[str], None
     say("building the dataset and training")
     environment = {**inherited(), "PYTHONPATH": str(code), "PERENNIAL_HOME": str(parts.settings.home)}
     command = [python, "-m", "include.local", "rebuild", str(folder), tags["threads"]]
-    done = subprocess.run(command, cwd=code, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
+    result = subprocess.run(command, cwd=code, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode:
         raise UserMistake(
-            f"commit {commit[:12]} did not rebuild the run: {(done.stderr or done.stdout).strip()[-500:]}"
+            f"commit {commit[:12]} did not rebuild the run: {(result.stderr or result.stdout).strip()[-500:]}"
         )
     recorded, rebuilt = (store.load(f / "manifest.json", ModelManifest) for f in (folder, folder / "rebuilt"))
     return list(_compared(recorded, rebuilt))
 
 
 def rebuild(folder: Path, threads: int, parts: Parts) -> None:
-    """The half that the run's own commit does: dataset and training from `dataset.json` and `job.json` in the folder."""
+    """Do the half of it by the run's own commit: dataset and training from `dataset.json` and `job.json` in the folder."""
     recorded, job = store.load(folder / "dataset.json", DatasetManifest), _json(folder / "job.json")
     spec = ModelSpec.model_validate(recorded.spec)
     versions = {FEATURES: recorded.table_version, SUMS: recorded.sums_version}
-    tables: Any = Recorded(parts.tables(spec), versions, list(recorded.windows.all))
-    dataset = assembly.assemble(spec, parse_utc(recorded.as_of), tables, recorded.run, folder / "dataset")
+    tables: Any = RecordedTables(parts.tables(spec), versions, list(recorded.windows.all))
+    dataset = training_dataset.assemble(spec, parse_utc(recorded.as_of), tables, recorded.run, folder / "dataset")
     job |= {"dataset": {"uri": dataset.uri, "digest": dataset.digest}, "out": str(folder / "rebuilt"), "tracking": None}
     job["training"] |= {"threads": threads}
     store.write(folder / "rebuilt" / "job.json", job)
     parts.launcher().train(folder / "rebuilt" / "job.json", spec.training.processes)
 
 
-def _compared(recorded: ModelManifest, rebuilt: ModelManifest) -> Iterator[Compared]:
-    yield Compared("dataset", recorded.dataset.digest, rebuilt.dataset.digest)
+def _compared(recorded: ModelManifest, rebuilt: ModelManifest) -> Iterator[Comparison]:
+    yield Comparison("dataset", recorded.dataset.digest, rebuilt.dataset.digest)
     for name, facts in recorded.files.items():
         rebuilt_facts = rebuilt.files.get(name)
-        yield Compared(name, facts.sha256, rebuilt_facts.sha256 if rebuilt_facts else None)
+        yield Comparison(name, facts.sha256, rebuilt_facts.sha256 if rebuilt_facts else None)
     rebuilt_metrics = asdict(rebuilt.metrics)
     for split, values in asdict(recorded.metrics).items():
         for name, value in values.items():
-            yield Compared(f"{split} {name}", value, rebuilt_metrics[split][name])
+            yield Comparison(f"{split} {name}", value, rebuilt_metrics[split][name])
 
 
 def _python(code: Path, lock_digest: str, environment: Path, say: Callable[[str], None]) -> str:
-    """An interpreter with what the lock names: this one, or one made for it."""
+    """Return an interpreter with the locked requirements: this one, or one of an environment that is made for it."""
     if _digest(code / LOCK) != lock_digest:
         raise UserMistake(f"the run's {LOCK} is not the one of its commit: its environment cannot be made again")
     if _digest(ROOT / LOCK) == lock_digest:
@@ -122,9 +127,11 @@ def _digest(path: Path) -> str:
 
 
 def _git(*arguments: str) -> None:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserMistake(f"git {' '.join(arguments)}: {done.stderr.strip()}; is the run's commit in this repository?")
+    result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise UserMistake(
+            f"git {' '.join(arguments)}: {result.stderr.strip()}; is the run's commit in this repository?"
+        )
 
 
 def _json(path: Path) -> dict[str, Any]:
