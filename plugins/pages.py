@@ -8,6 +8,7 @@ from urllib.parse import quote, urlsplit
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import GetUserDep, get_user
+from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 from fastapi import Depends, FastAPI, Form, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
@@ -16,29 +17,55 @@ from include.domain.rollout.actions import RolloutAction
 from plugins.current_run import PAGES, folder_name, open_model
 
 #: The files that a browser may be given; models, datasets and tables stay where they are.
-PAGE_SUFFIXES = {".html", ".svg", ".png", ".md", ".css", ".js", ".json"}
+PAGE_SUFFIXES = {".html", ".svg", ".png", ".md", ".css", ".js"}
 
 #: Airflow leaves a plugin's routes open to everybody, so this one asks for a user itself.
 app = FastAPI(title="Perennial", dependencies=[Depends(get_user)], docs_url=None, redoc_url=None, openapi_url=None)
 
 
-def check_may_read(model: str, user: GetUserDep) -> str:
-    """Return the model if the user may read its DAGs. Raises 403."""
+def check_exists(model: str) -> str:
+    """Return the model if there is a valid spec of that name, which leaves no place for paths. Raises 404."""
+    from include.domain.errors import UserMistake
+
+    try:
+        open_model(model)
+    except UserMistake as error:
+        raise HTTPException(404, str(error)) from None
+    return model
+
+
+def check_may_read(model: Annotated[str, Depends(check_exists)], user: GetUserDep) -> str:
+    """Return the model if the user may read its DAGs. Raises 403, and 404 for a model that is not there."""
     if not get_auth_manager().is_authorized_dag(method="GET", user=user, details=DagDetails(id=f"{model}.train")):
         raise HTTPException(403, f"you may not read {model}.train")
     return model
 
 
-def check_may_steer(model: str, user: GetUserDep, request: Request) -> str:
-    """Return the model if the user may run its steering. Raises 403, also for a form of another site, by its origin."""
+def check_may_steer(model: Annotated[str, Depends(check_exists)], user: GetUserDep, request: Request) -> str:
+    """Return the model if the user may run its steering. Raises 403, also for a form that another site sent."""
     run = DagAccessEntity.RUN
     if not get_auth_manager().is_authorized_dag(
         method="POST", access_entity=run, user=user, details=DagDetails(id=f"{model}.steer")
     ):
         raise HTTPException(403, f"you may not run {model}.steer")
-    if urlsplit(request.headers.get("origin", "")).netloc not in ("", request.headers["host"]):
-        raise HTTPException(403, "this was sent by another site")
+    if not _sent_by_our_pages(request):
+        raise HTTPException(403, f"this was sent by another site: the pages' origin is {_own_origin()}")
     return model
+
+
+def _sent_by_our_pages(request: Request) -> bool:
+    """Tell whether no other site can have made the browser send this.
+
+    A browser adds the cookie to what any site sends, but neither a bearer token nor our origin; `Origin: null`, or none, is
+    what a page without a referrer or a sandboxed frame sends.
+    """
+    bearer = request.headers.get("authorization", "").lower().startswith("bearer ")
+    return bearer or request.headers.get("origin") == _own_origin()
+
+
+def _own_origin() -> str:
+    url = urlsplit(conf.get("api", "base_url"))
+    return f"{url.scheme}://{url.netloc}"
 
 
 #: The name of a model that the user may read, and of one that the user may steer.
@@ -62,18 +89,17 @@ def models(user: GetUserDep) -> str:
 
 
 @app.get("/of/{dag}")
-def redirect_from_dag(dag: str) -> RedirectResponse:
+def redirect_from_dag(dag: str, user: GetUserDep) -> RedirectResponse:
     """Lead from a DAG's tab to the model's page."""
-    return RedirectResponse(f"{PAGES}/{dag.rpartition('.')[0]}/")
+    return RedirectResponse(f"{PAGES}/{_model_of(dag, user)}/")
 
 
 @app.get("/of/{dag}/{run}")
-def redirect_from_run(dag: str, run: str) -> RedirectResponse:
+def redirect_from_run(dag: str, run: str, user: GetUserDep) -> RedirectResponse:
     """Lead from a run's tab to a training's card or a rollout's plots, and to the model's page where there is neither."""
     from include.wiring import parts
 
-    model, _, dag_kind = dag.rpartition(".")
-    name = folder_name(run)
+    model, dag_kind, name = _model_of(dag, user), dag.rpartition(".")[2], folder_name(run)
     card = Path(name) / "evaluation" / "card.html"
     card_file = parts().settings.runs / model / card
     page = ""
@@ -84,17 +110,18 @@ def redirect_from_run(dag: str, run: str) -> RedirectResponse:
     return RedirectResponse(quote(f"{PAGES}/{model}/{page}"))
 
 
+def _model_of(dag: str, user: GetUserDep) -> str:
+    """Return the model whose DAG this is. Raises 404 and 403 as its page does."""
+    return check_may_read(check_exists(dag.rpartition(".")[0]), user)
+
+
 @app.get("/{model}/", response_class=HTMLResponse)
 def page(model: ReadableModel) -> str:
     """Show a model: its champion, its rollout with buttons to steer it, and its tables and reports."""
-    from include.domain.errors import UserMistake
     from include.reports import model_page, rollout_page, summary
     from include.stages.rollout import state_file
 
-    try:
-        spec, parts = open_model(model)
-    except UserMistake as error:
-        raise HTTPException(404, str(error)) from None
+    spec, parts = open_model(model)
     settings, ledger = parts.settings, parts.ledger()
     state = state_file.load(parts.rollout_folder(), model)
     analyses = rollout_page.analyses_of(model, state.run, ledger) if state else []

@@ -203,10 +203,16 @@ def test_a_button_of_the_models_page_sends_traffic_back_for_who_is_logged_in(dem
     router.apply(MODEL, Routes(canary=10))
     form, token = {"word": "roll back", "reason": "too slow"}, {"Authorization": demo_run.airflow.authorization}
     assert httpx.post(steer, data=form).status_code == 401
-    assert httpx.post(steer, data=form, headers={**token, "Origin": "http://elsewhere.test"}).status_code == 403
+    cookie = {"_token": demo_run.airflow.authorization.removeprefix("Bearer ")}
+    for origin in ("http://elsewhere.test", "null", f"{demo_run.settings.airflow_url}.elsewhere.test"):
+        assert httpx.post(steer, data=form, cookies=cookie, headers={"Origin": origin}).status_code == 403
+    assert httpx.post(steer, data=form, cookies=cookie).status_code == 403, (
+        "a page without a referrer may send no origin"
+    )
     assert httpx.post(steer, data={"word": "pause"}, headers=token).status_code == 409, "no rollout runs"
     assert router.current(MODEL) == Routes(canary=10)
-    assert httpx.post(steer, data=form, headers={**token, "Origin": demo_run.settings.airflow_url}).status_code == 303
+    own = {"Origin": demo_run.settings.airflow_url}
+    assert httpx.post(steer, data=form, cookies=cookie, headers=own).status_code == 303
     assert router.current(MODEL) == Routes()
     assert [(action.by, action.reason) for action in demo_run.ledger(ActionRequested)] == [("admin", "too slow")]
 
