@@ -35,6 +35,7 @@ def check_machine(home: Path) -> None:
     """Raise UserMistake, in one line, for a folder that cannot be written or a full disk."""
     try:
         home.mkdir(parents=True, exist_ok=True)
+        home.chmod(0o700)  # it holds the keys and passwords of the stack
         (home / ".probe").write_text("")
         (home / ".probe").unlink()
     except OSError as error:

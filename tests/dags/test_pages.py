@@ -5,6 +5,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from airflow.api_fastapi.app import create_auth_manager
+from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from airflow.api_fastapi.core_api.security import get_user
 from fastapi.testclient import TestClient
 
@@ -12,20 +14,21 @@ from include.adapters.tables.object_storage import ObjectStorage
 from plugins import pages
 from tests.bucket import bucket
 
-CARD = "/toy/runs/r1/evaluation/card.html"
+CARD = "/flights/runs/r1/evaluation/card.html"
 
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[TestClient]:
     """The pages as somebody sees them who may read the model."""
     monkeypatch.setenv("PERENNIAL_HOME", str(tmp_path / "home"))
-    pages.app.dependency_overrides = {get_user: lambda: None, pages.check_may_read: lambda model: model}
+    create_auth_manager().init()
+    pages.app.dependency_overrides = {get_user: lambda: SimpleAuthManagerUser(username="v", role="VIEWER")}
     yield TestClient(pages.app, follow_redirects=False)
     pages.app.dependency_overrides = {}
 
 
 def write_card(home: Path) -> Path:
-    card = home / "runs" / "toy" / "r1" / "evaluation" / "card.html"
+    card = home / "runs" / "flights" / "r1" / "evaluation" / "card.html"
     card.parent.mkdir(parents=True)
     card.write_text("<p>evidence</p>")
     return card
@@ -45,10 +48,10 @@ def test_a_card_that_only_the_bucket_has_is_shown_by_a_link(
         monkeypatch.setenv("PERENNIAL_STORAGE", uri)
         card = write_card(tmp_path / "elsewhere")
         ObjectStorage(tmp_path / "elsewhere", uri).push(card.parent)
-        assert client.get("/of/toy.train/r1").headers["location"].endswith(CARD)
+        assert client.get("/of/flights.train/r1").headers["location"].endswith(CARD)
         answer = client.get(CARD)
         assert answer.status_code == 307
         assert httpx.get(answer.headers["location"], trust_env=False).text == "<p>evidence</p>"
         assert client.get(CARD.replace("card", "other")).status_code == 404
-        assert client.get("/toy/runs/r1/evaluation/model.onnx").status_code == 404, "no page"
+        assert client.get("/flights/runs/r1/evaluation/model.onnx").status_code == 404, "no page"
     assert client.get(CARD).status_code == 503, "the storage is away"

@@ -13,13 +13,12 @@ from fastapi.testclient import TestClient
 from plugins import pages
 
 SECRET = "fernet-key-of-the-stack"
-#: What a browser or `curl --path-as-is` may send as a model; none of it is one.
-NO_MODELS = (".", "..", "%2e", "%2e%2e", "%2E%2e", "..%2f..", "nobody", "Flights", "flights%00", "flights%2f..", "*")
+#: What somebody may send as a model; none of it is one. (A client folds plain dots, `%2e` reaches the server as one.)
+NO_MODELS = ("%2e", "%2e%2e", "..%2f..", "nobody", "Flights", "flights%00", "*")
 #: Below a model's folder: what its reports and cards do not consist of.
 NO_PAGES = (
     "reports/secrets.json",
     "reports/../secrets.json",
-    "reports/../../secrets.json",
     "reports/%2e%2e/%2e%2e/secrets.json",
     "reports/..%2f..%2fsecrets.json",
     "reports/airflow/passwords.json",
@@ -75,20 +74,18 @@ def urls() -> Iterator[str]:
     yield from (f"/flights/{page}" for page in NO_PAGES)
 
 
-@pytest.mark.parametrize("url", [*urls(), "/", "/flights/", "/flights/reports/watch.html", "/of/flights.train"])
-def test_without_a_token_nothing_is_answered(nobody: TestClient, url: str) -> None:
-    answer = nobody.get(url)
-    assert answer.status_code in (401, 404)
-    assert SECRET not in answer.text
+def test_without_a_token_nothing_is_answered(nobody: TestClient) -> None:
+    for url in (*urls(), "/", "/flights/", "/flights/reports/watch.html", "/of/flights.train"):
+        answer = nobody.get(url)
+        assert answer.status_code in (401, 404), url
+        assert SECRET not in answer.text
 
 
-@pytest.mark.parametrize("url", [*urls()])
-def test_no_role_reads_what_is_no_page_of_a_model(somebody: TestClient, url: str) -> None:
-    answer = somebody.get(url)
-    assert answer.status_code == 404 or (
-        url.startswith("/of/") and answer.status_code == 307 and ".." not in answer.headers["location"]
-    )
-    assert SECRET not in answer.text
+def test_no_role_reads_what_is_no_page_of_a_model(somebody: TestClient) -> None:
+    for url in urls():
+        answer = somebody.get(url)
+        assert answer.status_code == 404, url
+        assert SECRET not in answer.text
 
 
 def test_every_role_reads_the_pages_of_a_model(somebody: TestClient) -> None:

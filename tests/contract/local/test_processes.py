@@ -110,3 +110,9 @@ def test_a_home_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(UserMistake, match=r"cannot be written .* PERENNIAL_HOME"):
         stack.check_machine(tmp_path / "file" / "home")
+
+
+def test_a_home_is_closed_to_other_accounts(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir(mode=0o755)
+    stack.check_machine(tmp_path / "home")
+    assert (tmp_path / "home").stat().st_mode & 0o777 == 0o700
