@@ -36,7 +36,8 @@ def normalised(name: str) -> str:
 def imported(*folders: str) -> Iterator[str]:
     """Yield the top-level modules that the folders' files import and that are neither Python's nor the project's."""
     for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        tree = ast.parse(path.read_text())
+        for node in set(ast.walk(tree)) - set(for_the_type_checker(tree)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:
                 names = [node.module or ""]
@@ -52,10 +53,16 @@ def named_providers() -> Iterator[str]:
             yield package
 
 
+def for_the_type_checker(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield what stands under `if TYPE_CHECKING:`, which no program runs."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING":
+            yield from ast.walk(node)
+
+
 def third_party(*folders: str) -> set[str]:
-    """Return the modules of other packages that the folders import, stubs left out, which the type checker alone reads."""
-    modules = {module for module in imported(*folders) if not module.startswith("types_")}
-    return modules - sys.stdlib_module_names - {"include", "plugins", "dags"}
+    """Return the modules of other packages that the folders import."""
+    return set(imported(*folders)) - sys.stdlib_module_names - {"include", "plugins", "dags"}
 
 
 def test_every_import_is_of_a_package_that_the_requirements_name() -> None:
