@@ -147,7 +147,7 @@ def write_artifact(folder: Path, bias: float = 0.0, log_share: float = 1.0) -> d
     return {"artifact_uri": reference.uri, "artifact_digest": reference.digest}
 
 
-class FakeRegistry:
+class FakeMLflow:
     """Answers the alias route with the statuses and bodies of MLflow 3.17. `versions` holds each version's tags."""
 
     def __init__(self) -> None:

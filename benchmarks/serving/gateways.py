@@ -173,6 +173,7 @@ def median_figures(rounds: list[Figures]) -> Figures:
 
 
 def main() -> None:
+    """Measure every gateway in turns, and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)

@@ -195,6 +195,7 @@ def _requests(path: Path, route: str) -> list[bytes]:
 
 
 def main() -> None:
+    """Run the load that the arguments describe, and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--bodies", type=Path, required=True, help="one JSON body a line")

@@ -203,6 +203,7 @@ def check_bounds(figures: Figures) -> dict[str, bool]:
 
 
 def main() -> int:
+    """Run the bench or the soak, print its figures, and return 0 if all bounds hold."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="?", choices=("bench", "soak"), default="bench")
     parser.add_argument("--seconds", type=float, help="of each measurement (60), or of the soak (3600)")

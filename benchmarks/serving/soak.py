@@ -20,7 +20,7 @@ import httpx
 from benchmarks.serving.data import prepare
 from benchmarks.serving.stack import SETTINGS, await_ready, running_program
 from include.settings import ROOT
-from tests.serving import FakeRegistry
+from tests.serving import FakeMLflow
 
 RATE, SWAPS, WARM_UP_TENTHS = 2000, 20, 2
 BOUNDS = {"growth": 0.05, "errors": 0, "swaps": SWAPS}
@@ -29,7 +29,7 @@ BOUNDS = {"growth": 0.05, "errors": 0, "swaps": SWAPS}
 def run(home: Path, seconds: float) -> tuple[dict[str, Any], dict[str, Any], dict[str, bool]]:
     """Return the figures, the bounds, and which of them hold."""
     prepare(home)
-    registry = FakeRegistry()
+    registry = FakeMLflow()
     manifest = home / "artifact" / "manifest.json"
     registry.versions = {str(n): _version_tags(manifest, n) for n in range(SWAPS + 1)}
     registry.aliases["champion"] = "0"
@@ -61,7 +61,7 @@ def _version_tags(manifest: Path, number: int) -> dict[str, str]:
     return {"artifact_uri": str(path), "artifact_digest": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def _swap_and_sample(server: int, registry: FakeRegistry, caller: subprocess.Popen[str], seconds: float) -> list[int]:
+def _swap_and_sample(server: int, registry: FakeMLflow, caller: subprocess.Popen[str], seconds: float) -> list[int]:
     """Swap versions at even intervals while the caller runs, and return the server's memory ten times between two swaps."""
     started_at, memory = time.monotonic(), []
     while caller.poll() is None:

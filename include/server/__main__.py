@@ -16,9 +16,9 @@ from include.server.app import App
 from include.server.batching import QueueLimits
 from include.server.feedback import FeedbackLog
 from include.server.http import HttpServer
-from include.server.loaded_model import LoadOptions, VersionReference
 from include.server.prediction_log import PredictionWriter
 from include.server.prometheus import Metrics
+from include.server.servable_model import LoadOptions, VersionReference
 from include.server.service import RequestLimits, ScoringService
 from include.server.slot import Slot
 from include.server.version_source import FixedVersion, RegistryAlias, VersionSource

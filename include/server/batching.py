@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from include.server.loaded_model import LoadedModel
 from include.server.responses import RequestError
 from include.server.rows import EncodedRow
 from include.server.score_cache import ScoreCache
+from include.server.servable_model import ServableModel
 
 #: Rows of one inference, unless one request brings more; the rest waits for the next turn. More rows take more time and memory
 #: in proportion.
@@ -37,7 +37,7 @@ class Batcher:
     """
 
     def __init__(
-        self, model: LoadedModel, limits: QueueLimits, observe: Callable[[int], None], cache: ScoreCache | None = None
+        self, model: ServableModel, limits: QueueLimits, observe: Callable[[int], None], cache: ScoreCache | None = None
     ) -> None:
         self.model = model
         self.depth = 0

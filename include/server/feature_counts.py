@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from include.domain.features.encoding import FIRST_ID, MISSING, UNKNOWN, Encoding
-from include.server.loaded_model import LoadedModel
 from include.server.prometheus import join_labels, metric_header
+from include.server.servable_model import ServableModel
 
 #: Categories of a field that are counted by name: those that are most frequent in training. The others are counted together.
 MAX_NAMED = 10
@@ -55,7 +55,7 @@ class FeatureCounts:
     def __init__(self) -> None:
         self._versions: dict[str, VersionCounts] = {}
 
-    def add(self, model: LoadedModel, ids: NDArray[np.int64], numbers: NDArray[np.float32]) -> None:
+    def add(self, model: ServableModel, ids: NDArray[np.int64], numbers: NDArray[np.float32]) -> None:
         """Count rows that the model scored: ids `[n, categorical]` and numbers `[n, numeric]`, NaN where missing."""
         counts = self._versions.get(model.version)
         if counts is None:

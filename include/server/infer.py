@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from include.server.loaded_model import LoadedModel
 from include.server.responses import JSON, RequestError, Response
 from include.server.rows import EncodedRow
+from include.server.servable_model import ServableModel
 from include.server.tensors import Infer, Input, ModelDtype, read_tensor
 
 SERVER_METADATA = {"name": "perennial", "version": "0.1.0", "extensions": ["binary_tensor_data"]}
@@ -20,13 +20,13 @@ JSON_LENGTH = "inference-header-content-length"
 TENSOR_NAMES = {"ids", "numbers", "score"}
 
 
-def model_metadata(model: LoadedModel, name: str) -> dict[str, Any]:
+def model_metadata(model: ServableModel, name: str) -> dict[str, Any]:
     """Return the protocol's metadata of the model registered as `name`."""
     signature = msgspec.to_builtins(model.manifest.signature)
     return {"name": name, "versions": [model.version], "platform": "onnx_onnxv1", **signature}
 
 
-def encode_rows(model: LoadedModel, request: Infer, blobs: Mapping[str, bytes], max_rows: int) -> list[EncodedRow]:
+def encode_rows(model: ServableModel, request: Infer, blobs: Mapping[str, bytes], max_rows: int) -> list[EncodedRow]:
     """Return the request's rows; `blobs` are its binary tensors. Raises RequestError (400, 413) that names the tensor."""
     inputs = {t.name: t for t in request.inputs}
     for name in (*inputs, *(o.name for o in request.outputs)):
@@ -55,7 +55,7 @@ def _read_input(
     return read_tensor(inputs[name], blobs.get(name), width, dtype)
 
 
-def response(model: LoadedModel, name: str, request: Infer, request_id: str, scores: list[float]) -> Response:
+def response(model: ServableModel, name: str, request: Infer, request_id: str, scores: list[float]) -> Response:
     """Return the scores as JSON, or as a binary tensor if the request asks for one."""
     binary = next((o.parameters.binary_data for o in request.outputs if o.name == "score"), None)
     if binary is None:
@@ -72,7 +72,7 @@ def response(model: LoadedModel, name: str, request: Infer, request_id: str, sco
     return Response(200, body + blob, headers)
 
 
-def decode_features(model: LoadedModel, row: EncodedRow) -> msgspec.Struct:
+def decode_features(model: ServableModel, row: EncodedRow) -> msgspec.Struct:
     """Return the features that ids and numbers stand for; an unknown category reads `?`, a missing number NaN."""
     texts = [texts[i] for texts, i in zip(model.texts_by_id, array("q", row.ids), strict=True)]
     return model.feature_type(*texts, *array("f", row.numbers))

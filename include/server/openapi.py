@@ -7,8 +7,8 @@ import msgspec
 
 from include.server.feedback import Labels
 from include.server.infer import SERVER_METADATA
-from include.server.loaded_model import LoadedModel
 from include.server.responses import Response
+from include.server.servable_model import ServableModel
 from include.server.tensors import Infer
 
 #: A JSON object: OpenAPI documents and JSON schemas are built of these.
@@ -44,7 +44,7 @@ overflow:auto}}code{{font-weight:600}}</style><h1>{title}</h1><p>Version {versio
 <a href="openapi.json">openapi.json</a>.</p>{routes}</html>"""
 
 
-def document(model: LoadedModel | None, name: str) -> Json:
+def document(model: ServableModel | None, name: str) -> Json:
     """Return the OpenAPI document; the columns of a row are those of the version served."""
     _, schemas = msgspec.json.schema_components([Infer, Labels], ref_template="#/components/schemas/{name}")
     row = {"type": "object"} if model is None else _inline(msgspec.json.schema(model.rows.row_type))

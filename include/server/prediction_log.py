@@ -10,10 +10,10 @@ import numpy as np
 
 from include.server import infer
 from include.server.feature_counts import FeatureCounts
-from include.server.loaded_model import LoadedModel
 from include.server.prometheus import Metrics
 from include.server.rows import EncodedRow
 from include.server.segment_writer import SegmentWriter
+from include.server.servable_model import ServableModel
 
 #: Seconds between writes: what a kill -9 can lose at most, well under the second that is promised.
 WRITE_INTERVAL = 0.25
@@ -57,7 +57,7 @@ class PendingRows:
 
     __slots__ = ("encoded", "lines", "model", "scores")
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: ServableModel) -> None:
         self.model = model
         self.scores: list[float] = []
         self.lines, self.encoded = (mmap.mmap(-1, MAX_PENDING, flags=mmap.MAP_PRIVATE) for _ in range(2))
@@ -75,7 +75,7 @@ class PredictionWriter:
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._thread.start()
 
-    def add(self, model: LoadedModel, at: float, rows: Sequence[ScoredRow]) -> None:
+    def add(self, model: ServableModel, at: float, rows: Sequence[ScoredRow]) -> None:
         """Queue rows that were scored at epoch second `at`.
 
         Their lines are made here, because a thread that made them would keep the interpreter from the requests at every turn.
@@ -93,7 +93,7 @@ class PredictionWriter:
             pending.encoded.write(encoded)
             pending.scores += [r.score for r in rows]
 
-    def _line(self, model: LoadedModel, at: float, scored: ScoredRow) -> PredictionLine:
+    def _line(self, model: ServableModel, at: float, scored: ScoredRow) -> PredictionLine:
         key, row_time, features = _describe(model, scored.row)
         return PredictionLine(
             scored.id, at, model.version, self._slot, key, row_time, features, scored.score, scored.ms
@@ -142,7 +142,7 @@ class PredictionWriter:
             self._metrics.scores.observe(score, (rows.model.version,))
 
 
-def _describe(model: LoadedModel, row: EncodedRow) -> tuple[str | None, str | None, msgspec.Struct | msgspec.Raw]:
+def _describe(model: ServableModel, row: EncodedRow) -> tuple[str | None, str | None, msgspec.Struct | msgspec.Raw]:
     """Return the row's key, time and features; a row that came as tensors has features only."""
     if not row.values:
         return None, None, infer.decode_features(model, row)

@@ -108,7 +108,7 @@ class RowReader:
         return self._encode_row(row, msgspec.json.encode(row) if self._lenient else data, path)
 
     def _encode_row(self, row: msgspec.Struct, data: bytes, path: str = "") -> EncodedRow:
-        """Raises RequestError (400) for a text that is no number or no time, which the row's type lets pass."""
+        """Encode a decoded row. Raises RequestError (400) for a text that is no number or no time, which its type lets pass."""
         values = msgspec.structs.astuple(row)
         try:
             ids, numbers = self._encode(values)

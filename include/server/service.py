@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import count
 
 from include.server.batching import Batcher, OnScores
-from include.server.loaded_model import LoadedModel
 from include.server.prediction_log import PredictionWriter, ScoredRow
 from include.server.prometheus import Metrics
 from include.server.responses import RequestError
 from include.server.rows import EncodedRow
+from include.server.servable_model import ServableModel
 from include.server.slot import Slot
 
 
@@ -35,7 +35,7 @@ class ScoringService:
     def __init__(self, slot: Slot, log: PredictionWriter, metrics: Metrics, limits: RequestLimits) -> None:
         self.slot, self.log, self.metrics, self.limits = slot, log, metrics, limits
         self.in_flight = 0
-        self._unlogged: dict[LoadedModel, list[ScoredRow]] = {}
+        self._unlogged: dict[ServableModel, list[ScoredRow]] = {}
         self._ids, self._id_prefix = count(1), secrets.token_hex(4)
         metrics.register_gauge(
             "perennial_inflight_requests", "Requests begun and not yet answered.", lambda: {(): self.in_flight}
@@ -92,7 +92,7 @@ class ScoringService:
         batcher.submit(rows, started_at, respond_and_log)
 
     def _log_after_turn(
-        self, model: LoadedModel, rows: list[EncodedRow], request_id: str, started_at: float, scores: list[float]
+        self, model: ServableModel, rows: list[EncodedRow], request_id: str, started_at: float, scores: list[float]
     ) -> None:
         """Keep the rows until all responses of this turn of the event loop are written."""
         if not _is_sampled(request_id, model.log_share):

@@ -16,10 +16,10 @@ import msgspec
 from include.artifacts.files import write_atomically
 from include.domain.errors import Corrupt, Unavailable
 from include.server.batching import Batcher, QueueLimits
-from include.server.loaded_model import LoadOptions, StoreFactory, VersionReference, load_model
 from include.server.lookups import Lookups, StoreStatus
 from include.server.prometheus import LabelValues, Metrics
 from include.server.score_cache import ScoreCache
+from include.server.servable_model import LoadOptions, StoreFactory, VersionReference, load_model
 from include.server.version_source import VersionSource
 
 #: Seconds between two questions to the source, and before a version that did not load is tried again.

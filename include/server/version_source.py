@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from include.domain.errors import Unavailable
-from include.server.loaded_model import VersionReference
+from include.server.servable_model import VersionReference
 
 #: MLflow's error codes for an alias or a model that does not exist.
 NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")

@@ -170,7 +170,7 @@ def _mlserver(programs: Path, onnx: Path, folder: Path) -> list[str]:
     (folder / "settings.json").write_text(json.dumps({**ports, "parallel_workers": 0, "debug": False}))
     model = {
         "name": "flights",
-        "implementation": "mlserver_model.FlightsModel",
+        "implementation": "mlserver_model.MLServerFlights",
         "parameters": {"uri": str(onnx)},
         "max_batch_size": 64,
         "max_batch_time": 0.001,

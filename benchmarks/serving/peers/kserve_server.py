@@ -6,7 +6,7 @@ from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer
 from scoring import Session
 
 
-class FlightsModel(Model):
+class KServeFlights(Model):
     """The bench's model, as KServe calls it."""
 
     def __init__(self, path: str) -> None:
@@ -22,4 +22,4 @@ class FlightsModel(Model):
 
 if __name__ == "__main__":
     server = ModelServer(http_port=int(sys.argv[2]), enable_grpc=False, workers=1)
-    server.start([FlightsModel(sys.argv[1])])
+    server.start([KServeFlights(sys.argv[1])])

@@ -6,7 +6,7 @@ from mlserver.types import InferenceRequest, InferenceResponse
 from scoring import Session
 
 
-class FlightsModel(MLModel):
+class MLServerFlights(MLModel):
     """The bench's model, as MLServer calls it."""
 
     async def load(self) -> bool:

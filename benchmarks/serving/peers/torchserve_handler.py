@@ -5,7 +5,7 @@ from pathlib import Path
 from scoring import Session
 
 
-class FlightsHandler:
+class TorchServeFlights:
     """Has the two methods that TorchServe calls."""
 
     initialized = False

@@ -25,8 +25,8 @@ from include.local import flights
 from include.local.replay import OutcomeFeed, TrafficReplay
 from include.online_store.opening import open_store
 from include.online_store.store import OnlineStore
-from include.server.loaded_model import LoadOptions, VersionReference, load_model
 from include.server.lookups import Lookups
+from include.server.servable_model import LoadOptions, VersionReference, load_model
 from include.spec.loading import find
 from include.stages.data import landing, validation
 from include.stages.features import features

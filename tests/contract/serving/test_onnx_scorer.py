@@ -11,8 +11,8 @@ import pytest
 from include.adapters.serving.onnx_scorer import OnnxScorer
 from include.artifacts.store import Reference
 from include.domain.errors import Corrupt
-from include.server.loaded_model import LoadOptions, VersionReference, load_model
 from include.server.rows import EncodedRow
+from include.server.servable_model import LoadOptions, VersionReference, load_model
 from include.trainer.process import StopSignal
 from include.trainer.run import run
 from tests.small_dataset import make_job, write_dataset

@@ -17,14 +17,14 @@ import pytest
 
 from include.adapters.serving.slots import HttpSlots
 from include.domain.errors import Unavailable
-from tests.serving import ROW, FakeRegistry, ServerProcess, expected, rows, wait_for, write_artifact
+from tests.serving import ROW, FakeMLflow, ServerProcess, expected, rows, wait_for, write_artifact
 
 BIASES = {"1": 0.0, "2": 1.0, "3": -1.0}
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[FakeRegistry]:
-    registry = FakeRegistry()
+def registry(tmp_path: Path) -> Iterator[FakeMLflow]:
+    registry = FakeMLflow()
     for number, bias in BIASES.items():
         registry.versions[number] = write_artifact(tmp_path / f"run-{number}", bias)
     yield registry
@@ -32,7 +32,7 @@ def registry(tmp_path: Path) -> Iterator[FakeRegistry]:
 
 
 @pytest.fixture
-def server(tmp_path: Path, registry: FakeRegistry) -> Iterator[ServerProcess]:
+def server(tmp_path: Path, registry: FakeMLflow) -> Iterator[ServerProcess]:
     registry.aliases["champion"] = "1"
     server = ServerProcess(tmp_path, "--slot", "stable", "--registry", registry.url)
     yield server
@@ -60,7 +60,7 @@ def test_one_bare_row_is_a_request_too(server: ServerProcess) -> None:
 
 
 def test_a_unix_socket_is_its_owners_alone_and_is_taken_over_from_a_server_that_was_killed(
-    tmp_path: Path, registry: FakeRegistry
+    tmp_path: Path, registry: FakeMLflow
 ) -> None:
     registry.aliases["champion"] = "1"
     path = tmp_path / "stable.sock"
@@ -77,9 +77,7 @@ def test_a_unix_socket_is_its_owners_alone_and_is_taken_over_from_a_server_that_
         server.close()
 
 
-def test_without_a_version_it_is_alive_but_not_ready_and_names_the_reason(
-    tmp_path: Path, registry: FakeRegistry
-) -> None:
+def test_without_a_version_it_is_alive_but_not_ready_and_names_the_reason(tmp_path: Path, registry: FakeMLflow) -> None:
     server = ServerProcess(
         tmp_path, "--slot", "canary", "--alias", "challenger", "--registry", registry.url, wait=False
     )
@@ -94,7 +92,7 @@ def test_without_a_version_it_is_alive_but_not_ready_and_names_the_reason(
         server.close()
 
 
-def test_swaps_under_load_lose_no_request_and_mix_no_versions(server: ServerProcess, registry: FakeRegistry) -> None:
+def test_swaps_under_load_lose_no_request_and_mix_no_versions(server: ServerProcess, registry: FakeMLflow) -> None:
     stop, sent = Event(), rows(50)
 
     def call(_: int) -> set[str]:
@@ -121,7 +119,7 @@ def test_swaps_under_load_lose_no_request_and_mix_no_versions(server: ServerProc
 
 @pytest.mark.parametrize("name", ["model.onnx", "encoding.json", "manifest.json"])
 def test_a_version_that_fails_to_load_leaves_the_old_one_serving(
-    server: ServerProcess, registry: FakeRegistry, tmp_path: Path, name: str
+    server: ServerProcess, registry: FakeMLflow, tmp_path: Path, name: str
 ) -> None:
     broken = tmp_path / "run-2" / name
     broken.write_bytes(broken.read_bytes() + b" ")
@@ -139,7 +137,7 @@ def test_a_version_that_fails_to_load_leaves_the_old_one_serving(
 
 
 def test_alias_removed_or_registry_away_it_serves_on_also_after_a_restart(
-    server: ServerProcess, registry: FakeRegistry, tmp_path: Path
+    server: ServerProcess, registry: FakeMLflow, tmp_path: Path
 ) -> None:
     del registry.aliases["champion"]
     assert "names no version" in wait_for(lambda: server.status()["reason"], "the missing alias")
@@ -160,7 +158,7 @@ def test_slots_that_do_not_answer_are_unavailable() -> None:
         HttpSlots({"stable": ["http://127.0.0.1:9"]}).await_version("stable", "flights", "1", timeout=0)
 
 
-def test_sigterm_answers_the_requests_in_flight_then_ends(tmp_path: Path, registry: FakeRegistry) -> None:
+def test_sigterm_answers_the_requests_in_flight_then_ends(tmp_path: Path, registry: FakeMLflow) -> None:
     """Callers keep their connections, as a gateway does, which health tells to turn away while the server drains."""
     registry.aliases["champion"] = "1"
     server, stop = ServerProcess(tmp_path, "--slot", "stable", "--registry", registry.url, "--drain", "2"), Event()
@@ -213,9 +211,7 @@ def test_kill_9_loses_no_line_that_was_written(server: ServerProcess) -> None:
     assert len(server.logged()) == 300
 
 
-def test_a_log_that_cannot_be_written_stops_no_prediction_and_is_counted(
-    tmp_path: Path, registry: FakeRegistry
-) -> None:
+def test_a_log_that_cannot_be_written_stops_no_prediction_and_is_counted(tmp_path: Path, registry: FakeMLflow) -> None:
     registry.aliases["champion"] = "1"
     (tmp_path / "log").write_text("a file where the folder should be")
     server = ServerProcess(tmp_path, "--slot", "stable", "--registry", registry.url)
@@ -282,7 +278,7 @@ def test_a_port_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
         server.close()
 
 
-def test_a_shadow_slot_follows_an_alias_of_its_own(tmp_path: Path, registry: FakeRegistry) -> None:
+def test_a_shadow_slot_follows_an_alias_of_its_own(tmp_path: Path, registry: FakeMLflow) -> None:
     registry.aliases["shadow"] = "2"
     server = ServerProcess(tmp_path, "--slot", "shadow", "--registry", registry.url)
     try:

@@ -6,26 +6,26 @@ import time
 import pytest
 
 from include.server.batching import Batcher, QueueLimits
-from include.server.loaded_model import LoadedModel, LoadOptions, VersionReference, load_model
 from include.server.prometheus import Counter
 from include.server.responses import RequestError
 from include.server.rows import EncodedRow
 from include.server.score_cache import ScoreCache
+from include.server.servable_model import LoadOptions, ServableModel, VersionReference, load_model
 from tests.serving import rows, write_artifact
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+def model(tmp_path_factory: pytest.TempPathFactory) -> ServableModel:
     uri = write_artifact(tmp_path_factory.mktemp("m") / "run")["artifact_uri"]
     return load_model(VersionReference("1", uri, None), LoadOptions())
 
 
 @pytest.fixture
-def encoded(model: LoadedModel) -> list[EncodedRow]:
+def encoded(model: ServableModel) -> list[EncodedRow]:
     return [model.rows.encode_example(row) for row in rows(600)]
 
 
-def one_by_one(model: LoadedModel, encoded: list[EncodedRow]) -> list[float]:
+def one_by_one(model: ServableModel, encoded: list[EncodedRow]) -> list[float]:
     return [model.score([row])[0] for row in encoded]
 
 
@@ -41,7 +41,7 @@ def submit(batcher: Batcher, part: list[EncodedRow], started_at: float | None = 
 
 
 def test_requests_of_one_turn_are_scored_in_few_inferences_and_each_gets_its_own(
-    model: LoadedModel, encoded: list[EncodedRow]
+    model: ServableModel, encoded: list[EncodedRow]
 ) -> None:
     sizes: list[int] = []
 
@@ -56,7 +56,7 @@ def test_requests_of_one_turn_are_scored_in_few_inferences_and_each_gets_its_own
 
 
 def test_a_response_that_cannot_be_written_keeps_no_other_from_being(
-    model: LoadedModel, encoded: list[EncodedRow]
+    model: ServableModel, encoded: list[EncodedRow]
 ) -> None:
     def fail(_: list[float] | Exception) -> None:
         raise ValueError("no one listens")
@@ -70,7 +70,7 @@ def test_a_response_that_cannot_be_written_keeps_no_other_from_being(
 
 
 def test_more_rows_than_may_wait_and_rows_that_waited_too_long_are_refused(
-    model: LoadedModel, encoded: list[EncodedRow]
+    model: ServableModel, encoded: list[EncodedRow]
 ) -> None:
     async def run() -> None:
         batcher = Batcher(model, QueueLimits(max_rows=2, max_seconds=5), lambda _: None)
@@ -88,7 +88,7 @@ def test_more_rows_than_may_wait_and_rows_that_waited_too_long_are_refused(
 
 
 def test_the_cache_answers_alike_without_the_model_and_drops_the_rows_used_least_recently(
-    model: LoadedModel, encoded: list[EncodedRow]
+    model: ServableModel, encoded: list[EncodedRow]
 ) -> None:
     sizes: list[int] = []
     outcomes = Counter("n", "", "outcome")

@@ -10,13 +10,13 @@ import numpy as np
 
 from include.domain.features.encoding import FIRST_ID, MISSING, UNKNOWN, Encoding
 from include.server.feature_counts import KNOT_STEP, MAX_NAMED, FeatureCounts
-from include.server.loaded_model import LoadedModel
+from include.server.servable_model import ServableModel
 
 CATEGORIES = [f"v{n:02}" for n in range(MAX_NAMED + 5)]
 KNOTS = {"many": tuple(float(k) for k in range(40)), "one": (3.0,)}
 
 
-def model(version: str = "1") -> LoadedModel:
+def model(version: str = "1") -> ServableModel:
     encoding = Encoding(
         time="at",
         zone="UTC",
@@ -27,7 +27,7 @@ def model(version: str = "1") -> LoadedModel:
         knots=KNOTS,
     )
     categories = {"few": ["a"], "kind": CATEGORIES}
-    return cast(LoadedModel, SimpleNamespace(version=version, encoding=encoding, categories=categories))
+    return cast(ServableModel, SimpleNamespace(version=version, encoding=encoding, categories=categories))
 
 
 def samples(counts: FeatureCounts, metric: str, **labels: str) -> dict[str, float]:

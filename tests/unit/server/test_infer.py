@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from include.server import infer
-from include.server.loaded_model import LoadedModel, LoadOptions, VersionReference, load_model
 from include.server.responses import RequestError
 from include.server.rows import EncodedRow
+from include.server.servable_model import LoadOptions, ServableModel, VersionReference, load_model
 from include.server.tensors import Infer, decode_infer
 from tests.serving import write_artifact
 
@@ -18,7 +18,7 @@ NUMBERS = [[1.0, None], [2.5, 3.0]]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+def model(tmp_path_factory: pytest.TempPathFactory) -> ServableModel:
     tags = write_artifact(tmp_path_factory.mktemp("model") / "run")
     return load_model(VersionReference("7", tags["artifact_uri"], tags["artifact_digest"]), LoadOptions())
 
@@ -33,7 +33,7 @@ def body(ids: Any = None, numbers: Any = None, **more: Any) -> bytes:
     return json.dumps({"inputs": inputs, **more}).encode()
 
 
-def read(model: LoadedModel, data: bytes, length: str | None = None) -> list[Any]:
+def read(model: ServableModel, data: bytes, length: str | None = None) -> list[Any]:
     return infer.encode_rows(model, *decode_infer(data, length), max_rows=8)
 
 
@@ -48,7 +48,7 @@ def binary(ids: NDArray[np.int64], numbers: NDArray[np.float32], **more: Any) ->
     return head + b"".join(blobs), str(len(head))
 
 
-def test_nested_flat_and_binary_tensors_are_the_same_rows(model: LoadedModel) -> None:
+def test_nested_flat_and_binary_tensors_are_the_same_rows(model: ServableModel) -> None:
     nested = read(model, body())
     flat = read(model, body(tensor("ids", IDS, data=[2, 2, 3, 4, 0, 1, 3, 4])))
     packed = read(model, *binary(np.array(IDS), np.array([[1, np.nan], [2.5, 3]], np.float32)))
@@ -56,7 +56,7 @@ def test_nested_flat_and_binary_tensors_are_the_same_rows(model: LoadedModel) ->
     assert np.frombuffer(nested[0].ids, np.int64).tolist() == IDS[0]
 
 
-def test_infinite_numbers_are_missing_as_in_rows(model: LoadedModel) -> None:
+def test_infinite_numbers_are_missing_as_in_rows(model: ServableModel) -> None:
     data, length = binary(np.array(IDS[:1]), np.array([[np.inf, -np.inf]], np.float32))
     assert np.isnan(np.frombuffer(read(model, data, length)[0].numbers, np.float32)).all()
 
@@ -86,19 +86,19 @@ def test_infinite_numbers_are_missing_as_in_rows(model: LoadedModel) -> None:
         (body(tensor("ids", IDS, parameters={"binary_data_size": 64})), "ids"),
     ],
 )
-def test_wrong_tensors_are_refused_by_name(model: LoadedModel, data: bytes, field: str) -> None:
+def test_wrong_tensors_are_refused_by_name(model: ServableModel, data: bytes, field: str) -> None:
     with pytest.raises(RequestError) as error:
         read(model, data)
     assert (error.value.status in (400, 413), error.value.field) == (True, field)
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "99999999", "3"])
-def test_a_wrong_header_length_is_refused(model: LoadedModel, length: str) -> None:
+def test_a_wrong_header_length_is_refused(model: ServableModel, length: str) -> None:
     with pytest.raises(RequestError):
         read(model, body(), length)
 
 
-def test_bytes_that_belong_to_no_tensor_are_refused(model: LoadedModel) -> None:
+def test_bytes_that_belong_to_no_tensor_are_refused(model: ServableModel) -> None:
     data, length = binary(np.array(IDS), np.zeros((2, 2), np.float32))
     with pytest.raises(RequestError, match="3 bytes of the body belong to no input"):
         read(model, data + b"xyz", length)
@@ -106,7 +106,7 @@ def test_bytes_that_belong_to_no_tensor_are_refused(model: LoadedModel) -> None:
         read(model, data[:-1], length)
 
 
-def test_the_response_is_json_or_binary_as_requested(model: LoadedModel) -> None:
+def test_the_response_is_json_or_binary_as_requested(model: ServableModel) -> None:
     request, _ = decode_infer(body(id="q", parameters={"binary_data_output": True}), None)
     packed = infer.response(model, "flights", request, "r", [0.25, 0.5])
     length = int(dict(packed.headers)["inference-header-content-length"])
@@ -120,7 +120,7 @@ def test_the_response_is_json_or_binary_as_requested(model: LoadedModel) -> None
     }
 
 
-def test_features_are_decoded_by_the_vocabulary(model: LoadedModel) -> None:
+def test_features_are_decoded_by_the_vocabulary(model: ServableModel) -> None:
     row = EncodedRow(np.array([2, 1, 0, 4]).tobytes(), np.array([1.5, np.nan], np.float32).tobytes())
     assert msgspec.json.decode(msgspec.json.encode(infer.decode_features(model, row))) == {
         "carrier": "UA",

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from include.server.loaded_model import LoadedModel, LoadOptions, VersionReference, load_model
 from include.server.prediction_log import MAX_PENDING, PredictionWriter, ScoredRow
 from include.server.prometheus import Metrics
 from include.server.rows import EncodedRow
+from include.server.servable_model import LoadOptions, ServableModel, VersionReference, load_model
 from tests.serving import rows, write_artifact
 
 
@@ -36,5 +36,5 @@ def test_every_row_is_a_line_and_rows_that_may_not_wait_are_dropped_and_counted(
     assert sum(map(sum, metrics.scores.counts.values())) == 700, "what is not written is not counted either"
 
 
-def _log_json(model: LoadedModel, row: EncodedRow) -> dict[str, object]:
+def _log_json(model: ServableModel, row: EncodedRow) -> dict[str, object]:
     return dict(json.loads(bytes(model.rows.log_json(row))))

@@ -45,8 +45,8 @@ class LoadOptions:
     lenient: bool = False
 
 
-class LoadedModel:
-    """One version that can score. `categories` are the texts of each categorical field by their ids, from the first one on."""
+class ServableModel:
+    """A version that can score. `categories` are the texts of each categorical field in the order of their ids."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ def load_model(
     options: LoadOptions,
     open_store: StoreFactory | None = None,
     lookups: Lookups | None = None,
-) -> LoadedModel:
+) -> ServableModel:
     """Return the version once every file's digest is checked and its examples are scored. Raises Corrupt or Unavailable.
 
     It takes over the `lookups` of the version that is served now if it looks up the same, so that a swap costs neither the
@@ -111,7 +111,7 @@ def load_model(
     except (KeyError, TypeError, ValueError) as error:
         raise Corrupt(f"{reference.uri}: {type(error).__name__}: {_one_line(error)}") from None
     _check_inputs(reference, encoding, session)
-    model = LoadedModel(reference, manifest, encoding, rows, session)
+    model = ServableModel(reference, manifest, encoding, rows, session)
     _warm_up(model, examples)
     if take_over:
         rows.lookups = lookups
@@ -168,7 +168,7 @@ def _check_inputs(reference: VersionReference, encoding: Encoding, session: ort.
         raise Corrupt(f"{reference.uri}: the model takes {widths}, its encoding gives {expected}")
 
 
-def _warm_up(model: LoadedModel, examples: Sequence[Mapping[str, object]]) -> None:
+def _warm_up(model: ServableModel, examples: Sequence[Mapping[str, object]]) -> None:
     """Score the examples one by one and together, as requests will. Raises Corrupt if that fails: such a model must not serve."""
     try:
         rows = [model.rows.encode_example(e) for e in examples]
