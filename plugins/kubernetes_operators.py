@@ -87,7 +87,7 @@ class _TrainsOnCluster(KubernetesPodOperator):
         """Name the cluster by the operator's arguments alone: a KUBECONFIG beside them would fail every trigger."""
         self._config_dict = None
         if self.config_file:
-            super().convert_config_file_to_dict()  # type: ignore[no-untyped-call]
+            super().convert_config_file_to_dict()
 
     def families(self, spec: ModelSpec) -> tuple[FamilyName, ...]:
         """Return the model families that this task trains."""

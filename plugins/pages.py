@@ -85,7 +85,11 @@ def models(user: GetUserDep) -> str:
     readable = get_auth_manager().filter_authorized_dag_ids(dag_ids={f"{s.name}.train" for s in specs}, user=user)
     readable_specs = [spec for spec in specs if f"{spec.name}.train" in readable]
     ledger = stack.ledger()
-    return model_page.index([(s.name, s.description, summary.champion_at(s.name, ledger, now)) for s in readable_specs])
+    entries = [
+        model_page.IndexEntry(spec.name, spec.description, summary.champion_at(spec.name, ledger, now))
+        for spec in readable_specs
+    ]
+    return model_page.index(entries)
 
 
 @app.get("/of/{dag}")
@@ -126,7 +130,7 @@ def page(model: ReadableModel) -> str:
     state = state_file.load(parts.rollout_folder(), model)
     analyses = rollout_page.analyses_of(model, state.run, ledger) if state else []
     champion = summary.champion_at(model, ledger, datetime.now(UTC))
-    tables, reports = summary.tables(model, ledger, settings.runs), model_page.reports(settings.reports / model)
+    tables, reports = summary.tables(model, ledger, settings.runs), model_page.report_paths(settings.reports / model)
     return model_page.page(model, spec.description, champion, state, analyses, tables, reports)
 
 

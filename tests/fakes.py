@@ -42,23 +42,25 @@ class FakeLedger:
 
 @dataclass
 class FakeRegistry:
+    """Versions and aliases in memory; it remembers what was attached to a run, by run and folder, and its description."""
+
     versions: list[Version] = field(default_factory=list)
     aliases: dict[str, str] = field(default_factory=dict)
     attached: dict[str, list[str]] = field(default_factory=dict)
     described: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def register(self, model: str, artifact: Reference, tags: Mapping[str, str], run_id: str | None) -> Version:
-        for i, known in enumerate(self.versions):
-            if known.artifact.digest == artifact.digest:
-                self.versions[i] = replace(known, tags={**known.tags, **tags})
+        for i, version in enumerate(self.versions):
+            if version.artifact.digest == artifact.digest:
+                self.versions[i] = replace(version, tags={**version.tags, **tags})
                 return self.versions[i]
         self.versions.append(Version(model, str(len(self.versions) + 1), artifact, dict(tags)))
         return self.versions[-1]
 
     def version(self, model: str, number: str) -> Version:
-        for known in self.versions:
-            if known.number == number:
-                return known
+        for version in self.versions:
+            if version.number == number:
+                return version
         raise UserMistake(f"{model} has no version {number}")
 
     def version_by_alias(self, model: str, alias: str) -> Version | None:
@@ -74,8 +76,8 @@ class FakeRegistry:
             self.aliases[alias] = self.version(model, number).number
 
     def set_tags(self, model: str, number: str, tags: Mapping[str, str]) -> None:
-        known = self.version(model, number)
-        self.versions[int(number) - 1] = replace(known, tags={**known.tags, **tags})
+        version = self.version(model, number)
+        self.versions[int(number) - 1] = replace(version, tags={**version.tags, **tags})
 
     def attach(self, run_id: str, files: Iterable[Path], folder: str) -> None:
         self.attached.setdefault(f"{run_id}/{folder}", []).extend(f.name for f in files)
@@ -90,13 +92,15 @@ class FakeRegistry:
         return f"http://registry/runs/{run_id}"
 
     def add(self, model: str, count: int) -> None:
-        """So many versions, of artifacts that do not exist."""
+        """Register `count` versions, of artifacts that do not exist."""
         for number in range(len(self.versions) + 1, len(self.versions) + count + 1):
             self.register(model, Reference(f"/nowhere/{number}", f"digest-{number}"), {}, None)
 
 
 @dataclass
 class FakeRouter:
+    """Remembers every routes applied; `down` raises after taking them up."""
+
     routes: Routes = field(default_factory=Routes)
     applied: list[Routes] = field(default_factory=list)
     down: bool = False
@@ -124,10 +128,16 @@ class FakeSlots:
         self.awaited.append((slot, number))
 
 
-PREDICTIONS = pa.schema([
-    ("id", pa.string()), ("at", pa.float64()), ("time", pa.timestamp("us", "UTC")), ("slot", pa.string()),
-    ("key", pa.string()), ("score", pa.float64()),
-])  # fmt: skip
+PREDICTIONS = pa.schema(
+    {
+        "id": pa.string(),
+        "at": pa.float64(),
+        "time": pa.timestamp("us", "UTC"),
+        "slot": pa.string(),
+        "key": pa.string(),
+        "score": pa.float64(),
+    }
+)
 
 
 @dataclass
@@ -146,8 +156,8 @@ class FakeSignals:
 
     def predictions(self, model: str, since: datetime | None = None) -> pa.Table:
         rows = [{"at": 0.0, "key": None, "time": None, **row} for row in self.logged]
-        kept = [row for row in rows if since is None or row["at"] == 0.0 or row["at"] >= since.timestamp()]
-        return pa.Table.from_pylist(kept, schema=PREDICTIONS)
+        selected = [row for row in rows if since is None or row["at"] == 0.0 or row["at"] >= since.timestamp()]
+        return pa.Table.from_pylist(selected, schema=PREDICTIONS)
 
     def feedback(self, model: str) -> pa.Table:
         schema = pa.schema([("id", pa.string()), ("key", pa.string()), ("label", pa.float64())])
@@ -181,10 +191,12 @@ class FakeLauncher:
     broken: bool = False
 
     def train(self, job: Path, processes: int) -> None:
-        asked = json.loads(job.read_text())
-        self.jobs.append({**asked, "processes": processes})
+        content = json.loads(job.read_text())
+        self.jobs.append({**content, "processes": processes})
         if not self.broken:
-            write_manifest(Path(asked["out"]), asked["family"], Reference(**asked["dataset"]), asked["spec_digest"])
+            write_manifest(
+                Path(content["out"]), content["family"], Reference(**content["dataset"]), content["spec_digest"]
+            )
 
 
 def write_manifest(out: Path, family: str, dataset: Reference, spec_digest: str) -> Reference:

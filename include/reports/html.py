@@ -36,12 +36,10 @@ class ReportTable:
 
 def document(title: str, body: str, *, outcome: str = "") -> str:
     """Return a whole page; `body` is HTML, and `outcome` stands behind the title in its colour."""
-    shown = f': <span class="{escape(outcome)}">{escape(outcome)}</span>' if outcome else ""
+    suffix = f': <span class="{escape(outcome)}">{escape(outcome)}</span>' if outcome else ""
     script = f"<script>{OPEN_LINKS_OUTSIDE_THE_FRAME}</script>"
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>{script}'
-    return (
-        f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{escape(title)}{shown}</h1>{body}</body></html>\n'
-    )
+    return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{escape(title)}{suffix}</h1>{body}</body></html>\n'
 
 
 def table(content: ReportTable) -> str:

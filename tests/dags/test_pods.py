@@ -1,6 +1,7 @@
 """The operators that train on a cluster, against a fake of its API: what they ask for, and what each end becomes."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,10 +88,19 @@ def test_the_operator_takes_its_patience_and_retries_from_the_spec() -> None:
 
 @pytest.mark.parametrize(
     ("status", "error"),
-    [("evicted", PodLost), ("preempted", PodLost), ("node_lost", PodLost), ("stopped", PodLost),
-     ("out_of_memory", OutOfMemory), ("mistake", UserMistake), ("deadline", TookTooLong),
-     ("unschedulable", NotStarted), ("image_pull_back_off", NotStarted), ("failed", Unavailable)],
-)  # fmt: skip
+    [
+        ("evicted", PodLost),
+        ("preempted", PodLost),
+        ("node_lost", PodLost),
+        ("stopped", PodLost),
+        ("out_of_memory", OutOfMemory),
+        ("mistake", UserMistake),
+        ("deadline", TookTooLong),
+        ("unschedulable", NotStarted),
+        ("image_pull_back_off", NotStarted),
+        ("failed", Unavailable),
+    ],
+)
 def test_each_end_of_a_pod_becomes_its_error_and_the_pod_is_removed(
     fake: FakeKubernetes, status: str, error: type
 ) -> None:
@@ -146,7 +156,7 @@ def a_job(fake: FakeKubernetes) -> kubernetes_operators.TrainInJob:
     return operator
 
 
-def test_each_line_of_every_nodes_log_is_told_once(fake: FakeKubernetes) -> None:
+def test_each_line_of_every_nodes_log_comes_once(fake: FakeKubernetes) -> None:
     operator = a_job(fake)
     for name in ("train-0", "train-1"):
         fake.put("pods", {"metadata": {"name": name, "labels": {TRAINING_LABEL: "mine"}}})
@@ -179,9 +189,13 @@ def test_a_job_is_done_when_all_its_nodes_are(fake: FakeKubernetes) -> None:
 
 @pytest.mark.parametrize(
     ("statuses", "reason", "error"),
-    [(("stopped", "out_of_memory"), "PodFailurePolicy", OutOfMemory), (("failed", "failed"), "FailedIndexes", Unavailable),
-     (("done", "mistake"), "PodFailurePolicy", UserMistake), (("stopped", "stopped"), "DeadlineExceeded", TookTooLong)],
-)  # fmt: skip
+    [
+        (("stopped", "out_of_memory"), "PodFailurePolicy", OutOfMemory),
+        (("failed", "failed"), "FailedIndexes", Unavailable),
+        (("done", "mistake"), "PodFailurePolicy", UserMistake),
+        (("stopped", "stopped"), "DeadlineExceeded", TookTooLong),
+    ],
+)
 def test_a_job_fails_by_the_pod_that_no_retry_mends(
     fake: FakeKubernetes, statuses: tuple[str, ...], reason: str, error: type
 ) -> None:
@@ -214,8 +228,10 @@ def test_the_roles_allow_what_is_called_and_no_more(fake: FakeKubernetes) -> Non
     job.stop_earlier_tries()
     _split_traffic(fake)
     roles = [t for t in render(ROOT / "include/manifests/overlays/cpu") if t["kind"] in ("Role", "ClusterRole")]
-    allowed = {(group, resource, verb) for role in roles for rule in role["rules"] for group in rule["apiGroups"]
-               for resource in rule["resources"] for verb in rule["verbs"]}  # fmt: skip
+    rules = [rule for role in roles for rule in role["rules"]]
+    allowed = {
+        call for rule in rules for call in itertools.product(rule["apiGroups"], rule["resources"], rule["verbs"])
+    }
     assert fake.calls == allowed
 
 

@@ -74,13 +74,13 @@ def effects(
     `differences` `[n]` say how much greater each row's loss is than under the champion. `columns` are raw values `[n]` by
     name. `groups` `[n]` say which rows depend on each other.
     """
-    found = []
+    unadjusted = []
     for column, sliced in _sliced_columns(settings, columns).items():
         for level in np.flatnonzero(sliced.rows >= settings.min_rows):
             is_inside = sliced.index == level
             estimate = statistics.mean(differences[is_inside])
             inside_groups = None if groups is None else np.asarray(groups)[is_inside]
-            found.append(
+            unadjusted.append(
                 SliceEffect(
                     column=column,
                     value=str(sliced.names[level]),
@@ -90,28 +90,29 @@ def effects(
                     p=statistics.p_value_above(estimate, settings.margin, inside_groups),
                 )
             )
-    adjusted = statistics.holm_adjusted([effect.p for effect in found])
-    found = [replace(effect, p=float(p)) for effect, p in zip(found, adjusted, strict=True)]
-    return sorted(found, key=lambda effect: (effect.p, -effect.worse_by))
+    adjusted = statistics.holm_adjusted([effect.p for effect in unadjusted])
+    judged = [replace(effect, p=float(p)) for effect, p in zip(unadjusted, adjusted, strict=True)]
+    return sorted(judged, key=lambda effect: (effect.p, -effect.worse_by))
 
 
 def judge(
     settings: Slices,
-    found: list[SliceEffect],
+    slice_effects: list[SliceEffect],
     columns: Mapping[str, ArrayLike],
     confidence: float,
     values_without_rows: Mapping[str, Sequence[str]],
 ) -> list[Check]:
     """Return one check for each column of `settings.by`; a column that is not there fails.
 
-    `found` are the effects that `effects` returned, `values_without_rows` by column the values that no row has.
+    `slice_effects` are what `effects` returned, `values_without_rows` by column the values that no row has.
     """
     sliced = _sliced_columns(settings, columns)
     checks = []
     for name in settings.by:
         if name in sliced:
             too_small = sliced[name].too_small(settings.min_rows, values_without_rows.get(name, ()))
-            checks.append(_judge_column(settings, name, [e for e in found if e.column == name], too_small, confidence))
+            column_effects = [effect for effect in slice_effects if effect.column == name]
+            checks.append(_judge_column(settings, name, column_effects, too_small, confidence))
         else:
             sentence = f"{name}: the column to slice by is not in the test rows"
             checks.append(Check(f"slices of {name}", Outcome.FAIL, sentence))
@@ -119,20 +120,20 @@ def judge(
 
 
 def _judge_column(
-    settings: Slices, name: str, found: list[SliceEffect], too_small: list[str], confidence: float
+    settings: Slices, name: str, slice_effects: list[SliceEffect], too_small: list[str], confidence: float
 ) -> Check:
     title, alpha = f"slices of {name}", 1 - confidence
     names = ", ".join(too_small[:NAMED]) + (f" and {len(too_small) - NAMED:,} more" if len(too_small) > NAMED else "")
-    if not found:
+    if not slice_effects:
         return Check(title, Outcome.INCONCLUSIVE, f"{name}: no slice has {settings.min_rows:,} rows: {names}")
     not_judged = f"; not judged, with fewer than {settings.min_rows:,} rows: {names}" if too_small else ""
-    worse = [effect for effect in found if effect.p < alpha]
-    most_suspect = found[0]
+    worse = [effect for effect in slice_effects if effect.p < alpha]
+    most_suspect = slice_effects[0]
     if worse:
         sentence = f"worse than the champion by more than {settings.margin:g} logloss: {'; '.join(map(str, worse))}"
     else:
         sentence = (
-            f"{name}: none of {len(found)} slices is worse by more than {settings.margin:g} logloss; "
+            f"{name}: none of {len(slice_effects)} slices is worse by more than {settings.margin:g} logloss; "
             f"most suspect is {most_suspect}"
         )
     outcome = Outcome.FAIL if worse else Outcome.PASS

@@ -34,11 +34,11 @@ def suggest(spec: ModelSpec, trials: Sequence[Trial], searcher: Searcher) -> lis
 
     The spec's own settings are the first trial of all, so that a search never ends below them.
     """
-    space, own = spec.training.search or Search(), settings_of(spec)
-    first = [] if trials else [own]
+    space, own_settings = spec.training.search or Search(), settings_of(spec)
+    first = [] if trials else [own_settings]
     losses = [(trial.settings, trial.logloss) for trial in trials]
     count, seed = space.trainings - len(first), spec.training.seed + len(trials)
-    return first + searcher.suggest(_widened(space, own), losses, count, seed)
+    return first + searcher.suggest(_widened(space, own_settings), losses, count, seed)
 
 
 def run_trial(spec: ModelSpec, settings: Settings, run: TrainingRun, launcher: Launcher) -> Trial:
@@ -69,12 +69,12 @@ def with_settings(spec: ModelSpec, settings: Settings) -> ModelSpec:
     return spec.model_copy(update={"model": model, "training": training_section})
 
 
-def _widened(space: Search, own: Settings) -> Search:
+def _widened(space: Search, own_settings: Settings) -> Search:
     """Return the space widened to hold the spec's own settings, from which the search learns too."""
 
     def bounds(name: str, pair: tuple[float, float]) -> tuple[float, float]:
-        return min(pair[0], own[name]), max(pair[1], own[name])
+        return min(pair[0], own_settings[name]), max(pair[1], own_settings[name])
 
     learning_rate, dropout = bounds("learning_rate", space.learning_rate), bounds("dropout", space.dropout)
-    cross_rank = tuple(sorted({*space.cross_rank, int(own["cross_rank"])}))
+    cross_rank = tuple(sorted({*space.cross_rank, int(own_settings["cross_rank"])}))
     return space.model_copy(update={"learning_rate": learning_rate, "dropout": dropout, "cross_rank": cross_rank})

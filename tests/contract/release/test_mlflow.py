@@ -52,10 +52,10 @@ def artifact(name: str) -> Reference:
 
 
 def test_a_version_carries_its_artifact_and_its_tags(either: Registry, model: str) -> None:
-    made = either.register(model, artifact("a"), {"verdict": "pass"}, None)
-    found = either.version(model, made.number)
-    assert found.artifact == artifact("a")
-    assert found.tags["verdict"] == "pass"
+    registered = either.register(model, artifact("a"), {"verdict": "pass"}, None)
+    version = either.version(model, registered.number)
+    assert version.artifact == artifact("a")
+    assert version.tags["verdict"] == "pass"
 
 
 def test_the_same_artifact_twice_is_one_version(either: Registry, model: str) -> None:
@@ -68,8 +68,8 @@ def test_the_same_artifact_twice_is_one_version(either: Registry, model: str) ->
 
 def test_a_race_to_register_one_artifact_gives_one_version(registry: MLflow, model: str) -> None:
     with ThreadPoolExecutor() as pool:
-        made = list(pool.map(lambda _: registry.register(model, artifact("a"), {}, None), range(6)))
-    assert {version.number for version in made} == {"1"}
+        versions = list(pool.map(lambda _: registry.register(model, artifact("a"), {}, None), range(6)))
+    assert {version.number for version in versions} == {"1"}
 
 
 def test_an_alias_moves_only_from_where_it_is_expected(either: Registry, model: str) -> None:
@@ -129,13 +129,15 @@ def test_evidence_is_attached_to_the_run_that_made_the_model(
         registry.attach(run, [tmp_path / "card.md"], "evaluation")
         registry.attach(run, [tmp_path / "card.md"], "evaluation")
         registry.describe(run, {"verdict": "fail"}, "# a card" * 5000)
-        told = client.get(f"{api}/runs/get", params={"run_id": run}).json()["run"]["data"]["tags"]
+        tags = client.get(f"{api}/runs/get", params={"run_id": run}).json()["run"]["data"]["tags"]
         listed = client.get(f"{api}/artifacts/list", params={"run_id": run, "path": "evaluation"}).json()["files"]
-        made = client.get(f"{api}/model-versions/get", params={"name": model, "version": version.number}).json()
+        registered_version = client.get(
+            f"{api}/model-versions/get", params={"name": model, "version": version.number}
+        ).json()
     assert [file["path"] for file in listed] == ["evaluation/card.md"]
-    assert made["model_version"]["run_id"] == run
-    assert {"key": "verdict", "value": "fail"} in told
-    assert any(tag["key"] == "mlflow.note.content" and tag["value"].startswith("# a card") for tag in told)
+    assert registered_version["model_version"]["run_id"] == run
+    assert {"key": "verdict", "value": "fail"} in tags
+    assert any(tag["key"] == "mlflow.note.content" and tag["value"].startswith("# a card") for tag in tags)
     assert registry.run_url(run) == f"{server}/#/experiments/{experiment}/runs/{run}/artifacts"
 
 

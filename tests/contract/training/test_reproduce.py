@@ -79,10 +79,16 @@ def rows(day: int, seed: int = 0) -> pa.Table:
     x, c = random.normal(size=A_DAY), random.integers(0, 6, A_DAY)
     y = (random.random(A_DAY) < 1 / (1 + np.exp(1 - x - 0.3 * c))).astype(np.int8)
     at = [window(day).start + timedelta(seconds=int(s)) for s in np.sort(random.integers(0, 86_400, A_DAY))]
-    return pa.table({
-        "at": pa.array(at, pa.timestamp("us", "UTC")), "key": [f"{day}-{n}" for n in range(A_DAY)], "y": y, "x": x,
-        "c": c.astype(str), "window": [window_label(window(day).start)] * A_DAY,
-    })  # fmt: skip
+    return pa.table(
+        {
+            "at": pa.array(at, pa.timestamp("us", "UTC")),
+            "key": [f"{day}-{n}" for n in range(A_DAY)],
+            "y": y,
+            "x": x,
+            "c": c.astype(str),
+            "window": [window_label(window(day).start)] * A_DAY,
+        }
+    )
 
 
 def test_a_run_whose_server_was_away_is_sent_whole_by_the_next_one(world: World) -> None:
@@ -123,18 +129,18 @@ def test_a_run_is_rebuilt_to_the_last_bit_from_its_record_although_its_table_has
     world: World, tmp_path: Path
 ) -> None:
     world.parts.tables(world.spec).replace(FEATURES, {window(3): rows(3, seed=9)}, "corrected")
-    found = reproduce(world.run("dcn").info.run_id, world.parts, tmp_path / "again", print)
-    assert {"dataset", "model.safetensors", "model.onnx", "test logloss"} < {row.name for row in found}
-    assert [row.name for row in found if not row.same] == []
+    comparisons = reproduce(world.run("dcn").info.run_id, world.parts, tmp_path / "again", print)
+    assert {"dataset", "model.safetensors", "model.onnx", "test logloss"} < {row.name for row in comparisons}
+    assert [row.name for row in comparisons if not row.same] == []
 
 
 def test_a_run_gives_its_very_rows_by_one_call_although_a_window_was_written_again(world: World) -> None:
     tables = world.parts.tables(world.spec)
     tables.replace(FEATURES, {window(4): rows(4, seed=9), window(10): rows(10, seed=9)}, "corrected")
-    found = time_travel.rows_of_run(world.run("dcn").info.run_id, world.parts.registry(), tables)
+    rows_by_split = time_travel.rows_of_run(world.run("dcn").info.run_id, world.parts.registry(), tables)
     for split, days in (("train", range(8)), ("validate", (8, 9)), ("test", (10, 11))):
         first = pl.DataFrame(pl.from_arrow(pa.concat_tables([rows(day) for day in days]))).sort("at", "key")
-        assert found[split].select(first.columns).equals(first), split
+        assert rows_by_split[split].select(first.columns).equals(first), split
 
 
 def test_a_run_without_a_whole_record_is_named(world: World, tmp_path: Path) -> None:

@@ -26,8 +26,14 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS = 6000
 #: What the serving check measures.
 SERVED = {"score_gap": 0.0}
-SPEC = toy(gates={"min_auc": 0.6, "baselines": ["logistic"], "slices": {"by": ["c"]},
-                  "behaviour": [{"column": "x", "add": 1.0, "expect": "rises"}]})  # fmt: skip
+SPEC = toy(
+    gates={
+        "min_auc": 0.6,
+        "baselines": ["logistic"],
+        "slices": {"by": ["c"]},
+        "behaviour": [{"column": "x", "add": 1.0, "expect": "rises"}],
+    }
+)
 
 
 def sharp(columns: Any) -> NDArray[np.float64]:
@@ -71,14 +77,16 @@ def make_candidates(folder: Path) -> Candidates:
     x = random.normal(size=ROWS)
     labels = (random.random(ROWS) < 1 / (1 + np.exp(-x))).astype(np.int8)
     at = [START + timedelta(minutes=int(m)) for m in random.integers(0, 2 * 24 * 60, ROWS)]
-    rows = pa.table({
-        "at": pa.array(at, pa.timestamp("us", "UTC")),
-        "key": [str(i) for i in range(ROWS)],
-        "x": [None if i % 50 == 0 else v for i, v in enumerate(x)],
-        "c": random.choice(np.array(["a", "b", None]), ROWS).tolist(),
-        "y": pa.array([None if i < 10 else int(v) for i, v in enumerate(labels)], pa.int8()),
-        "window": [t.strftime("%Y-%m-%d") for t in at],
-    })  # fmt: skip
+    rows = pa.table(
+        {
+            "at": pa.array(at, pa.timestamp("us", "UTC")),
+            "key": [str(i) for i in range(ROWS)],
+            "x": [None if i % 50 == 0 else v for i, v in enumerate(x)],
+            "c": random.choice(np.array(["a", "b", None]), ROWS).tolist(),
+            "y": pa.array([None if i < 10 else int(v) for i, v in enumerate(labels)], pa.int8()),
+            "window": [t.strftime("%Y-%m-%d") for t in at],
+        }
+    )
     test_rows = sum(
         w == "2026-01-02" and y is not None
         for w, y in zip(rows["window"].to_pylist(), rows["y"].to_pylist(), strict=True)

@@ -72,8 +72,8 @@ def test_a_configured_measure_that_nobody_took_fails(candidates: Candidates) -> 
 
 def test_a_slice_that_training_knew_and_the_test_rows_have_not_is_named(candidates: Candidates) -> None:
     result = evaluation.judge(SPEC, candidates.evaluate(champion=candidates.champion), SERVED)
-    (seen,) = [check for check in result.verdict.checks if check.name == "slices of c"]
-    assert seen.sentence.endswith("not judged, with fewer than 500 rows: gone (0)")
+    (slices,) = [check for check in result.verdict.checks if check.name == "slices of c"]
+    assert slices.sentence.endswith("not judged, with fewer than 500 rows: gone (0)")
 
 
 def test_a_metric_of_the_users_own_is_computed_for_every_candidate(candidates: Candidates) -> None:

@@ -19,14 +19,14 @@ PASS, FAIL, INCONCLUSIVE, ERROR = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSI
 GATES = Gates(min_auc=0.6, baselines=("logistic",))
 
 
-def world(noise: float = 0.3, rows: int = ROWS, **given: Any) -> Evidence:
+def evidence_of(noise: float = 0.3, rows: int = ROWS, **changes: Any) -> Evidence:
     """A champion and a baseline off the truth by 0.3 in logit, a challenger by `noise`."""
     random = np.random.default_rng(3)
     logit = random.normal(-1, 1, rows)
     labels = (random.random(rows) < 1 / (1 + np.exp(-logit))).astype(float)
     off = {"challenger": noise, "champion": 0.3, "logistic": 0.3}
     scores = {name: 1 / (1 + np.exp(-logit - random.normal(0, sd, rows))) for name, sd in off.items()}
-    return replace(Evidence(labels, scores, measured={"score_gap": 1e-7}), **given)
+    return replace(Evidence(labels, scores, measured={"score_gap": 1e-7}), **changes)
 
 
 def check(verdict: Verdict, name: str) -> Check:
@@ -57,46 +57,48 @@ def test_relation_to_a_margin_of_0_2(interval: tuple[float, float], relation: Re
 
 @pytest.mark.parametrize("metric", ["logloss", "auc"])
 @pytest.mark.parametrize(
-    ("noise", "said", "outcome"), [(0.0, "superior", PASS), (0.3, "not inferior", PASS), (1.5, "worse", FAIL)]
+    ("noise", "relation", "outcome"), [(0.0, "superior", PASS), (0.3, "not inferior", PASS), (1.5, "worse", FAIL)]
 )
-def test_challenger_against_the_champion(metric: Any, noise: float, said: str, outcome: Outcome) -> None:
+def test_challenger_against_the_champion(metric: Any, noise: float, relation: str, outcome: Outcome) -> None:
     gates = replace(GATES, champion=AgainstChampion(metric=metric, margin=0.01))
-    found = check(judge(gates, world(noise), 1), "against champion")
-    assert found.outcome is outcome
-    assert found.sentence.startswith(f"{said}: {metric} ")
-    assert found.bound == 0.01
-    assert found.interval is not None and found.interval[0] <= found.value <= found.interval[1]  # type: ignore[operator]
+    against_champion = check(judge(gates, evidence_of(noise), 1), "against champion")
+    assert against_champion.outcome is outcome
+    assert against_champion.sentence.startswith(f"{relation}: {metric} ")
+    assert against_champion.bound == 0.01
+    assert against_champion.interval is not None and against_champion.value is not None
+    lower, upper = against_champion.interval
+    assert lower <= against_champion.value <= upper
 
 
 def test_a_thin_margin_on_few_rows_is_undecided() -> None:
     gates = replace(GATES, champion=AgainstChampion(margin=1e-5))
-    assert check(judge(gates, world(), 1), "against champion").outcome is INCONCLUSIVE
+    assert check(judge(gates, evidence_of(), 1), "against champion").outcome is INCONCLUSIVE
 
 
 def test_when_superiority_is_required_not_inferior_is_not_enough() -> None:
     gates = replace(GATES, champion=AgainstChampion(margin=0.01, require="superior"))
-    assert check(judge(gates, world(0.3), 1), "against champion").outcome is INCONCLUSIVE
-    assert judge(gates, world(0.0), 1).outcome is PASS
+    assert check(judge(gates, evidence_of(0.3), 1), "against champion").outcome is INCONCLUSIVE
+    assert judge(gates, evidence_of(0.0), 1).outcome is PASS
 
 
 def test_without_a_champion_bounds_and_baselines_decide() -> None:
-    first = without(world(0.3), "champion")
+    first = without(evidence_of(0.3), "champion")
     assert judge(GATES, first, 1).outcome is PASS
     assert judge(replace(GATES, min_auc=0.9), first, 1).outcome is FAIL
-    assert check(judge(GATES, without(world(1.5), "champion"), 1), "against logistic").outcome is FAIL
+    assert check(judge(GATES, without(evidence_of(1.5), "champion"), 1), "against logistic").outcome is FAIL
 
 
 def test_too_few_positives_are_inconclusive_not_a_pass() -> None:
-    verdict = judge(GATES, world(0.0, rows=150), 1)
+    verdict = judge(GATES, evidence_of(0.0, rows=150), 1)
     assert verdict.outcome is INCONCLUSIVE
     assert "at least 100 of each are needed" in check(verdict, "against champion").sentence
     assert check(verdict, "auc").outcome is INCONCLUSIVE
 
 
 def test_what_is_configured_and_missing_fails_closed() -> None:
-    own = {"brier": Metric("sklearn.metrics:brier_score_loss", max=0.2)}
-    gates = replace(GATES, max_p99_ms=20, bounds={"recall": Bound(min=0.3, max=0.9)}, metrics=own)
-    verdict = judge(gates, replace(without(world(), "logistic"), measured={}), 1)
+    own_metrics = {"brier": Metric("sklearn.metrics:brier_score_loss", max=0.2)}
+    gates = replace(GATES, max_p99_ms=20, bounds={"recall": Bound(min=0.3, max=0.9)}, metrics=own_metrics)
+    verdict = judge(gates, replace(without(evidence_of(), "logistic"), measured={}), 1)
     assert check(verdict, "brier").sentence == "brier was not measured; it must be at most 0.2"
     assert check(verdict, "score_gap").outcome is FAIL
     assert check(verdict, "p99_ms").sentence == "p99_ms was not measured; it must be at most 20"
@@ -112,27 +114,27 @@ def test_what_is_configured_and_missing_fails_closed() -> None:
 
 @pytest.mark.parametrize(("p99", "outcome"), [(19.0, PASS), (21.0, FAIL), (float("nan"), FAIL)])
 def test_measured_bounds(p99: float, outcome: Outcome) -> None:
-    verdict = judge(replace(GATES, max_p99_ms=20), world(measured={"p99_ms": p99, "score_gap": 0.0}), 1)
+    verdict = judge(replace(GATES, max_p99_ms=20), evidence_of(measured={"p99_ms": p99, "score_gap": 0.0}), 1)
     assert check(verdict, "p99_ms").outcome is outcome
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "reason"),
     [
         (lambda s: np.where(np.arange(ROWS) < 3, np.nan, s), "3 of 8,000 scores are not numbers"),
         (lambda s: np.full(ROWS, 0.2), "every score is 0.2"),
         (lambda s: s * 2, "not 0 to 1"),
     ],
 )
-def test_broken_scores_fail(spoil: Any, said: str) -> None:
-    evidence = world()
+def test_broken_scores_fail(spoil: Any, reason: str) -> None:
+    evidence = evidence_of()
     verdict = judge(GATES, with_challenger(evidence, spoil(np.asarray(evidence.scores["challenger"]))), 1)
     assert verdict.outcome is FAIL
-    assert said in verdict.reasons[0]
+    assert reason in verdict.reasons[0]
 
 
 def test_a_champion_with_broken_scores_is_an_error() -> None:
-    evidence = world()
+    evidence = evidence_of()
     broken = replace(evidence, scores={**evidence.scores, "champion": np.full(ROWS, np.nan)})
     assert judge(GATES, broken, 1).outcome is ERROR
 
@@ -141,9 +143,9 @@ def test_a_champion_with_broken_scores_is_an_error() -> None:
     "evidence",
     [
         Evidence([], {"challenger": []}),
-        without(world(), "challenger"),
-        with_challenger(world(), np.full(7, 0.5)),
-        replace(world(), labels=np.full(ROWS, 2.0)),
+        without(evidence_of(), "challenger"),
+        with_challenger(evidence_of(), np.full(7, 0.5)),
+        replace(evidence_of(), labels=np.full(ROWS, 2.0)),
     ],
     ids=["no rows", "no challenger", "other rows", "other labels"],
 )
@@ -153,7 +155,7 @@ def test_unusable_evidence_is_an_error(evidence: Evidence) -> None:
 
 def spoiled_on_sundays() -> Evidence:
     """Equal to the champion but on one day of seven."""
-    evidence = world()
+    evidence = evidence_of()
     days = np.array(["mon", "tue", "wed", "thu", "fri", "sat", "sun"], dtype=object)[np.arange(ROWS) % 7]
     champion = np.asarray(evidence.scores["champion"])
     scores = np.where(days == "sun", 1 - champion, champion)
@@ -184,14 +186,15 @@ def test_slices_too_small_to_judge_are_named_beside_those_that_were() -> None:
     airport = np.array(["JFK", "LGA", "EWR"], dtype=object)[
         (np.arange(ROWS) > 100).astype(int) + (np.arange(ROWS) > 150)
     ]
-    seen = world(slices={"airport": airport}, values_without_rows={"airport": ["SWF"]})
-    said = check(judge(replace(GATES, slices=Slices(by=("airport",))), seen, 1), "slices of airport").sentence
-    assert said.endswith("not judged, with fewer than 500 rows: JFK (101), LGA (50), SWF (0)")
+    evidence = evidence_of(slices={"airport": airport}, values_without_rows={"airport": ["SWF"]})
+    gates = replace(GATES, slices=Slices(by=("airport",)))
+    sentence = check(judge(gates, evidence, 1), "slices of airport").sentence
+    assert sentence.endswith("not judged, with fewer than 500 rows: JFK (101), LGA (50), SWF (0)")
 
 
 def test_a_metric_of_the_users_own_is_held_to_its_limits() -> None:
     gates = replace(GATES, metrics={"brier": Metric("sklearn.metrics:brier_score_loss", max=0.2)})
-    good, bad = (judge(gates, world(own_metrics={"brier": (v, (v - 0.01, v + 0.01))}), 1) for v in (0.19, 0.21))
+    good, bad = (judge(gates, evidence_of(own_metrics={"brier": (v, (v - 0.01, v + 0.01))}), 1) for v in (0.19, 0.21))
     assert check(good, "brier").outcome is PASS
     assert check(bad, "brier").sentence == "brier is 0.21 (0.2 to 0.22); it must be at most 0.2"
 
@@ -199,23 +202,24 @@ def test_a_metric_of_the_users_own_is_held_to_its_limits() -> None:
 def test_equal_models_are_rarely_called_worse_when_the_rows_of_a_day_stand_or_fall_together() -> None:
     """On each day the challenger is as likely to be lucky as not; taken row by row it would be called worse at every fourth."""
     days, runs = 14, 200
-    called = {"by row": 0, "by day": 0}
+    called_worse = {"by row": 0, "by day": 0}
     for seed in range(runs):
         random = np.random.default_rng(seed)
         day = np.repeat(np.arange(days), 200)
         effect = mean(0.02 * random.normal(size=days)[day] + 0.1 * random.normal(size=len(day)))
-        called["by row"] += relate(effect.interval(0.95), 0.002) is Relation.WORSE
-        called["by day"] += relate(effect.interval(0.95, day), 0.002) is Relation.WORSE
-    assert called["by day"] <= 0.05 * runs < 0.2 * runs < called["by row"]
+        called_worse["by row"] += relate(effect.interval(0.95), 0.002) is Relation.WORSE
+        called_worse["by day"] += relate(effect.interval(0.95, day), 0.002) is Relation.WORSE
+    assert called_worse["by day"] <= 0.05 * runs < 0.2 * runs < called_worse["by row"]
 
 
 def test_missing_values_are_a_slice_of_their_own() -> None:
     wind = np.where(np.arange(ROWS) % 2, np.nan, np.arange(ROWS))
     gates = replace(GATES, slices=Slices(by=("wind", "gate")))
     gate = np.array([None, "A"], dtype=object)[np.arange(ROWS) % 2]
-    found = {(e.column, e.value): e.rows for e in slice_effects(gates, world(slices={"wind": wind, "gate": gate}))}
-    assert found["wind", "missing"] == found["gate", "missing"] == found["gate", "A"] == ROWS / 2
-    assert len(found) == 7
+    effects = slice_effects(gates, evidence_of(slices={"wind": wind, "gate": gate}))
+    rows = {(effect.column, effect.value): effect.rows for effect in effects}
+    assert rows["wind", "missing"] == rows["gate", "missing"] == rows["gate", "A"] == ROWS / 2
+    assert len(rows) == 7
 
 
 BEHAVIOURS = [
@@ -226,10 +230,10 @@ BEHAVIOURS = [
 ]
 
 
-@pytest.mark.parametrize(("behaviour", "moved", "outcome"), BEHAVIOURS)
-def test_behaviour(behaviour: Behaviour, moved: float, outcome: Outcome) -> None:
-    evidence = world()
-    scores = np.asarray(evidence.scores["challenger"]) + moved
+@pytest.mark.parametrize(("behaviour", "difference", "outcome"), BEHAVIOURS)
+def test_behaviour(behaviour: Behaviour, difference: float, outcome: Outcome) -> None:
+    evidence = evidence_of()
+    scores = np.asarray(evidence.scores["challenger"]) + difference
     gates = replace(GATES, behaviour=(behaviour,), champion=AgainstChampion(margin=1))
     changed = {behaviour.name: scores}
     assert check(judge(gates, replace(evidence, changed_scores=changed), 1), behaviour.name).outcome is outcome
@@ -242,8 +246,8 @@ def test_behaviour_changes_a_column() -> None:
 
 
 def test_the_same_evidence_gives_the_same_verdict_which_survives_json() -> None:
-    verdict = judge(GATES, world(), 1)
-    assert verdict == judge(GATES, world(), 1)
+    verdict = judge(GATES, evidence_of(), 1)
+    assert verdict == judge(GATES, evidence_of(), 1)
     assert msgspec.convert(json.loads(json.dumps(verdict.to_dict())), Verdict) == verdict
 
 

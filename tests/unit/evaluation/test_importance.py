@@ -23,8 +23,12 @@ def shares(columns: Mapping[str, Any]) -> dict[str, float]:
 
 def test_a_columns_share_is_how_far_it_moves_the_scores_and_an_unused_one_has_none() -> None:
     random = np.random.default_rng(1)
-    importances = shares({"x": random.integers(0, 2, 4000).astype(float), "c": random.choice(["a", "b"], 4000).tolist(),
-                    "unused": random.normal(size=4000)})  # fmt: skip
+    columns = {
+        "x": random.integers(0, 2, 4000).astype(float),
+        "c": random.choice(["a", "b"], 4000).tolist(),
+        "unused": random.normal(size=4000),
+    }
+    importances = shares(columns)
     assert sum(importances.values()) == pytest.approx(1)
     assert importances["x"] == pytest.approx(0.75, abs=0.03)
     assert importances["unused"] == 0

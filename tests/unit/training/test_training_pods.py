@@ -16,10 +16,16 @@ SETTINGS = Settings(home=Path("/var/lib/perennial"), storage="s3://perennial/pro
 JOB = Path("/var/lib/perennial/runs/toy/r1/dcn/job.json")
 MANIFESTS = TrainingManifests(SETTINGS)
 PODS: dict[str, Any] = {
-    "gpus": 4, "gpu_type": "NVIDIA-H100-80GB-HBM3", "cpu": "16", "memory": "128Gi", "shared_memory": "16Gi",
-    "node_selector": {"pool": "spot"}, "priority_class": "training", "grace": "PT90S",
+    "gpus": 4,
+    "gpu_type": "NVIDIA-H100-80GB-HBM3",
+    "cpu": "16",
+    "memory": "128Gi",
+    "shared_memory": "16Gi",
+    "node_selector": {"pool": "spot"},
+    "priority_class": "training",
+    "grace": "PT90S",
     "tolerations": [{"key": "spot", "operator": "Exists", "effect": "NoSchedule"}],
-}  # fmt: skip
+}
 
 
 def spec(**kubernetes: Any) -> ModelSpec:
