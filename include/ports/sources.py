@@ -13,7 +13,7 @@ from include.domain.windows import Window
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file that a source delivered; `window` where the file is that window's own. `digest` is its SHA-256."""
+    """A file of a source: its name, size in bytes and SHA-256, and the window whose own file it is, if it is one."""
 
     name: str
     size: int
@@ -23,7 +23,10 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Reject:
-    """A record that cannot be read: its place (records count from 1, a header is one), why, and what of it there is."""
+    """A record that cannot be read: where it is, why, and the text of it that could be read.
+
+    `line` counts records from 1, a header included; `column` is empty where the whole record is wrong.
+    """
 
     file: str
     line: int
@@ -34,9 +37,10 @@ class Reject:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some of a file's records, typed as the file types them (text files: text); `lines` int64 `[n]` are their places.
+    """Some of a file's records, as the file types them (all columns of a text file are text), and those it cannot read.
 
-    Where numbers of a text file come as numbers, `as_text` gives the rows that a mask marks as they were written.
+    `lines` int64 `[n]` are the records' numbers in the file. Where columns of a text file are parsed as numbers, `as_text`
+    returns the rows that a mask marks as they were written.
     """
 
     file: str
@@ -47,13 +51,13 @@ class Batch:
 
 
 class Source(Protocol):
-    """Where raw rows come from."""
+    """Where the raw rows of a model come from."""
 
     def files(self, windows: Sequence[Window]) -> list[SourceFile]:
-        """The files that may hold rows of these windows, by name. Raises Unavailable naming each that should be there."""
+        """Return the files that may hold rows of these windows. Raises Unavailable where one that should exist does not."""
 
     def read(self, file: SourceFile, numbers: Collection[str] = ()) -> Iterator[Batch]:
-        """The file's records, a bounded piece at a time; `numbers` names columns that should hold nothing else.
+        """Yield the file's records, a bounded piece at a time; `numbers` names columns that should hold numbers alone.
 
-        Raises UserMistake for a file that is not what the spec says, Unavailable when it vanishes or changes under the reader.
+        Raises UserMistake for a file that is not what the spec says, Unavailable when it vanishes or changes meanwhile.
         """

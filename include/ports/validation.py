@@ -11,10 +11,11 @@ from include.domain.verdict import Verdict
 
 @dataclass(frozen=True)
 class Profile:
-    """A landed window in numbers, by name; None where one cannot be said (no earlier window, no label yet).
+    """A landed window in numbers by name; None for one that cannot be computed (no earlier window, no label yet).
 
-    `rows`, `label_rate`; against the last windows `volume` (ratio), `label_shift` (difference); `silence`: the part of
-    the window after its last row; `nulls.<column>`; `unseen.<column>`: rows with a category that no last window had.
+    `rows` and `label_rate` are the window's own. Compared with the windows before it, `volume` is the ratio of the rows and
+    `label_shift` the difference of the label rates. `silence` is the share of the window after its last row,
+    `nulls.<column>` the share of missing values, `unseen.<column>` the share of rows with a category that is new.
     """
 
     window: str
@@ -22,11 +23,12 @@ class Profile:
 
 
 class Validator(Protocol):
+    """Judges landed windows by their profiles and their rows."""
+
     def validate(
         self, rows: Iterable[pa.Table], profiles: Sequence[Profile], run: str
     ) -> tuple[Mapping[str, Verdict], str]:
-        """Judge landed windows, each by itself; verdicts by window label, and the URI of the page that shows them.
+        """Return a verdict on each window, by its label, and the URI of the page that shows them.
 
-        A profile is a window's own numbers; `rows` are the windows' own, some whole windows at a time (column `window`), and
-        read when they are asked for.
+        `rows` yields the rows of some whole windows at a time, with a column `window`; they are read when they are needed.
         """

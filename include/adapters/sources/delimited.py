@@ -1,4 +1,4 @@
-"""Records of delimited text, in blocks: bounded memory, every unreadable record told by its place."""
+"""Records of delimited text, in blocks: memory is bounded, and every unreadable record is named by its place."""
 
 import codecs
 import csv
@@ -20,44 +20,47 @@ from include.ports.sources import Batch, Reject
 from include.spec.data import SourceSpec
 
 BLOCK = 1 << 23
-#: What is parsed at once: as much as a core's cache holds, twice as fast as a whole block.
+#: Bytes that are parsed at once: as much as a core's cache holds, twice as fast as a whole block.
 STEP = 1 << 18
 #: A record longer than this is not read.
-LONGEST = 1 << 24
-SHOWN = 200
+MAX_RECORD = 1 << 24
+#: Characters of an unreadable record that are reported.
+RAW_LENGTH = 200
 
 
 def read_text(name: str, stream: BinaryIO, source: SourceSpec, numbers: Collection[str] = ()) -> Iterator[Batch]:
-    """The stream's records as text, and the columns `numbers` as such in blocks that hold nothing else there.
+    """Yield the stream's records as text, but the columns `numbers` as numbers in blocks where they hold nothing else.
 
-    Raises UserMistake for what spoils a whole file: no header, cut-off gzip.
+    Raises UserMistake for what spoils a whole file: no header, truncated gzip.
     """
-    text = _Text(name, source, numbers)
+    reader = _TextReader(name, source, numbers)
     try:
-        yield from text.batches(stream)
-    except (OSError, EOFError, pa.ArrowInvalid) as fault:
-        if s3.is_server_error(fault):
+        yield from reader.batches(stream)
+    except (OSError, EOFError, pa.ArrowInvalid) as error:
+        if s3.is_server_error(error):
             raise
-        raise UserMistake(f"{name}: cannot be read after record {text.done}: {fault}; deliver it again") from None
+        raise UserMistake(f"{name}: cannot be read after record {reader.records}: {error}; deliver it again") from None
 
 
-class _Text:
+class _TextReader:
+    """Parses one file; `records` counts those read so far, a header included."""
+
     def __init__(self, name: str, source: SourceSpec, numbers: Collection[str]) -> None:
-        self.name, self.done = name, 0
+        self.name, self.records = name, 0
         self.quoted = source.format == "csv"
         self.delimiter = source.delimiter or ("\t" if source.format == "tsv" else ",")
-        self.names, self.nulls = list(source.names), list(source.nulls)
-        #: Columns that have held nothing else so far.
+        self.columns, self.nulls = list(source.names), list(source.nulls)
+        #: Columns that have held nothing but numbers so far.
         self.numbers = set(numbers)
 
     def batches(self, stream: BinaryIO) -> Iterator[Batch]:
-        for block, fault in _blocks(stream, quoted=self.quoted):
-            if fault:
-                yield self._unreadable(block, fault)
+        for block, error in _blocks(stream, quoted=self.quoted):
+            if error:
+                yield self._unreadable_record(block, error)
                 continue
-            content = block if self.names else self._without_header(block)
+            content = block if self.columns else self._without_header(block)
             yield self._batch(content)
-        if not self.names:
+        if not self.columns:
             raise UserMistake(f"{self.name}: the file is empty, not even a header")
 
     def _without_header(self, block: bytes) -> bytes:
@@ -66,42 +69,47 @@ class _Text:
             header = line.decode().rstrip("\r")
         except UnicodeDecodeError:
             raise UserMistake(f"{self.name}: the header is not UTF-8; convert the file to UTF-8") from None
-        self.names = next(csv.reader([header], delimiter=self.delimiter), [])
-        self.done = 1
-        if twice := sorted({n for n in self.names if self.names.count(n) > 1}):
-            raise UserMistake(f"{self.name}: the header names {', '.join(twice)} more than once")
+        self.columns = next(csv.reader([header], delimiter=self.delimiter), [])
+        self.records = 1
+        if repeated := sorted({name for name in self.columns if self.columns.count(name) > 1}):
+            raise UserMistake(f"{self.name}: the header names {', '.join(repeated)} more than once")
         return rest
 
     def _batch(self, block: bytes) -> Batch:
-        content, undecodable = _decodable(block)
-        rows, misfits = self._parsed(content)
-        records = rows.num_rows + len(misfits)
-        places = _without(np.arange(self.done + 1, self.done + 1 + records + len(undecodable)), list(undecodable))
-        rejects = [Reject(self.name, self.done + 1 + at, "", "not UTF-8", line) for at, line in undecodable.items()]
+        content, undecodable = _split_off_undecodable(block)
+        rows, misfits = self._parse(content)
+        count = rows.num_rows + len(misfits)
+        lines = np.arange(self.records + 1, self.records + 1 + count + len(undecodable))
+        rejects = [Reject(self.name, int(lines[at]), "", "not UTF-8", text) for at, text in undecodable.items()]
+        lines = _without(lines, list(undecodable))
         for row in misfits:
             reason = f"{row.actual_columns} fields, not {row.expected_columns}"
-            rejects.append(Reject(self.name, int(places[row.number - 1]), "", reason, row.text[:SHOWN]))
-        self.done += records + len(undecodable)
-        good = _without(np.arange(records), [row.number - 1 for row in misfits])
-        filled = _filled(rows, partial(self._as_text, content, good))
-        if not filled.all():
-            rows, good = rows.filter(pa.array(filled)), good[filled]
-        as_text = partial(self._as_text, content, good) if set(rows.schema.types) != {pa.string()} else None
-        return Batch(self.name, places[good], rows, rejects, as_text)
+            rejects.append(Reject(self.name, int(lines[row.number - 1]), "", reason, row.text[:RAW_LENGTH]))
+        self.records += count + len(undecodable)
+        parsed = _without(np.arange(count), [row.number - 1 for row in misfits])
+        not_blank = _not_blank(rows, partial(self._as_text, content, parsed))
+        if not not_blank.all():
+            rows, parsed = rows.filter(pa.array(not_blank)), parsed[not_blank]
+        has_numbers = set(rows.schema.types) != {pa.string()}
+        as_text = partial(self._as_text, content, parsed) if has_numbers else None
+        return Batch(self.name, lines[parsed], rows, rejects, as_text)
 
-    def _parsed(self, content: bytes) -> tuple[pa.Table, list[pacsv.InvalidRow]]:
-        """Where the block has no quotes the numbers as numbers: a record is a line then, and can be looked up again."""
+    def _parse(self, content: bytes) -> tuple[pa.Table, list[pacsv.InvalidRow]]:
+        """Return the rows, and those with too few or too many fields.
+
+        Numbers are parsed as such in a block without quotes: there a record is a line, and can be looked up again.
+        """
         if self.numbers and not (self.quoted and b'"' in content):
             with suppress(pa.ArrowInvalid):
-                return self._parsed_in_steps(content, STEP, self.numbers)
+                return self._parse_in_steps(content, STEP, self.numbers)
         try:
-            rows, misfits = self._parsed_in_steps(content, STEP)
+            rows, misfits = self._parse_in_steps(content, STEP)
         except pa.ArrowInvalid:  # a record longer than a step
-            rows, misfits = self._parsed_in_steps(content, len(content) + 1)
-        self.numbers = {name for name in self.numbers if name in self.names and self._numeric(rows[name])}
+            rows, misfits = self._parse_in_steps(content, len(content) + 1)
+        self.numbers = {name for name in self.numbers if name in self.columns and self._is_numeric(rows[name])}
         return rows, misfits
 
-    def _parsed_in_steps(
+    def _parse_in_steps(
         self, content: bytes, step: int, numbers: Collection[str] = ()
     ) -> tuple[pa.Table, list[pacsv.InvalidRow]]:
         misfits: list[pacsv.InvalidRow] = []
@@ -111,62 +119,69 @@ class _Text:
             return "skip"
 
         if not content:
-            return pa.table({name: pa.array([], pa.string()) for name in self.names}), []
-        types = dict.fromkeys(self.names, pa.string()) | dict.fromkeys(numbers, pa.float64())
+            return pa.table({name: pa.array([], pa.string()) for name in self.columns}), []
+        types = dict.fromkeys(self.columns, pa.string()) | dict.fromkeys(numbers, pa.float64())
+        parse_options = pacsv.ParseOptions(
+            delimiter=self.delimiter,
+            quote_char='"' if self.quoted else False,
+            newlines_in_values=self.quoted,
+            ignore_empty_lines=False,
+            invalid_row_handler=skip,
+        )
+        convert_options = pacsv.ConvertOptions(
+            column_types=types, check_utf8=False, null_values=self.nulls, strings_can_be_null=False
+        )
         rows = pacsv.read_csv(
             pa.py_buffer(content),
-            read_options=pacsv.ReadOptions(use_threads=False, column_names=self.names, block_size=step),
-            parse_options=pacsv.ParseOptions(
-                delimiter=self.delimiter, quote_char='"' if self.quoted else False, newlines_in_values=self.quoted,
-                ignore_empty_lines=False, invalid_row_handler=skip),
-            convert_options=pacsv.ConvertOptions(
-                column_types=types, check_utf8=False, null_values=self.nulls, strings_can_be_null=False),
-        )  # fmt: skip
+            read_options=pacsv.ReadOptions(use_threads=False, column_names=self.columns, block_size=step),
+            parse_options=parse_options,
+            convert_options=convert_options,
+        )
         return rows, misfits
 
-    def _as_text(self, content: bytes, good: NDArray[np.int64], marked: NDArray[np.bool_]) -> pa.Table:
-        """The lines that are marked of those that are `good`, whatever is in them."""
-        signs = np.frombuffer(content, dtype=np.uint8)
-        breaks = signs == ord("\n")
+    def _as_text(self, content: bytes, lines: NDArray[np.int64], mask: NDArray[np.bool_]) -> pa.Table:
+        """Return as text those of the lines, by their number in the block, that the mask marks."""
+        characters = np.frombuffer(content, dtype=np.uint8)
+        breaks = characters == ord("\n")
         if b"\r" in content:
-            breaks[:-1] |= (signs[:-1] == ord("\r")) & (signs[1:] != ord("\n"))
+            breaks[:-1] |= (characters[:-1] == ord("\r")) & (characters[1:] != ord("\n"))
         ends = np.flatnonzero(breaks) + 1
         starts = np.concatenate([[0], ends])
-        some = b"".join(content[starts[n] : ends[n]] for n in good[marked])
-        return self._parsed_in_steps(some, len(some) + 1)[0]
+        text = b"".join(content[starts[n] : ends[n]] for n in lines[mask])
+        return self._parse_in_steps(text, len(text) + 1)[0]
 
-    def _numeric(self, column: pa.ChunkedArray) -> bool:
+    def _is_numeric(self, column: pa.ChunkedArray) -> bool:
         try:
             column.filter(pc.invert(pc.is_in(column, pa.array(self.nulls, pa.string())))).cast(pa.float64())
         except pa.ArrowInvalid:
             return False
         return True
 
-    def _unreadable(self, start: bytes, fault: str) -> Batch:
-        self.done += 1
-        reject = Reject(self.name, self.done, "", fault, start[:SHOWN].decode("utf-8", "replace"))
-        return Batch(self.name, np.empty(0, dtype=np.int64), self._parsed(b"")[0], [reject])
+    def _unreadable_record(self, start: bytes, reason: str) -> Batch:
+        self.records += 1
+        reject = Reject(self.name, self.records, "", reason, start[:RAW_LENGTH].decode("utf-8", "replace"))
+        return Batch(self.name, np.empty(0, dtype=np.int64), self._parse(b"")[0], [reject])
 
 
-def _filled(rows: pa.Table, as_text: Callable[[NDArray[np.bool_]], pa.Table]) -> NDArray[np.bool_]:
-    """Which rows are no blank lines; those are not records."""
-    filled = np.zeros(rows.num_rows, dtype=bool)
+def _not_blank(rows: pa.Table, as_text: Callable[[NDArray[np.bool_]], pa.Table]) -> NDArray[np.bool_]:
+    """Return a mask of the rows that are not blank lines; those are no records."""
+    mask = np.zeros(rows.num_rows, dtype=bool)
     texts = [column for column in rows.columns if column.type == pa.string()]
     for column in texts:
-        filled |= pc.not_equal(pc.binary_length(column), 0).to_numpy()
-        if filled.all():
-            return filled
+        mask |= pc.not_equal(pc.binary_length(column), 0).to_numpy()
+        if mask.all():
+            return mask
     if len(texts) < rows.num_columns:  # a number that is missing may be a text that means it
-        filled[~filled] = _filled(as_text(~filled), as_text)
-    return filled
+        mask[~mask] = _not_blank(as_text(~mask), as_text)
+    return mask
 
 
-def _without(places: NDArray[np.int64], dropped: list[int]) -> NDArray[np.int64]:
-    return np.delete(places, np.array(dropped, dtype=np.int64))
+def _without(values: NDArray[np.int64], indices: list[int]) -> NDArray[np.int64]:
+    return np.delete(values, np.array(indices, dtype=np.int64))
 
 
-def _decodable(block: bytes) -> tuple[bytes, dict[int, str]]:
-    """The block without the lines that are not UTF-8, and those by their number from 0."""
+def _split_off_undecodable(block: bytes) -> tuple[bytes, dict[int, str]]:
+    """Return the block without the lines that are not UTF-8, and those by their number from 0."""
     if block.isascii():
         return block, {}
     try:
@@ -175,13 +190,13 @@ def _decodable(block: bytes) -> tuple[bytes, dict[int, str]]:
         lines = io.BytesIO(block).readlines()
     else:
         return block, {}
-    shown = {n: line.decode("utf-8", "replace") for n, line in enumerate(lines)}
-    undecodable = {n: text[:SHOWN] for n, text in shown.items() if text.encode() != lines[n]}
+    texts = {n: line.decode("utf-8", "replace") for n, line in enumerate(lines)}
+    undecodable = {n: text[:RAW_LENGTH] for n, text in texts.items() if text.encode() != lines[n]}
     return b"".join(line for n, line in enumerate(lines) if n not in undecodable), undecodable
 
 
 def _blocks(stream: BinaryIO, *, quoted: bool) -> Iterator[tuple[bytes, str | None]]:
-    """Pieces of whole records; or one record that cannot be read, with the reason."""
+    """Yield pieces of whole records, or one record that cannot be read, with the reason."""
     rest, ended = b"", False
     while not ended:
         piece = stream.read(BLOCK)
@@ -192,35 +207,36 @@ def _blocks(stream: BinaryIO, *, quoted: bool) -> Iterator[tuple[bytes, str | No
             rest = piece[cut:]
             continue
         rest += piece or (b"" if rest.endswith(b"\n") or not rest else b"\n")
-        while cut := _cut(rest, quoted=quoted):
+        while cut := _end_of_last_record(rest, quoted=quoted):
             yield rest[:cut], None
             rest = rest[cut:]
-        while rest and (ended or len(rest) > LONGEST):
-            line, found, after = rest.partition(b"\n")
-            if found and len(line) <= LONGEST:
+        while rest and (ended or len(rest) > MAX_RECORD):
+            line, newline, after = rest.partition(b"\n")
+            if newline and len(line) <= MAX_RECORD:
                 yield line, "a quote that is never closed"
             else:
-                yield line, f"longer than {LONGEST >> 20} MB"
-            rest = after if found else _after_newline(stream)
-            if cut := _cut(rest, quoted=quoted):
+                yield line, f"longer than {MAX_RECORD >> 20} MB"
+            rest = after if newline else _skip_line(stream)
+            if cut := _end_of_last_record(rest, quoted=quoted):
                 yield rest[:cut], None
                 rest = rest[cut:]
 
 
-def _cut(block: bytes, *, quoted: bool) -> int:
-    """Where the last whole record ends, 0 where none does; a line feed within quotes ends none."""
+def _end_of_last_record(block: bytes, *, quoted: bool) -> int:
+    """Return where the last whole record ends, 0 where none does; a line feed within quotes ends none."""
     cut = block.rfind(b"\n") + 1
     if not quoted or not cut or block.count(b'"', 0, cut) % 2 == 0:
         return cut
-    signs = np.frombuffer(block, dtype=np.uint8)
-    within = np.cumsum(signs == ord('"')) % 2 == 1
-    ends = np.flatnonzero((signs == ord("\n")) & ~within)
+    characters = np.frombuffer(block, dtype=np.uint8)
+    within_quotes = np.cumsum(characters == ord('"')) % 2 == 1
+    ends = np.flatnonzero((characters == ord("\n")) & ~within_quotes)
     return int(ends[-1]) + 1 if len(ends) else 0
 
 
-def _after_newline(stream: BinaryIO) -> bytes:
+def _skip_line(stream: BinaryIO) -> bytes:
+    """Read to the end of the line and return what was read beyond it."""
     while piece := stream.read(BLOCK):
-        _, found, rest = piece.partition(b"\n")
-        if found:
+        _, newline, rest = piece.partition(b"\n")
+        if newline:
             return rest
     return b""

@@ -1,4 +1,4 @@
-"""Source over a Delta table, on disk or on S3: the newest version when its files are asked for, whole.
+"""Source over a Delta table, on disk or on S3: the newest version when its files are listed, whole.
 
 The table is one file to landing. Its records count from the file that was added first, so those of a table that only
 grows keep their numbers.
@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from include.adapters import s3
-from include.adapters.sources.files import ROWS, delivered
+from include.adapters.sources.files import ROWS_PER_BATCH, list_paths
 from include.domain.errors import UserMistake
 from include.domain.prefetch import prefetch
 from include.domain.windows import Window
@@ -25,54 +25,57 @@ from include.spec.data import SourceSpec
 
 
 class DeltaSource:
-    """`home` is where a relative path starts; `given` as in s3."""
+    """Implements `ports.sources.Source` over Delta tables; a relative path starts at `home`, `connection` is as in s3."""
 
-    def __init__(self, source: SourceSpec, home: Path, given: Mapping[str, str]) -> None:
-        self._source, self._home, self._given = source, home, dict(given)
-        self._opened: dict[str, DeltaTable] = {}
+    def __init__(self, source: SourceSpec, home: Path, connection: Mapping[str, str]) -> None:
+        self._source, self._home, self._connection = source, home, dict(connection)
+        self._tables: dict[str, DeltaTable] = {}
 
     def files(self, windows: Sequence[Window]) -> list[SourceFile]:
-        return [self._described(path, window) for path, window in delivered(self._source, windows, self._found)]
+        """Return each table at its newest version; see Source."""
+        return [self._describe(path, window) for path, window in list_paths(self._source, windows, self._open)]
 
     def read(self, file: SourceFile, numbers: Collection[str] = ()) -> Iterator[Batch]:
+        """Yield the rows of the version that `files` returned; see Source."""
         del numbers  # a table has types
         try:
-            yield from prefetch(_batches(file.name, self._opened[file.name]))
-        except DeltaError as fault:  # deletion vectors, column mapping
-            raise UserMistake(f"{file.name}: {fault}; write the table without") from None
-        except (OSError, pa.ArrowInvalid) as fault:
-            raise s3.plain_error(file.name, fault) from None
+            yield from prefetch(_batches(file.name, self._tables[file.name]))
+        except DeltaError as error:  # deletion vectors, column mapping
+            raise UserMistake(f"{file.name}: {error}; write the table without") from None
+        except (OSError, pa.ArrowInvalid) as error:
+            raise s3.plain_error(file.name, error) from None
 
-    def _found(self, path: str) -> list[str]:
-        place = path if "://" in path else str(self._home / path)
+    def _open(self, path: str) -> list[str]:
+        """Open the table; return its path, or nothing where there is no table."""
+        uri = path if "://" in path else str(self._home / path)
         try:
-            self._opened[path] = DeltaTable(place, storage_options=self._given or None)
+            self._tables[path] = DeltaTable(uri, storage_options=self._connection or None)
         except TableNotFoundError:
             return []
-        except (OSError, DeltaError) as fault:
-            raise s3.plain_error(path, fault) from None
+        except (OSError, DeltaError) as error:
+            raise s3.plain_error(path, error) from None
         return [path]
 
-    def _described(self, path: str, window: Window | None) -> SourceFile:
-        """The digest is of the version and the names of its files, which Delta never writes twice."""
-        table = self._opened[path]
-        added = _added(table)
-        digest = hashlib.sha256("\n".join([str(table.version()), *(file["path"] for file in added)]).encode())
-        return SourceFile(path, sum(file["size_bytes"] for file in added), digest.hexdigest(), window)
+    def _describe(self, path: str, window: Window | None) -> SourceFile:
+        """Return the table as a file; its digest is of the version and the names of its files, which Delta never reuses."""
+        table = self._tables[path]
+        files = _added_files(table)
+        digest = hashlib.sha256("\n".join([str(table.version()), *(file["path"] for file in files)]).encode())
+        return SourceFile(path, sum(file["size_bytes"] for file in files), digest.hexdigest(), window)
 
 
 def _batches(name: str, table: DeltaTable) -> Iterator[Batch]:
     dataset = table.to_pyarrow_dataset()
     fragments = {fragment.path: fragment for fragment in dataset.get_fragments()}
-    done = 0
-    for file in _added(table):
+    count = 0
+    for file in _added_files(table):
         fragment = fragments[unquote(file["path"])]
-        for piece in fragment.to_batches(schema=dataset.schema, batch_size=ROWS, batch_readahead=1):
-            yield Batch(name, np.arange(done + 1, done + 1 + piece.num_rows), pa.Table.from_batches([piece]))
-            done += piece.num_rows
+        for rows in fragment.to_batches(schema=dataset.schema, batch_size=ROWS_PER_BATCH, batch_readahead=1):
+            yield Batch(name, np.arange(count + 1, count + 1 + rows.num_rows), pa.Table.from_batches([rows]))
+            count += rows.num_rows
 
 
-def _added(table: DeltaTable) -> list[dict[str, Any]]:
-    """The table's files, oldest first."""
+def _added_files(table: DeltaTable) -> list[dict[str, Any]]:
+    """Return `path`, `size_bytes` and `modification_time` of the table's files, oldest first."""
     files = pa.table(table.get_add_actions()).select(["path", "size_bytes", "modification_time"]).to_pylist()
     return sorted(files, key=lambda file: (file["modification_time"], file["path"]))
