@@ -134,13 +134,16 @@ class PageLink(BaseOperatorLink):
 
     @property
     def name(self) -> str:
+        """Return the text of the button."""
         return self._name
 
     @property
     def xcom_key(self) -> str:
+        """Return the key under which Airflow stores the link."""
         return f"_link_{self.key}"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Return the URL of the page, empty where the task wrote none."""
         from airflow.sdk.execution_time.xcom import XCom
 
         pages = XCom.get_value(ti_key=ti_key, key="return_value") or {}

@@ -110,22 +110,23 @@ def decide_and_record(
             hours_spent=_training_hours(spec, ledger, snapshot.as_of),
         )
         decision = retraining.decide(spec.watch.retraining, snapshot.signals, context, snapshot.newest_window)
-    ledger.append(
-        spec.name,
-        RetrainingDecided(
-            run=run,
-            as_of=snapshot.as_of,
-            window=snapshot.newest_window,
-            champion=snapshot.champion_version,
-            evidence=snapshot.evidence,
-            start=decision.start,
-            sentence=decision.sentence,
-            cause=decision.cause,
-            request=decision.request,
-            signals=snapshot.signals,
-        ),
-    )
+    ledger.append(spec.name, _event(snapshot, decision, run))
     return decision
+
+
+def _event(snapshot: Snapshot, decision: RetrainingDecision, run: str) -> RetrainingDecided:
+    return RetrainingDecided(
+        run=run,
+        as_of=snapshot.as_of,
+        window=snapshot.newest_window,
+        champion=snapshot.champion_version,
+        evidence=snapshot.evidence,
+        start=decision.start,
+        sentence=decision.sentence,
+        cause=decision.cause,
+        request=decision.request,
+        signals=snapshot.signals,
+    )
 
 
 def _window_before_jump(grain: Grain, landed: Sequence[str]) -> str | None:

@@ -24,13 +24,13 @@ from include.domain.events import (
     ActionRequested,
     CauseRechecked,
     RequestClaimed,
-    RequestCounts,
     RetrainingDecided,
     StepAnalysed,
     TrainingFinished,
     VersionApproved,
 )
 from include.domain.monitoring.signal import Signal, SignalState
+from include.domain.rollout.variants import RequestCounts
 from include.domain.verdict import Check, Outcome, Verdict
 from include.domain.windows import parse_utc
 from include.ports.ledger import Ledger
