@@ -1,12 +1,20 @@
 """The tasks of the watch: what starts a training, and what a person's pause holds back."""
 
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG
 from airflow.sdk.definitions.asset.metadata import Metadata
 from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.execution_time.context import set_current_context
 
+from include.domain.monitoring.signal import Signal, SignalState
+from include.settings import ROOT
+from include.stages.monitoring import snapshot
+from include.stages.monitoring.snapshot import Snapshot
 from plugins.tasks import watch
 from tests.unit.toy import toy
 
@@ -57,3 +65,37 @@ def test_the_variable_names_the_models_whose_retraining_is_paused(
 ) -> None:
     monkeypatch.setenv("AIRFLOW_VAR_RETRAINING_PAUSED", models)
     assert watch.retraining_paused("toy") is paused
+
+
+@dataclass(frozen=True)
+class TaskInstance:
+    """Says how many runs of the training DAG there are."""
+
+    trainings: int
+
+    def get_dr_count(self, dag_id: str, states: list[str]) -> int:
+        assert (dag_id, states) == ("flights.train", ["running", "queued"])
+        return self.trainings
+
+
+@pytest.mark.parametrize(
+    ("paused", "trainings", "sentence"),
+    [
+        ("", 0, "age: 40 days"),
+        ("flights", 0, "age fires, but retraining is paused by a person"),
+        ("", 1, "age fires, but flights.train is still running"),
+    ],
+)
+def test_the_decision_takes_a_pause_and_a_training_that_runs_into_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paused: str, trainings: int, sentence: str
+) -> None:
+    monkeypatch.setenv("PERENNIAL_HOME", str(tmp_path))
+    monkeypatch.setenv("PERENNIAL_MODELS", str(ROOT / "include" / "models"))
+    monkeypatch.setenv("AIRFLOW_VAR_RETRAINING_PAUSED", paused)
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    age = Signal("age", SignalState.FIRE, "40 days")
+    measured = Snapshot(now, "2026-02-28", "1", now - timedelta(days=40), (age,))
+    reference = snapshot.write(measured, tmp_path / "watch" / "watch-1.json")
+    with set_current_context({"run_id": "watch-1", "ti": TaskInstance(trainings)}):
+        decision = watch.decide.function("flights", asdict(reference))
+    assert (decision["start"], decision["sentence"]) == (sentence == "age: 40 days", sentence)
