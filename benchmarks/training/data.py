@@ -53,16 +53,16 @@ def year(spec: ModelSpec) -> Rows:
     if spec.features.aggregates.groups:
         sums = aggregation.hourly_sums(spec, ibis.memtable(rows.to_arrow())).to_pyarrow()
         first, last = (window_of(rows["window"][row], spec.window) for row in (0, -1))
-        known = aggregation.read_histories(spec, Rows({"sums": pl.DataFrame(pl.from_arrow(sums))}), first, last)  # type: ignore[arg-type]
-        rows = aggregation.with_aggregates(spec, rows, known)
+        histories = aggregation.read_histories(spec, Rows({"sums": pl.DataFrame(pl.from_arrow(sums))}), first, last)  # type: ignore[arg-type]
+        rows = aggregation.with_aggregates(spec, rows, histories)
     return Rows({"features": rows})
 
 
 def flights_year(spec: ModelSpec, out: Path) -> Reference:
     """All flights of 2013: the last 36 days are the test, the 36 before validate, the rest trains."""
-    wanted = replace(spec.training, validate_windows=36, test_windows=36)
-    asked = spec.model_copy(update={"training": wanted})
-    return dataset.assemble(asked, datetime(2014, 2, 1, tzinfo=UTC), year(spec), "bench", out)  # type: ignore[arg-type]
+    training_section = replace(spec.training, validate_windows=36, test_windows=36)
+    changed = spec.model_copy(update={"training": training_section})
+    return dataset.assemble(changed, datetime(2014, 2, 1, tzinfo=UTC), year(spec), "bench", out)  # type: ignore[arg-type]
 
 
 def clicks_stream(spec: ModelSpec, out: Path, *, table: int, rows: int) -> tuple[Reference, float]:
@@ -73,9 +73,11 @@ def clicks_stream(spec: ModelSpec, out: Path, *, table: int, rows: int) -> tuple
     scale = table / sum(clicks.SIZES)
     stream = clicks.Clicks(schedule=(), sizes=[max(2, round(n * scale) - FIRST_ID) for n in clicks.SIZES])
     counts, columns = {"train": rows, "validate": rows // 10, "test": rows // 10}, spec.columns
-    known = next(stream.pieces(START, rows)).rows
+    first_day = next(stream.pieces(START, rows)).rows
     vocabulary = {field: {text: i for i, text in enumerate(texts, FIRST_ID)} for field, texts in stream.names()}
-    knots = {f: tuple(np.unique(np.nanquantile(known[f].to_numpy(), np.linspace(0, 1, 65)))) for f in columns.numeric}
+    knots = {
+        f: tuple(np.unique(np.nanquantile(first_day[f].to_numpy(), np.linspace(0, 1, 65)))) for f in columns.numeric
+    }
     encoding = Encoding(columns.time, columns.zone, (), columns.categorical, columns.numeric, vocabulary, knots)
     out.mkdir(parents=True)
     (out / "encoding.json").write_text(json.dumps(encoding.to_dict()))
@@ -98,17 +100,17 @@ def _write(
     }
     scored, done = [], 0
     for piece in pieces:
-        given = piece.rows
-        ids, numbers = dataset.encode_rows(encoding, given)
-        times = given[spec.columns.time].dt.epoch("s").to_numpy()
+        rows_of_piece = piece.rows
+        ids, numbers = dataset.encode_rows(encoding, rows_of_piece)
+        times = rows_of_piece[spec.columns.time].dt.epoch("s").to_numpy()
         for part, values in {
             "ids": ids,
             "numbers": numbers,
             "labels": piece.truth_and_clicks[1],
             "times": times,
         }.items():
-            files[part][done : done + len(given)] = values
-        done += len(given)
+            files[part][done : done + len(rows_of_piece)] = values
+        done += len(rows_of_piece)
         scored.append(piece.truth_and_clicks)
     return np.concatenate([truth for truth, _ in scored]), np.concatenate([clicked for _, clicked in scored])
 

@@ -110,7 +110,7 @@ def seconds_of(work: Callable[[int], None], device: torch.device, times: int, wa
 
 
 def peaks(device: torch.device, size: int) -> tuple[float, float]:
-    """What the device reaches in this run: FLOP/s of bf16 matrix products, bytes/s of copies (read and written)."""
+    """Return what the device reaches in this run: FLOP/s of bf16 matrix products, bytes/s of copies (read and written)."""
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     source = torch.zeros(size * size * 4, device=device)
     target = torch.empty_like(source)
@@ -125,15 +125,18 @@ def peaks(device: torch.device, size: int) -> tuple[float, float]:
 
 
 def flops() -> int:
-    """Of a sample's matrix products, forward and backward."""
+    """Return the floating-point operations of a sample's matrix products, forward and backward."""
     width = CATEGORIES * WIDTH + NUMBERS
     weights = CROSSES * width**2 + width * HIDDEN[0] + HIDDEN[0] * HIDDEN[1] + width + HIDDEN[1]
     return 6 * weights
 
 
 def traffic() -> int:
-    """Bytes that a sample moves at the least: its row, each embedding read and its weight, moments and mean read and written
-    once, each layer's bf16 activations written forward, read backward, and their gradients written and read."""
+    """Return the bytes that a sample moves at the least.
+
+    These are its row, each embedding read and its weight, moments and average read and written once, each layer's bf16
+    activations written forward, read backward, and their gradients written and read.
+    """
     width = CATEGORIES * WIDTH + NUMBERS
     row, vectors = 4 * (CATEGORIES + NUMBERS + 1), 4 * CATEGORIES * WIDTH
     return row + vectors * (1 + 2 * 4) + 2 * 4 * ((CROSSES + 1) * width + sum(HIDDEN))
@@ -150,16 +153,19 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=65_536)
     parser.add_argument("--table", type=int, default=1_000_000)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    given = parser.parse_args()
-    if given.device == "cuda" and not torch.cuda.is_available():
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("this machine has no CUDA device; --device cpu only tries the script out")
-    device, data = torch.device(given.device, 0 if given.device == "cuda" else None), drawn(given.rows, given.table)
+    device, data = (
+        torch.device(options.device, 0 if options.device == "cuda" else None),
+        drawn(options.rows, options.table),
+    )
     with tempfile.TemporaryDirectory() as folder:
-        speed = ours(data, given.batch, device, Path(folder))
-    other = plain(data, given.batch, device, given.table)
-    matrix, copied = peaks(device, 8192 if given.device == "cuda" else 512)
+        speed = ours(data, options.batch, device, Path(folder))
+    other = plain(data, options.batch, device, options.table)
+    matrix, copied = peaks(device, 8192 if options.device == "cuda" else 512)
     figures: dict[str, Any] = {
-        "device": torch.cuda.get_device_name() if given.device == "cuda" else "CPU",
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else "CPU",
         "samples_per_second": speed,
         "plain_samples_per_second": other,
         "times_plain": speed / other,
@@ -167,15 +173,6 @@ def main() -> int:
         "share_of_memory_bandwidth": speed * traffic() / copied,
     }
     checks = {name: figures[name] >= bound for name, bound in BOUNDS.items()}
-    print(
-        json.dumps(
-            {
-                "bench": "train_gpu",
-                "figures": figures,
-                "bounds": BOUNDS,
-                "checks": checks,
-                "holds": all(checks.values()),
-            }
-        )
-    )
+    summary = {"figures": figures, "bounds": BOUNDS, "checks": checks, "holds": all(checks.values())}
+    print(json.dumps({"bench": "train_gpu", **summary}))
     return 0 if all(checks.values()) else 1

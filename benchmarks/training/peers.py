@@ -26,8 +26,8 @@ class Data:
         encoding = json.loads((folder / "encoding.json").read_text())
         self.sizes = [2 + len(encoding["vocabulary"][field]) for field in encoding["categorical"]]
         held = {(s, p): np.load(folder / f"{s}.{p}.npy") for s in SPLITS for p in ("ids", "numbers", "labels")}
-        known = np.ma.masked_invalid(held["train", "numbers"])
-        mean, spread = known.mean(0).filled(0), np.maximum(known.std(0).filled(1), 1e-6)
+        present = np.ma.masked_invalid(held["train", "numbers"])
+        mean, spread = present.mean(0).filled(0), np.maximum(present.std(0).filled(1), 1e-6)
         self.ids = {s: held[s, "ids"].astype(np.int64) for s in SPLITS}
         self.numbers = {s: np.nan_to_num((held[s, "numbers"] - mean) / spread).astype(np.float32) for s in SPLITS}
         self.labels = {s: held[s, "labels"] for s in SPLITS}
@@ -148,8 +148,8 @@ def main() -> None:
     done = {"fuxictr": fuxictr, "deepctr": deepctr}[peer](data, Path(work), int(epochs))
     np.save(Path(work) / f"{peer}.npy", done.pop("scores").astype(np.float64))
     rows = len(data.labels["train"])
-    seen = done["steps"] / -(-rows // BATCH) * rows
-    return print(json.dumps({"samples_per_second": seen / done["seconds"], "epochs": epochs}))
+    samples = done["steps"] / -(-rows // BATCH) * rows
+    return print(json.dumps({"samples_per_second": samples / done["seconds"], "epochs": epochs}))
 
 
 if __name__ == "__main__":

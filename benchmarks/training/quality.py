@@ -56,15 +56,15 @@ PERIODS = (
 
 
 def dataset(spec: ModelSpec, tables: Rows, period: Period, out: Path) -> Reference:
-    held = replace(spec.training, validate_windows=period.validate, test_windows=period.test)
-    asked = spec.model_copy(update={"training": held})
-    return assembly.assemble(asked, period.end + spec.label_delay, tables, "bench", out)  # type: ignore[arg-type]
+    training_section = replace(spec.training, validate_windows=period.validate, test_windows=period.test)
+    changed = spec.model_copy(update={"training": training_section})
+    return assembly.assemble(changed, period.end + spec.label_delay, tables, "bench", out)  # type: ignore[arg-type]
 
 
 def train(spec: ModelSpec, data: Reference, family: str, seed: int, out: Path) -> None:
     """The trainer program."""
-    asked = spec.model_copy(update={"training": replace(spec.training, seed=seed)})
-    store.write(out / "job.json", training.job(asked, data, family, out))
+    changed = spec.model_copy(update={"training": replace(spec.training, seed=seed)})
+    store.write(out / "job.json", training.job(changed, data, family, out))
     subprocess.run(
         [sys.executable, "-m", "include.trainer", str(out / "job.json")],
         cwd=ROOT,
@@ -102,8 +102,8 @@ def scores_of(spec: ModelSpec, data: Reference, name: str, seed: int, out: Path)
             else trained(spec, data, name, seed, out / f"{name}-{seed}")
         )
         np.savez(kept, **found)  # type: ignore[arg-type]
-    with np.load(kept) as held:
-        return dict(held)
+    with np.load(kept) as training_section:
+        return dict(training_section)
 
 
 def periods(spec: ModelSpec, seeds: range, keep: Path) -> dict[str, Any]:
@@ -201,12 +201,12 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--clicks", type=int, default=12_000_000, help="rows to train on; 0 leaves them out")
     parser.add_argument("--keep", type=Path, help="a folder for what was trained; a temporary one when left out")
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        keep = given.keep or Path(folder)
-        figures = {"flights": periods(find("flights", settings.from_env().models), range(given.seeds), keep)}
-        if given.clicks:
-            figures["clicks"] = clicks(Path(folder) / "clicks", given.clicks)
+        keep = options.keep or Path(folder)
+        figures = {"flights": periods(find("flights", settings.from_env().models), range(options.seeds), keep)}
+        if options.clicks:
+            figures["clicks"] = clicks(Path(folder) / "clicks", options.clicks)
     checks = {n: found[n] <= bound for found in figures.values() for n, bound in BOUNDS.items() if n in found}
     print(
         json.dumps(

@@ -76,7 +76,7 @@ def ours(spec: ModelSpec, dataset: Reference, out: Path, epochs: int, precision:
     changed = spec.model_copy(update={"model": replace(spec.model, **SHAPE), "training": settings})
     store.write(out / "job.json", training.job(changed, dataset, "dcn", out))
     command = [sys.executable, "-c", MEASURED, sys.executable, "-m", "include.trainer", str(out / "job.json")]
-    said = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=_environ()).stdout
+    output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=_environ()).stdout
     manifest = store.load(out / "manifest.json", ModelManifest)
     speed = manifest.samples_per_second
     flops = _flops(out / "model.safetensors")
@@ -84,7 +84,7 @@ def ours(spec: ModelSpec, dataset: Reference, out: Path, epochs: int, precision:
     return {
         "samples_per_second": speed,
         "auc": manifest.metrics.test.auc,
-        "peak_gb": int(said.splitlines()[-1]) / 2**20,
+        "peak_gb": int(output.splitlines()[-1]) / 2**20,
         "gflops": speed * flops / 1e9,
     }
 
@@ -100,18 +100,18 @@ def peer(name: str, dataset: Reference, work: Path, epochs: int) -> dict[str, An
     work.mkdir(parents=True, exist_ok=True)
     folder = Path(dataset.uri.removeprefix("file://")).parent
     command = [str(environment()), "benchmarks/training/peers.py", name, str(folder), str(work), str(epochs)]
-    said = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=_environ())
-    found = json.loads(said.stdout.splitlines()[-1])
+    output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=_environ())
+    result = json.loads(output.stdout.splitlines()[-1])
     auc = metrics.auc(np.load(folder / "test.labels.npy"), np.load(work / f"{name}.npy"))
-    return {"samples_per_second": found["samples_per_second"], "auc": auc}
+    return {"samples_per_second": result["samples_per_second"], "auc": auc}
 
 
 def kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What was measured before, where the file is there; else it is measured and noted."""
     if not path.exists():
         store.write(path, measure())
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    result: dict[str, Any] = json.loads(path.read_text())
+    return result
 
 
 def _environ() -> dict[str, str]:
@@ -121,7 +121,7 @@ def _environ() -> dict[str, str]:
 def matrix_peaks(size: int = 2048, seconds: float = 2.0) -> dict[str, float]:
     """GFLOP/s of square matrix products on as many threads in fp32 and bf16; the best of a few."""
     torch.set_num_threads(THREADS)
-    found = {}
+    result = {}
     for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         a, b = torch.randn(size, size).to(kind), torch.randn(size, size).to(kind)
         best, end = float("inf"), time.perf_counter() + seconds
@@ -129,34 +129,35 @@ def matrix_peaks(size: int = 2048, seconds: float = 2.0) -> dict[str, float]:
             began = time.perf_counter()
             a @ b
             best = min(best, time.perf_counter() - began)
-        found[f"{name}_peak_gflops"] = 2 * size**3 / best / 1e9
-    return found
+        result[f"{name}_peak_gflops"] = 2 * size**3 / best / 1e9
+    return result
 
 
 def compared(data: dict[str, Any], spec: ModelSpec, at: Path, epochs: int, peers: list[str]) -> dict[str, Any]:
     """Ours in its own precision and in fp32, and the peers, one after the other."""
-    dataset, found = Reference(data["uri"], data["digest"]), {}
+    dataset, result = Reference(data["uri"], data["digest"]), {}
     for precision in ("auto", "fp32"):
         measure = partial(ours, spec, dataset, at / precision, epochs, precision)
-        found[f"ours_{precision}"] = kept(at / f"ours_{precision}.json", measure)
+        result[f"ours_{precision}"] = kept(at / f"ours_{precision}.json", measure)
     for name in peers:
-        found[name] = kept(at / f"{name}.json", partial(peer, name, dataset, at / "peers", epochs))
-    for name, values in found.items():
+        result[name] = kept(at / f"{name}.json", partial(peer, name, dataset, at / "peers", epochs))
+    for name, values in result.items():
         print(f"{spec.name:>8} {name:<10}", {k: round(v, 4) for k, v in values.items()}, file=sys.stderr, flush=True)
-    found |= {
-        f"times_{name}": found["ours_auto"]["samples_per_second"] / found[name]["samples_per_second"] for name in peers
+    result |= {
+        f"times_{name}": result["ours_auto"]["samples_per_second"] / result[name]["samples_per_second"]
+        for name in peers
     }
     if "fuxictr" in peers:
-        found["auc_gain"] = found["ours_auto"]["auc"] - found["fuxictr"]["auc"]
-    return found
+        result["auc_gain"] = result["ours_auto"]["auc"] - result["fuxictr"]["auc"]
+    return result
 
 
 def flights_section(at: Path, quick: bool, peers: list[str]) -> dict[str, Any]:
     spec = find("flights")
     data = kept(at / "data.json", lambda: asdict(train_data.flights_year(spec, at / "data")))
     peaks = kept(at / "peak.json", matrix_peaks)  # next to our own trainings, for a machine's speed drifts
-    found = peaks | compared(data, spec, at, 1 if quick else 3, peers)
-    return {**found, "share_of_fp32_peak": found["ours_fp32"]["gflops"] / found["fp32_peak_gflops"]}
+    result = peaks | compared(data, spec, at, 1 if quick else 3, peers)
+    return {**result, "share_of_fp32_peak": result["ours_fp32"]["gflops"] / result["fp32_peak_gflops"]}
 
 
 def clicks_section(at: Path, quick: bool, peers: list[str]) -> dict[str, Any]:
@@ -167,9 +168,9 @@ def clicks_section(at: Path, quick: bool, peers: list[str]) -> dict[str, Any]:
         return {**asdict(dataset), "best_auc": best}
 
     data = kept(at / "data.json", made)
-    found = compared(data, spec, at, 1, peers)
+    result = compared(data, spec, at, 1, peers)
     table = TABLE * SHAPE["embedding"] * 4 / 2**30  # type: ignore[operator]
-    return {**found, "best_auc": data["best_auc"], "memory_tables": found["ours_fp32"]["peak_gb"] / table}
+    return {**result, "best_auc": data["best_auc"], "memory_tables": result["ours_fp32"]["peak_gb"] / table}
 
 
 def main() -> int:
@@ -179,13 +180,13 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one epoch, fewer rows")
     parser.add_argument("--peer", choices=("fuxictr", "deepctr", "none"), action="append")
     parser.add_argument("--keep", type=Path, help="a folder for what was measured; a temporary one when left out")
-    given = parser.parse_args()
-    peers = [p for p in given.peer or ["fuxictr", "deepctr"] if p != "none"]
+    options = parser.parse_args()
+    peers = [p for p in options.peer or ["fuxictr", "deepctr"] if p != "none"]
     figures: dict[str, Any] = {"bf16_instructions": bool(torch.cpu.get_capabilities().get("avx512_bf16"))}
     with tempfile.TemporaryDirectory() as folder:
-        for name in given.section or sections:
-            figures[name] = sections[name]((given.keep or Path(folder)) / name, given.quick, peers)
-    flat = {f"{s}_{k}": v for s, found in figures.items() if isinstance(found, dict) for k, v in found.items()}
+        for name in options.section or sections:
+            figures[name] = sections[name]((options.keep or Path(folder)) / name, options.quick, peers)
+    flat = {f"{s}_{k}": v for s, result in figures.items() if isinstance(result, dict) for k, v in result.items()}
     flat["memory_tables"] = flat.pop("clicks_memory_tables", 0.0)
     holds = {
         name: flat[name] <= bound if name == "memory_tables" else flat[name] >= bound

@@ -77,7 +77,12 @@ def test_any_other_end_is_worth_another_try(dataset, tmp_path):
         Torchrun().train(job, 1)
 
 
-CURVE = {"epochs": 12, "batch_size": 1000, "dropout": 0.0, "precision": "fp32"}  #: a step an epoch, each said
+CURVE = {
+    "epochs": 12,
+    "batch_size": 1000,
+    "dropout": 0.0,
+    "precision": "fp32",
+}  #: one step an epoch, each with its line
 
 
 def curve(dataset: Path, out: Path, caplog: pytest.LogCaptureFixture, processes: int, **changes: Any) -> list[float]:
@@ -125,9 +130,9 @@ def test_a_lost_process_starts_all_again_from_the_last_checkpoint_to_the_same_bi
     ) as agent:
         await_checkpoint(job)
         psutil.Process(agent.pid).children()[-1].kill()
-        said = agent.communicate()[0]
-    assert agent.returncode == 0, said
-    assert re.search(r"going on after step \d+ of 480", said)
+        output = agent.communicate()[0]
+    assert agent.returncode == 0, output
+    assert re.search(r"going on after step \d+ of 480", output)
     assert digest(tmp_path / "whole") == digest(tmp_path / "hit")
 
 
@@ -181,8 +186,8 @@ def test_killed_trainer_resumes_to_the_same_bits(dataset, tmp_path):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_sigterm_reaches_the_trainer_which_saves_and_ends_with_75(dataset, tmp_path, processes):
     job = write_job(dataset, tmp_path, **LONG)
-    program = ["include.trainer"] if processes == 1 else [
-        "include.trainer.elastic", "--standalone", "--nproc-per-node=2", "-m", "include.trainer"]  # fmt: skip
+    elastic = ["include.trainer.elastic", "--standalone", "--nproc-per-node=2", "-m", "include.trainer"]
+    program = ["include.trainer"] if processes == 1 else elastic
     with subprocess.Popen([sys.executable, "-m", *program, str(job)], stdout=subprocess.DEVNULL) as trainer:
         await_checkpoint(job)
         trainer.terminate()
