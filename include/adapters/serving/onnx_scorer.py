@@ -12,6 +12,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from include.artifacts import store
+from include.artifacts.model_manifest import ModelManifest
 from include.artifacts.store import Reference
 from include.domain.errors import Corrupt
 from include.domain.features.encoding import Encoding
@@ -52,10 +54,9 @@ class OnnxScorer:
         return np.concatenate([np.empty(0), *parts]).astype(np.float64)
 
     def _load(self, artifact: Reference) -> LoadedModel:
-        path = Path(artifact.uri)
-        manifest = json.loads(_checked(path, artifact.digest))
-        names = (manifest.get("graph", "model.onnx"), "encoding.json")
-        graph, encoding = (_checked(path.parent / name, manifest["files"][name]["sha256"]) for name in names)
+        manifest, folder = store.read(artifact, ModelManifest), store.path_of(artifact.uri).parent
+        names = (manifest.graph, "encoding.json")
+        graph, encoding = (_checked(folder / name, manifest.files[name].sha256) for name in names)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -68,7 +69,6 @@ def _checked(path: Path, digest: str) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise Corrupt(f"{path}: cannot be read: {error.strerror}") from None
-    actual = hashlib.sha256(data).hexdigest()
-    if actual != digest:
-        raise Corrupt(f"{path}: SHA-256 is {actual[:12]}…, recorded is {digest[:12]}…; it was changed since")
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise Corrupt(f"{path}: its SHA-256 is not the recorded {digest[:12]}…; it was changed since")
     return data

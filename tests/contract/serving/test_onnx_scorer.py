@@ -59,7 +59,7 @@ def test_no_rows_give_no_scores(artifact):
 def test_changed_file_is_never_loaded(artifact, name):
     path = Path(artifact.uri).parent / name
     path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(Corrupt, match=f"{name}: SHA-256 is"):
+    with pytest.raises(Corrupt, match=f"{name}: its SHA-256 is not the recorded"):
         OnnxScorer().score(artifact, examples(artifact))
 
 
