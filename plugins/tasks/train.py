@@ -16,6 +16,7 @@ from include.settings import from_env
 from include.spec.model_spec import ModelSpec
 from plugins import assets
 from plugins.current_run import (
+    TaskOutput,
     TrainingRequest,
     XComReference,
     event_extra,
@@ -60,7 +61,7 @@ def check_windows(model: str) -> dict[str, str | None]:
 
 
 @task(task_id="features", pool="data")
-def assemble(model: str, request: dict[str, str]) -> XComReference:
+def assemble(model: str, request: TaskOutput[dict[str, str]]) -> XComReference:
     """Fit the encoding on the training windows alone and write the dataset."""
     from include.stages.training import dataset
 
@@ -70,7 +71,7 @@ def assemble(model: str, request: dict[str, str]) -> XComReference:
         return asdict(dataset.assemble(spec, as_of, parts.tables(spec), run_name(), folder / "dataset"))
 
 
-def train(spec: ModelSpec, dataset: Any) -> Any:
+def train(spec: ModelSpec, dataset: TaskOutput[XComReference]) -> Any:
     """Return the task `train`, which may take as long as the spec says, behind the tasks of the search that the spec asks for."""
     if spec.training.search:
         return search.train(spec, dataset)
@@ -90,7 +91,7 @@ def train(spec: ModelSpec, dataset: Any) -> Any:
     return train_challenger(spec.name, dataset)
 
 
-def train_baselines(spec: ModelSpec, dataset: Any) -> Any:
+def train_baselines(spec: ModelSpec, dataset: TaskOutput[XComReference]) -> Any:
     """Return the task `baselines`."""
     if from_env().launcher == "kubernetes":
         return _on_cluster(spec, dataset, baselines=True)
@@ -107,7 +108,7 @@ def train_baselines(spec: ModelSpec, dataset: Any) -> Any:
     return train_each(spec.name, dataset)
 
 
-def _on_cluster(spec: ModelSpec, dataset: Any, *, baselines: bool = False) -> Any:
+def _on_cluster(spec: ModelSpec, dataset: TaskOutput[XComReference], *, baselines: bool = False) -> Any:
     from plugins import kubernetes_operators
 
     return kubernetes_operators.training_operator(spec, dataset, baselines=baselines).output
@@ -115,7 +116,10 @@ def _on_cluster(spec: ModelSpec, dataset: Any, *, baselines: bool = False) -> An
 
 @task(pool="data")
 def evaluate(
-    model: str, dataset: XComReference, challenger: XComReference, baselines: dict[str, XComReference]
+    model: str,
+    dataset: TaskOutput[XComReference],
+    challenger: TaskOutput[XComReference],
+    baselines: TaskOutput[dict[str, XComReference]],
 ) -> XComReference:
     """Score the same test rows with challenger, champion and baselines."""
     from include.artifacts.store import Reference
@@ -140,7 +144,7 @@ def evaluate(
 
 
 @task(pool="data")
-def gate(model: str, evidence: XComReference) -> XComReference:
+def gate(model: str, evidence: TaskOutput[XComReference]) -> XComReference:
     """Serve the challenger to a thousand test rows and judge it; one that fails ends here, its reasons on record."""
     from include.artifacts.store import Reference
     from include.reports import model_card
@@ -163,7 +167,9 @@ def gate(model: str, evidence: XComReference) -> XComReference:
 
 
 @task(pool="serving")
-def register(model: str, evidence: XComReference, verdict: XComReference) -> dict[str, str | None]:
+def register(
+    model: str, evidence: TaskOutput[XComReference], verdict: TaskOutput[XComReference]
+) -> dict[str, str | None]:
     """Register the version with its evidence; registering twice gives one version."""
     from include.artifacts.store import Reference
     from include.reports import model_card
@@ -182,7 +188,7 @@ def register(model: str, evidence: XComReference, verdict: XComReference) -> dic
     }
 
 
-def release(spec: ModelSpec, registered: Any, answer: Any) -> Any:
+def release(spec: ModelSpec, registered: TaskOutput[dict[str, str]], answer: TaskOutput[dict[str, Any]]) -> Any:
     """Return the task `release`: an approved version goes to the rollout, a rejected one keeps its reasons."""
 
     @task(task_id="release", pool="serving", outlets=[assets.challenger(spec.name)])

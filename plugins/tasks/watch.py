@@ -25,7 +25,7 @@ class DecisionXCom(TypedDict):
 
 
 @task(pool="serving")
-def decide(model: str, snapshot_reference: XComReference) -> DecisionXCom:
+def decide(model: str, snapshot_reference: TaskOutput[XComReference]) -> DecisionXCom:
     """Decide from the snapshot whether to retrain, and record the decision with its reason in the ledger."""
     from include.artifacts.store import Reference
     from include.stages.monitoring import monitoring, snapshot

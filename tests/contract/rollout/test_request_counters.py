@@ -80,7 +80,8 @@ def signals(folder: Path, stable: str, canary: str, gateway: str | None = None) 
 
 def test_requests_errors_and_slow_answers_are_counted_by_slot(tmp_path: Path) -> None:
     stable, canary = Server("stable"), Server("canary")
-    stable.answer(9, seconds=0.001), stable.answer(2, seconds=0.2)
+    stable.answer(9, seconds=0.001)
+    stable.answer(2, seconds=0.2)
     canary.answer(3, code="500")
     with listening(stable) as one, listening(canary) as two:
         found = signals(tmp_path, one, two).request_counts("flights", 100)
@@ -91,7 +92,9 @@ def test_tries_that_no_server_answered_are_errors_of_the_slot_and_those_it_answe
     tmp_path: Path,
 ) -> None:
     stable, canary, gateway = Server("stable"), Server("canary"), HAProxy()
-    stable.answer(9), canary.answer(10), canary.answer(3, code="500")
+    stable.answer(9)
+    canary.answer(10)
+    canary.answer(3, code="500")
     gateway.redispatched = 3  # the three that it answered with an error
     with listening(stable) as one, listening(canary) as two, listening(gateway) as three:
         asked = signals(tmp_path, one, two, three)

@@ -1,8 +1,9 @@
 """What every router promises, on a real HAProxy, on the Gateway API and on numbers of pods."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,11 @@ from tests.gateway import until
 from tests.kubernetes_api import Refused
 from tests.routed import DEPLOYMENT, ROUTE, InCluster, Routed, on_gateway, on_haproxy, on_replicas
 
-KINDS = {"haproxy": on_haproxy, "gateway": on_gateway, "replicas": on_replicas}
+KINDS: dict[str, Callable[[Path, str], AbstractContextManager[Routed]]] = {
+    "haproxy": on_haproxy,
+    "gateway": on_gateway,
+    "replicas": on_replicas,
+}
 ANY = ["haproxy", "gateway", "gateway on the cluster", "replicas"]  #: on a cluster pods decide: tests/cluster
 SHAPING = ANY[:3]  #: those that see requests
 
@@ -21,8 +26,7 @@ SHAPING = ANY[:3]  #: those that see requests
 @pytest.fixture
 def routed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Routed]:
     kind, _, place = request.param.partition(" on the ")
-    world: AbstractContextManager[Routed] = KINDS[kind](tmp_path, place or "fake")
-    with world as routed:
+    with KINDS[kind](tmp_path, place or "fake") as routed:
         yield routed
 
 
@@ -74,7 +78,9 @@ GATEWAY = pytest.mark.parametrize("routed", ["gateway", "gateway on the cluster"
         ({"Accepted": {"observedGeneration": 1}}, "says nothing of generation 2"),
     ],
 )  # fmt: skip
-def test_a_route_that_is_not_taken_is_a_fault_with_the_gateways_words(routed: InCluster, says, sentence: str) -> None:
+def test_a_route_that_is_not_taken_is_a_fault_with_the_gateways_words(
+    routed: InCluster, says: dict[str, Any], sentence: str
+) -> None:
     routed.says = says
     with pytest.raises(Unavailable, match=sentence):
         routed.router.apply("flights", Routes(10))

@@ -197,8 +197,8 @@ def test_answers_that_are_all_the_same_can_be_judged() -> None:
 @pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize(("errors", "requests"), [(0, 1), (1, 1), (0, 10**6), (10**6, 10**6), (5, 1000)])
 def test_limits_enclose_the_estimate_within_what_is_possible(errors: int, requests: int, alone: bool) -> None:
-    counts = [np.array([float(n)]) for n in (errors, requests, 3, 0 if alone else 500)]
-    shares = ProportionDifference(*counts, without_stable=alone)
+    ours, all_ours, theirs, all_theirs = (np.array([float(n)]) for n in (errors, requests, 3, 0 if alone else 500))
+    shares = ProportionDifference(ours, all_ours, theirs, all_theirs, without_stable=alone)
     low, high = confidence_limit(shares, 1, 0.05, 0.01), confidence_limit(shares, -1, 0.05, 0.01)
     assert (0 if alone else -1) <= low <= shares.estimate + 1e-5
     assert shares.estimate - 1e-5 <= high <= 1
