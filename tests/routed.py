@@ -58,8 +58,8 @@ class InCluster:
 
     def can(self, *features: str) -> None:
         """As the Gateway's controller says of its class."""
-        known = [{"name": feature} for feature in features]
-        self.cluster.merge(f"{CLASS.format(self.cluster.namespace)}/status", {"status": {"supportedFeatures": known}})
+        supported = [{"name": feature} for feature in features]
+        self.cluster.merge(f"{CLASS.format(self.cluster.namespace)}/status", {"status": {"supportedFeatures": supported}})
 
     def look(self) -> None:
         """As the controllers do for every new generation."""
@@ -79,7 +79,7 @@ class InCluster:
                 status = {"replicas": count, "readyReplicas": 0 if self.says.get("unready") else count}
                 self.cluster.merge(f"{DEPLOYMENT.format(slot)}/status", {"status": status})
 
-    def ask(self, requests: int, **headers: str) -> Counter[str]:
+    def ask(self, requests: int, /, **headers: str) -> Counter[str]:
         if isinstance(self.router, ReplicasRouter):
             backends = self.pods()
         else:
@@ -93,8 +93,8 @@ class InCluster:
         return self.copies
 
     def _condition(self, kind: str, generation: int) -> dict[str, Any]:
-        told = {"status": "True", "reason": kind, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
-        return {"type": kind, "observedGeneration": generation, **told, **self.says.get(kind, {})}
+        condition = {"status": "True", "reason": kind, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        return {"type": kind, "observedGeneration": generation, **condition, **self.says.get(kind, {})}
 
     def pods(self) -> list[str]:
         slot = self.cluster.get(SERVICE)["spec"]["selector"].get("perennial.dev/slot")
