@@ -59,7 +59,9 @@ class InCluster:
     def can(self, *features: str) -> None:
         """As the Gateway's controller says of its class."""
         supported = [{"name": feature} for feature in features]
-        self.cluster.merge(f"{CLASS.format(self.cluster.namespace)}/status", {"status": {"supportedFeatures": supported}})
+        self.cluster.merge(
+            f"{CLASS.format(self.cluster.namespace)}/status", {"status": {"supportedFeatures": supported}}
+        )
 
     def look(self) -> None:
         """As the controllers do for every new generation."""
