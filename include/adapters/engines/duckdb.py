@@ -10,10 +10,12 @@ from include.ports.tables import Tables
 
 
 class DuckDB:
+    """Implements `ports.tables.Engine` with DuckDB in this process."""
+
     def collect(
         self, tables: Tables, table: str, windows: Sequence[Window], expression: Callable[[Any], Any]
     ) -> pa.Table:
-        """The rows of `expression(table)`, in any order."""
+        """Return the rows of `expression(table)`, in any order."""
         import ibis  # takes seconds
 
         connection = ibis.duckdb.connect()

@@ -17,56 +17,61 @@ import pyarrow.parquet as pq
 from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction
 
-#: What is copied at once; delta-rs's stream refuses what does not fit into a buffer.
+#: Bytes that are copied at once; delta-rs's stream refuses what does not fit into a buffer.
 CHUNK = 1 << 20
 
 
 def write(uri: str, storage: Mapping[str, str] | None, parts: Mapping[str, pa.Table]) -> list[AddAction]:
-    """A file for each window that has rows; nobody sees it before its action is committed. Raises OSError."""
-    store = _store(uri, storage)
+    """Write a file for each window that has rows, and return their actions; none is visible before they are committed.
+
+    Raises OSError.
+    """
+    store = _file_system(uri, storage)
     with ThreadPoolExecutor() as threads:
-        return list(threads.map(lambda part: _file(store, *part), [p for p in parts.items() if len(p[1])]))
+        return list(threads.map(lambda part: _write_rows(store, *part), [p for p in parts.items() if len(p[1])]))
 
 
 def copy(
-    source: str, uri: str, storage: Mapping[str, str] | None, files: Iterable[Mapping[str, Any]]
+    source_uri: str, uri: str, storage: Mapping[str, str] | None, files: Iterable[Mapping[str, Any]]
 ) -> list[AddAction]:
-    """These files of another table (as its add actions tell of them) as they are. Raises OSError."""
-    there, store = _store(source, storage), _store(uri, storage)
+    """Copy files of another table, given by its add actions, and return the actions of the copies. Raises OSError."""
+    source, store = _file_system(source_uri, storage), _file_system(uri, storage)
 
-    def copied(file: Mapping[str, Any]) -> AddAction:
-        with there.open_input_stream(file["path"]) as content:
-            return _kept(
-                store, file["partition.window"], file["num_records"], lambda at: copyfileobj(content, at, CHUNK)
-            )
+    def copy_file(file: Mapping[str, Any]) -> AddAction:
+        with source.open_input_stream(file["path"]) as content:
+            write_content = partial(copyfileobj, content, length=CHUNK)
+            return _write_file(store, file["partition.window"], file["num_records"], write_content)
 
     with ThreadPoolExecutor() as threads:
-        return list(threads.map(copied, files))
+        return list(threads.map(copy_file, files))
 
 
 def schema(parts: Iterable[pa.Table]) -> pa.Schema:
-    """The columns of the table that holds these rows: the partition column among them, texts of one kind."""
+    """Return the schema of the table that holds these rows, with the partition column and one type of text."""
     fields = [[f.with_type(pa.string()) if pa.types.is_large_string(f.type) else f for f in p.schema] for p in parts]
     return pa.unify_schemas([pa.schema(each) for each in fields]).append(pa.field("window", pa.string()))
 
 
-def _store(uri: str, storage: Mapping[str, str] | None) -> pafs.FileSystem:
+def _file_system(uri: str, storage: Mapping[str, str] | None) -> pafs.FileSystem:
     if "://" not in uri:
         Path(uri).mkdir(parents=True, exist_ok=True)
     return pafs.PyFileSystem(DeltaStorageHandler(uri, dict(storage) if storage else None))
 
 
-def _file(store: pafs.FileSystem, window: str, rows: pa.Table) -> AddAction:
-    """Without statistics, which take a third of the time: nobody looks for less than a window."""
-    write = partial(pq.write_table, rows, store_schema=False, write_statistics=False)
-    return _kept(store, window, len(rows), write)
+def _write_rows(store: pafs.FileSystem, window: str, rows: pa.Table) -> AddAction:
+    """Write rows without statistics, which take a third of the time: nobody reads less than a window."""
+    write_content = partial(pq.write_table, rows, store_schema=False, write_statistics=False)
+    return _write_file(store, window, len(rows), write_content)
 
 
-def _kept(store: pafs.FileSystem, window: str, rows: int, write: Callable[[pa.NativeFile], None]) -> AddAction:
+def _write_file(
+    store: pafs.FileSystem, window: str, rows: int, write_content: Callable[[pa.NativeFile], None]
+) -> AddAction:
+    """Write a file of a window's partition, which is removed again on an error, and return its action."""
     path = f"window={window}/{uuid4()}.parquet"
     try:
         with store.open_output_stream(path, buffer_size=2 * CHUNK) as stream:
-            write(stream)
+            write_content(stream)
             size = stream.tell()
     except OSError:
         with suppress(OSError):
