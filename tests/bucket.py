@@ -22,14 +22,29 @@ def bucket(folder: Path, name: str = "perennial") -> Iterator[str]:
     ports = {key: free_port() for key in ("master.port", "volume.port", "filer.port", "s3.port")}
     grpc = {f"{key}.grpc": free_port() for key in ports}
     flags = [f"-{key}={value}" for key, value in {**ports, **grpc}.items()]
-    command = [str(WEED), "server", "-filer", "-s3", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-               "-master.electionTimeout=1s", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64",
-               *flags]  # fmt: skip
+    command = [
+        str(WEED),
+        "server",
+        "-filer",
+        "-s3",
+        f"-dir={folder}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-master.electionTimeout=1s",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-master.volumeSizeLimitMB=64",
+        *flags,
+    ]
     endpoint = f"http://127.0.0.1:{ports['s3.port']}"
     given = {
-        "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_REGION": "us-east-1",
-        "AWS_ALLOW_HTTP": "true", "AWS_EC2_METADATA_DISABLED": "true",
-    }  # fmt: skip
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "any",
+        "AWS_SECRET_ACCESS_KEY": "any",
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
     before = {key: os.environ.get(key) for key in given}
     server_env = {**os.environ, **given}  # the server takes these keys for its own
     with subprocess.Popen(command, env=server_env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:

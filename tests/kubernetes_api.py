@@ -161,8 +161,14 @@ def serving(fake: FakeKubernetes, kubeconfig: Path) -> Iterator[None]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     cluster = {"name": "fake", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
     context = {"name": "fake", "context": {"cluster": "fake", "user": "fake"}}
-    config = {"apiVersion": "v1", "kind": "Config", "current-context": "fake", "clusters": [cluster], "contexts": [context],
-              "users": [{"name": "fake", "user": {}}]}  # fmt: skip
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "fake",
+        "clusters": [cluster],
+        "contexts": [context],
+        "users": [{"name": "fake", "user": {}}],
+    }
     kubeconfig.write_text(yaml.safe_dump(config))
     try:
         yield

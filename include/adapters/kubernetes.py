@@ -1,4 +1,4 @@
-"""The Kubernetes API as the adapters use it: whole objects by their path, and errors that say what was asked."""
+"""The Kubernetes API as the adapters use it: whole objects by their path, and errors that name the object."""
 
 import json
 from collections.abc import Mapping
@@ -17,18 +17,21 @@ NOT_FOUND = 404
 USER = 10001
 #: What Pod Security `restricted` asks of a pod and of each of its containers.
 POD_SECURITY = {
-    "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "runAsGroup": USER,
+    "fsGroup": USER,
     "seccompProfile": {"type": "RuntimeDefault"},
-}  # fmt: skip
+}
 CONTAINER_SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
 class Absent(Unavailable):
-    """The object is not there, or not yet."""
+    """The object does not exist, or not yet."""
 
 
 def name_of(model: str) -> str:
-    """The model's name as Kubernetes takes it: without underscores."""
+    """Return the model's name as Kubernetes takes it: without underscores."""
     return model.replace("_", "-")
 
 
@@ -43,18 +46,18 @@ class Cluster:
     kubeconfig: str = ""
 
     def get(self, path: str) -> dict[str, Any]:
-        """Raises Absent, or Unavailable for every other answer."""
-        return self._ask("GET", path)
+        """Return the object. Raises Absent when it does not exist, Unavailable for every other answer."""
+        return self._request("GET", path)
 
     def apply(self, path: str, content: Mapping[str, Any]) -> dict[str, Any]:
-        """Server-side apply: the fields of `content`, and no others, become ours, whoever set them before."""
-        return self._ask("PATCH", path, content, APPLY, [("fieldManager", FIELD_MANAGER), ("force", "true")])
+        """Apply `content` on the server: its fields, and no others, become ours, whoever set them before. Return the object."""
+        return self._request("PATCH", path, content, APPLY, [("fieldManager", FIELD_MANAGER), ("force", "true")])
 
     def merge(self, path: str, content: Mapping[str, Any]) -> dict[str, Any]:
-        """JSON merge patch of an object that is there."""
-        return self._ask("PATCH", path, content, MERGE, [("fieldManager", FIELD_MANAGER)])
+        """Merge `content` into an object that exists (JSON merge patch). Return the object."""
+        return self._request("PATCH", path, content, MERGE, [("fieldManager", FIELD_MANAGER)])
 
-    def _ask(
+    def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, kind: str = "", query: Any = None
     ) -> dict[str, Any]:
         from kubernetes import client, config
@@ -63,34 +66,41 @@ class Cluster:
         place = "/" + path.replace("/namespaced/", f"/namespaces/{self.namespace}/")
         try:
             with client.ApiClient(self._configuration()) as api:
-                return dict(api.call_api(
-                    place, method, query_params=query or [], body=body,
-                    header_params={"Accept": "application/json"} | ({"Content-Type": kind} if kind else {}),
-                    response_types_map={200: "object", 201: "object"}, auth_settings=["BearerToken"],
-                    _return_http_data_only=True, _request_timeout=TIMEOUT,
-                ))  # fmt: skip
-        except client.ApiException as fault:
-            error = Absent if fault.status == NOT_FOUND else Unavailable
-            raise error(f"{path} in namespace {self.namespace}: {_said(fault)}") from None
-        except (HTTPError, config.ConfigException) as fault:
-            raise Unavailable(f"no answer from Kubernetes (PERENNIAL_KUBECONFIG={self.kubeconfig}): {fault}") from None
+                return dict(
+                    api.call_api(
+                        place,
+                        method,
+                        query_params=query or [],
+                        body=body,
+                        header_params={"Accept": "application/json"} | ({"Content-Type": kind} if kind else {}),
+                        response_types_map={200: "object", 201: "object"},
+                        auth_settings=["BearerToken"],
+                        _return_http_data_only=True,
+                        _request_timeout=TIMEOUT,
+                    )
+                )
+        except client.ApiException as error:
+            kind_of_error = Absent if error.status == NOT_FOUND else Unavailable
+            raise kind_of_error(f"{path} in namespace {self.namespace}: {_message(error)}") from None
+        except (HTTPError, config.ConfigException) as error:
+            raise Unavailable(f"no answer from Kubernetes (PERENNIAL_KUBECONFIG={self.kubeconfig}): {error}") from None
 
     def _configuration(self) -> Any:
-        """Raises ConfigException outside a pod where no kubeconfig is named."""
+        """Return the client's settings. Raises ConfigException outside a pod where no kubeconfig is named."""
         from kubernetes import client, config
 
-        found = client.Configuration()
-        found.retries = False  # the callers wait and ask again, or Airflow does
+        settings = client.Configuration()
+        settings.retries = False  # the callers wait and ask again, or Airflow does
         if self.kubeconfig:
-            config.load_kube_config(self.kubeconfig, client_configuration=found)
+            config.load_kube_config(self.kubeconfig, client_configuration=settings)
         else:
-            config.load_incluster_config(client_configuration=found)
-        return found
+            config.load_incluster_config(client_configuration=settings)
+        return settings
 
 
-def _said(fault: Any) -> str:
-    """The API server's own sentence, or its status line."""
+def _message(error: Any) -> str:
+    """Return the API server's own sentence, or its status line."""
     try:
-        return str(json.loads(fault.body)["message"])
+        return str(json.loads(error.body)["message"])
     except (TypeError, ValueError, KeyError):
-        return f"{fault.status} {fault.reason}"
+        return f"{error.status} {error.reason}"

@@ -44,8 +44,13 @@ class Place:
         return client.CoreV1Api()
 
     def spec(self, **kubernetes: Any) -> ModelSpec:
-        small = {"cpu": "100m", "memory": "2Gi", "shared_memory": "256Mi", "grace": "PT1M",
-                 "node_selector": {"kubernetes.io/hostname": self.node}}  # fmt: skip
+        small = {
+            "cpu": "100m",
+            "memory": "2Gi",
+            "shared_memory": "256Mi",
+            "grace": "PT1M",
+            "node_selector": {"kubernetes.io/hostname": self.node},
+        }
         return toy(training={"timeout": "PT20M", "kubernetes": {**small, **kubernetes}})
 
     def create(self, manifest: Mapping[str, Any]) -> None:

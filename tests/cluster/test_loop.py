@@ -120,8 +120,11 @@ def servers(place: Place) -> list[dict[str, Any]]:
             pod = each["spec"]["template"]["spec"]
             (container,) = pod["containers"]
             pod["nodeSelector"] = {"kubernetes.io/hostname": place.node}
-            container |= {"image": os.environ["PERENNIAL_SERVER_IMAGE"], "imagePullPolicy": place.settings.pull_policy,
-                          "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}}  # fmt: skip
+            container |= {
+                "image": os.environ["PERENNIAL_SERVER_IMAGE"],
+                "imagePullPolicy": place.settings.pull_policy,
+                "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
+            }
             del container["envFrom"]
             container["command"] = ["python", "-m", "include.server", "--host=0.0.0.0", "--port=8080", "--log=/tmp/log"]
             slot = container["args"][0]

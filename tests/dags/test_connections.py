@@ -21,9 +21,13 @@ def test_keys_token_region_and_endpoint_go_by_the_names_of_the_environment(monke
     extra = {"aws_session_token": "token", "region_name": "eu-west-1", "endpoint_url": "http://127.0.0.1:9000"}
     connect(monkeypatch, login="reader", password="secret", extra=extra)
     assert connections.s3("lake") == {
-        "AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "token",
-        "AWS_REGION": "eu-west-1", "AWS_ENDPOINT_URL": "http://127.0.0.1:9000", "AWS_ALLOW_HTTP": "true",
-    }  # fmt: skip
+        "AWS_ACCESS_KEY_ID": "reader",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_SESSION_TOKEN": "token",
+        "AWS_REGION": "eu-west-1",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9000",
+        "AWS_ALLOW_HTTP": "true",
+    }
 
 
 def test_a_connection_without_keys_leaves_them_to_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,9 +47,13 @@ GRAPHS = {
 
 def parse(root: Path, home: Path) -> dict[str, Any]:
     environment = {
-        **os.environ, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "PYTHONPATH": str(root),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(root / "dags"), "AIRFLOW__CORE__PLUGINS_FOLDER": str(root / "plugins"),
-    }  # fmt: skip
+        **os.environ,
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "PYTHONPATH": str(root),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(root / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(root / "plugins"),
+    }
     command = [sys.executable, "-c", REPORT, str(root / "dags"), json.dumps(HEAVY)]
     ended = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr

@@ -24,8 +24,14 @@ while True:
 def test_a_killed_worker_ends_the_scheduler_and_its_other_workers(tmp_path: Path) -> None:
     surroundings = {**os.environ, "PYTHONPATH": str(ROOT), "AIRFLOW_HOME": str(tmp_path)}
     reading, writing = os.pipe()  # of its own: on the output the workers' log can come between
-    with subprocess.Popen([sys.executable, "-c", SCHEDULER, str(writing)], env=surroundings, start_new_session=True,
-                          stdout=subprocess.PIPE, pass_fds=[writing], text=True) as scheduler:  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-c", SCHEDULER, str(writing)],
+        env=surroundings,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        pass_fds=[writing],
+        text=True,
+    ) as scheduler:
         os.close(writing)
         try:
             os.kill(int(os.read(reading, 20)), signal.SIGKILL)

@@ -36,8 +36,12 @@ def test_the_application_runs_the_features_job_with_the_clusters_own_places() ->
     assert application["arguments"] == ["features", "flights", *spark_operator.ARGUMENTS]
     for part in ("driver", "executor"):
         variables = {v["name"]: v["value"] for v in application[part]["env"]}
-        assert variables == {"PERENNIAL_HOME": "/home", "PERENNIAL_SPARK": "submitted", "PERENNIAL_STORAGE": "s3://bucket/p",
-                         "PERENNIAL_ONLINE": "redis://cache:6379/0"}  # fmt: skip
+        assert variables == {
+            "PERENNIAL_HOME": "/home",
+            "PERENNIAL_SPARK": "submitted",
+            "PERENNIAL_STORAGE": "s3://bucket/p",
+            "PERENNIAL_ONLINE": "redis://cache:6379/0",
+        }
         assert application[part]["envFrom"] == [{"secretRef": {"name": "perennial-storage", "optional": True}}]
         assert application[part]["volumeMounts"] == [{"name": "home", "mountPath": "/home"}], (
             "the windows' records lie there"
@@ -67,9 +71,12 @@ def test_the_operator_submits_it_and_fills_in_the_runs_windows() -> None:
         task = spark_operator.features(SPEC, Parts(SETTINGS))
     assert task.namespace == "ml"
     assert task.trigger_rule == "all_done"
-    task.render_template_fields({
-        "params": {"start": "2013-01-01", "end": "2013-02-01"}, "run_id": "manual__2026-01-01T00:00:00+00:00",
-    })  # fmt: skip
+    task.render_template_fields(
+        {
+            "params": {"start": "2013-01-01", "end": "2013-02-01"},
+            "run_id": "manual__2026-01-01T00:00:00+00:00",
+        }
+    )
     arguments = task.template_spec["spark"]["spec"]["arguments"]
     assert arguments == ["features", "flights", "2013-01-01", "2013-02-01", "manual__2026-01-01T00-00-00-00-00"]
 

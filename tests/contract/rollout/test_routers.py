@@ -72,12 +72,14 @@ GATEWAY = pytest.mark.parametrize("routed", ["gateway", "gateway on the cluster"
 @pytest.mark.parametrize(
     ("says", "sentence"),
     [
-        ({"ResolvedRefs": {"status": "False", "reason": "BackendNotFound", "message": "flights-canary not found"}},
-         r"perennial refuses it \(BackendNotFound\): flights-canary not found"),
+        (
+            {"ResolvedRefs": {"status": "False", "reason": "BackendNotFound", "message": "flights-canary not found"}},
+            r"perennial refuses it \(BackendNotFound\): flights-canary not found",
+        ),
         ({"Accepted": {"status": "False", "reason": "NoMatchingParent", "message": "no listener"}}, "no listener"),
         ({"Accepted": {"observedGeneration": 1}}, "says nothing of generation 2"),
     ],
-)  # fmt: skip
+)
 def test_a_route_that_is_not_taken_is_a_fault_with_the_gateways_words(
     routed: InCluster, says: dict[str, Any], sentence: str
 ) -> None:

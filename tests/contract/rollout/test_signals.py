@@ -24,8 +24,18 @@ def production(folder: Path) -> ProductionSignals:
 
 
 def line(number: int, **other: Any) -> str:
-    row = {"id": f"r{number}", "at": 1000.0 + number, "version": "3", "slot": "stable", "mode": "live", "key": f"k|{number}",
-           "time": "2013-04-01T05:00:00-04:00", "features": {"dep": "JFK", "temp": 1.5}, "score": 0.25, "ms": 0.4}  # fmt: skip
+    row = {
+        "id": f"r{number}",
+        "at": 1000.0 + number,
+        "version": "3",
+        "slot": "stable",
+        "mode": "live",
+        "key": f"k|{number}",
+        "time": "2013-04-01T05:00:00-04:00",
+        "features": {"dep": "JFK", "temp": 1.5},
+        "score": 0.25,
+        "ms": 0.4,
+    }
     return json.dumps({**row, **other}) + "\n"
 
 

@@ -40,14 +40,21 @@ def test_scores_are_probabilities_that_depend_on_the_row(artifact):
 
 def test_rows_scored_together_score_as_they_do_alone(artifact):
     scorer, columns = OnnxScorer(), examples(artifact)
-    alone = [scorer.score(artifact, {name: [value] for name, value in row.items()})[0]
-             for row in (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))]  # fmt: skip
+    alone = [
+        scorer.score(artifact, {name: [value] for name, value in row.items()})[0]
+        for row in (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+    ]
     assert scorer.score(artifact, columns) == pytest.approx(np.array(alone), abs=1e-6)
 
 
 def test_strange_rows_are_scored_too(artifact):
-    columns = {"at": ["2013-01-21T05:00:00Z"] * 2, "shop": ["never seen", None], "part": ["", None],
-               "price": [float("nan"), 1e30], "age": [None, -1]}  # fmt: skip
+    columns = {
+        "at": ["2013-01-21T05:00:00Z"] * 2,
+        "shop": ["never seen", None],
+        "part": ["", None],
+        "price": [float("nan"), 1e30],
+        "age": [None, -1],
+    }
     assert np.isfinite(OnnxScorer().score(artifact, columns)).all()
 
 

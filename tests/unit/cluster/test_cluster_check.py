@@ -17,12 +17,19 @@ ACCEPTED = {
 }
 RICH: dict[str, Object] = {
     **BARE,
-    "/apis/gateway.networking.k8s.io/v1": {}, "/apis/monitoring.coreos.com/v1": {}, "/apis/metrics.k8s.io/v1beta1": {},
-    "/apis/gateway.networking.k8s.io/v1/gatewayclasses": {"items": [{"metadata": {"name": "envoy"}, "status": ACCEPTED}]},
-    "/apis/storage.k8s.io/v1/storageclasses": {"items": [
-        {"metadata": {"name": "fast", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}}]},
+    "/apis/gateway.networking.k8s.io/v1": {},
+    "/apis/monitoring.coreos.com/v1": {},
+    "/apis/metrics.k8s.io/v1beta1": {},
+    "/apis/gateway.networking.k8s.io/v1/gatewayclasses": {
+        "items": [{"metadata": {"name": "envoy"}, "status": ACCEPTED}]
+    },
+    "/apis/storage.k8s.io/v1/storageclasses": {
+        "items": [
+            {"metadata": {"name": "fast", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}}
+        ]
+    },
     "/api/v1/nodes": {"items": [{"metadata": {"name": "one"}, "status": {"allocatable": {"nvidia.com/gpu": "4"}}}]},
-}  # fmt: skip
+}
 
 
 def report(pages: dict[str, Object], folder: Path) -> ClusterReport:
@@ -33,8 +40,17 @@ def report(pages: dict[str, Object], folder: Path) -> ClusterReport:
 def test_a_bare_cluster_is_told_what_it_lacks_and_takes_plain(tmp_path: Path) -> None:
     bare = report(BARE, tmp_path)
     lacking = {part.name: part.without for part in bare.parts if not part.there}
-    assert set(lacking) == {"Gateway API", "Gateway class", "request mirroring", "Prometheus operator", "metrics server", "custom metrics",
-                            "Spark operator", "default storage class", "GPU"}  # fmt: skip
+    assert set(lacking) == {
+        "Gateway API",
+        "Gateway class",
+        "request mirroring",
+        "Prometheus operator",
+        "metrics server",
+        "custom metrics",
+        "Spark operator",
+        "default storage class",
+        "GPU",
+    }
     assert "PERENNIAL_ROUTER=replicas" in lacking["Gateway API"]
     assert bare.overlay == "plain"
 

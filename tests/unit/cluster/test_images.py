@@ -40,11 +40,22 @@ def test_a_program_imports_nothing_that_its_image_lacks(name: str, module: str) 
     code = f"import sys, {module}; print(*sorted(m for m in sys.modules if '.' not in m))"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     required = (ROOT / "docker" / f"{name}.requirements.txt").read_text()
-    for package, line in {"airflow": "apache-airflow", "deltalake": "deltalake", "kubernetes": "kubernetes",
-                          "great_expectations": "great-expectations", "duckdb": "duckdb", "ibis": "ibis-framework",
-                          "pyarrow": "pyarrow", "yaml": "PyYAML", "pydantic": "pydantic", "httpx": "httpx",
-                          "scipy": "scipy", "polars": "polars", "pandas": "pandas",
-                          "annotated_types": "annotated-types"}.items():  # fmt: skip
+    for package, line in {
+        "airflow": "apache-airflow",
+        "deltalake": "deltalake",
+        "kubernetes": "kubernetes",
+        "great_expectations": "great-expectations",
+        "duckdb": "duckdb",
+        "ibis": "ibis-framework",
+        "pyarrow": "pyarrow",
+        "yaml": "PyYAML",
+        "pydantic": "pydantic",
+        "httpx": "httpx",
+        "scipy": "scipy",
+        "polars": "polars",
+        "pandas": "pandas",
+        "annotated_types": "annotated-types",
+    }.items():
         assert package not in ended.stdout.split() or line in required, f"{module} imports {package}"
 
 
