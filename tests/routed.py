@@ -1,4 +1,4 @@
-"""What the routers' contract tests run on: a split of traffic, and who answered under it.
+"""What the routers' contract tests run on: a router, and which slot answers the requests under its split.
 
 For the routers of a cluster the API is the real one where KUBECONFIG names a cluster, and else a fake of it; the test plays
 the controllers and the data plane, as the Gateway API and a Service define them.
@@ -35,38 +35,41 @@ SERVICE = "api/v1/namespaced/services/flights"
 TRUE = ("Accepted", "ResolvedRefs")
 
 
-class Routed(Protocol):
+class RoutedTraffic(Protocol):
+    """Requests that a router splits."""
+
     @property
-    def router(self) -> Router: ...
+    def router(self) -> Router:
+        """The router under test."""
 
     def ask(self, requests: int, /, **headers: str) -> Counter[str]:
-        """Who answers so many requests."""
+        """Return how many of these requests each slot answers."""
 
     def copied(self) -> int:
-        """How many requests were copied so far."""
+        """Return how many requests were copied so far."""
 
 
 @dataclass
-class InCluster:
+class ClusterTraffic:
     """The objects that the manifests bring, and a controller that reports what it took of them."""
 
     cluster: Cluster
     fake: FakeKubernetes | None
     router: Router
-    says: Mapping[str, Any] = field(default_factory=dict)  #: in place of `True` in a condition
+    conditions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  #: by type, what differs from a good one
+    controller_silent: bool = False
+    pods_unready: bool = False
     copies: int = 0
 
-    def can(self, *features: str) -> None:
-        """As the Gateway's controller says of its class."""
-        supported = [{"name": feature} for feature in features]
-        self.cluster.merge(
-            f"{CLASS.format(self.cluster.namespace)}/status", {"status": {"supportedFeatures": supported}}
-        )
+    def report_features(self, *features: str) -> None:
+        """Report the features of the Gateway's class, as its controller does."""
+        status = {"supportedFeatures": [{"name": feature} for feature in features]}
+        self.cluster.merge(f"{CLASS.format(self.cluster.namespace)}/status", {"status": status})
 
-    def look(self) -> None:
-        """As the controllers do for every new generation."""
+    def reconcile(self) -> None:
+        """Report the state of every new generation, as the controllers do."""
         route = self._get(ROUTE)
-        if route and self.says.get("silent") is None:
+        if route and not self.controller_silent:
             conditions = [self._condition(kind, route["metadata"]["generation"]) for kind in TRUE]
             parent = {
                 "parentRef": {"name": "perennial"},
@@ -78,7 +81,7 @@ class InCluster:
             deployment = self._get(DEPLOYMENT.format(slot))
             if deployment:
                 count = deployment["spec"].get("replicas", 1)
-                status = {"replicas": count, "readyReplicas": 0 if self.says.get("unready") else count}
+                status = {"replicas": count, "readyReplicas": 0 if self.pods_unready else count}
                 self.cluster.merge(f"{DEPLOYMENT.format(slot)}/status", {"status": status})
 
     def ask(self, requests: int, /, **headers: str) -> Counter[str]:
@@ -95,8 +98,8 @@ class InCluster:
         return self.copies
 
     def _condition(self, kind: str, generation: int) -> dict[str, Any]:
-        condition = {"status": "True", "reason": kind, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
-        return {"type": kind, "observedGeneration": generation, **condition, **self.says.get(kind, {})}
+        good = {"status": "True", "reason": kind, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        return {"type": kind, "observedGeneration": generation, **good, **self.conditions.get(kind, {})}
 
     def pods(self) -> list[str]:
         slot = self.cluster.get(SERVICE)["spec"]["selector"].get("perennial.dev/slot")
@@ -113,66 +116,76 @@ class InCluster:
 
 
 def _precedence(rule: Mapping[str, Any]) -> int:
-    """More header matches come first, then the order of the list."""
+    """Return a sorting key: rules with more header matches come first, then the order of the list counts."""
     return -len(rule["matches"][0].get("headers", []))
 
 
 def _matches(rule: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
-    asked = rule["matches"][0].get("headers", [])
-    return all(re.fullmatch(h["value"].strip("^$"), headers.get(h["name"], "")) for h in asked)
+    required = rule["matches"][0].get("headers", [])
+    return all(re.fullmatch(h["value"].strip("^$"), headers.get(h["name"], "")) for h in required)
 
 
 @contextmanager
-def on_haproxy(home: Path, _api: str) -> Iterator[Routed]:
+def on_haproxy(home: Path, _api: str) -> Iterator[RoutedTraffic]:
+    """Route by a real HAProxy."""
     with local_gateway(home) as gateway:
         yield gateway
 
 
 @contextmanager
-def on_gateway(home: Path, api: str) -> Iterator[InCluster]:
+def on_gateway(home: Path, api: str) -> Iterator[RoutedTraffic]:
+    """Route by an HTTPRoute of the Gateway API."""
     route = {"parentRefs": [{"name": "perennial"}], "hostnames": ["flights.example.org"]}
     listener = {"name": "http", "protocol": "HTTP", "port": 80}
-    things: list[Any] = [
+    manifests: list[Any] = [
         ("gatewayclasses", GATEWAY_API, "GatewayClass", "", {"controllerName": "example.org/test"}),
         ("gateways", GATEWAY_API, "Gateway", "perennial", {"listeners": [listener]}),
         ("httproutes", GATEWAY_API, "HTTPRoute", "flights", route),
     ]
-    with _in_cluster(home, api, lambda cluster: GatewayApiRouter(cluster, patience=1.0), things) as world:
-        world.can(MIRRORING)
-        yield world
+    with _in_cluster(home, api, lambda cluster: GatewayApiRouter(cluster, patience=1.0), manifests) as traffic:
+        traffic.report_features(MIRRORING)
+        yield traffic
 
 
 @contextmanager
-def on_replicas(home: Path, api: str) -> Iterator[InCluster]:
+def on_replicas(home: Path, api: str) -> Iterator[RoutedTraffic]:
+    """Route by the numbers of pods behind a Service."""
     selector = {"perennial.dev/model": "flights", "perennial.dev/slot": "stable"}
-    things: list[Any] = [("services", "v1", "Service", "flights", {"selector": selector, "ports": [{"port": 80}]})]
+    manifests: list[Any] = [("services", "v1", "Service", "flights", {"selector": selector, "ports": [{"port": 80}]})]
     for slot, count in (("stable", 9), ("canary", 1)):
         labels = {"perennial.dev/model": "flights", "perennial.dev/slot": slot}
         pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "server", "image": "server"}]}}
         spec = {"replicas": count, "selector": {"matchLabels": labels}, "template": pod}
-        things.append(("deployments", "apps/v1", "Deployment", f"flights-{slot}", spec))
-    with _in_cluster(home, api, lambda cluster: ReplicasRouter(cluster, patience=1.0), things) as world:
-        yield world
+        manifests.append(("deployments", "apps/v1", "Deployment", f"flights-{slot}", spec))
+    with _in_cluster(home, api, lambda cluster: ReplicasRouter(cluster, patience=1.0), manifests) as traffic:
+        yield traffic
 
 
 @contextmanager
-def _in_cluster(home: Path, api: str, router: Callable[[Cluster], Router], things: list[Any]) -> Iterator[InCluster]:
+def _in_cluster(
+    home: Path, api: str, router: Callable[[Cluster], Router], manifests: list[Any]
+) -> Iterator[ClusterTraffic]:
     with ExitStack() as stack:
         cluster, fake = stack.enter_context(_fake(home) if api == "fake" else _real())
-        world = InCluster(cluster, fake, router(cluster))
-        for plural, version, kind, name, spec in things:
+        traffic = ClusterTraffic(cluster, fake, router(cluster))
+        for plural, version, kind, name, spec in manifests:
             if plural == "gateways":  # a class of its own, named after the namespace
                 spec["gatewayClassName"] = cluster.namespace
-            thing = {"apiVersion": version, "kind": kind, "metadata": {"name": name or cluster.namespace}, "spec": spec}
-            _create(cluster, fake, plural, thing)
-        stack.enter_context(_controller(world))
+            manifest = {
+                "apiVersion": version,
+                "kind": kind,
+                "metadata": {"name": name or cluster.namespace},
+                "spec": spec,
+            }
+            _create(cluster, fake, plural, manifest)
+        stack.enter_context(_controller(traffic))
         until(
             lambda: (
                 "status"
-                in cluster.get(ROUTE if isinstance(world.router, GatewayApiRouter) else DEPLOYMENT.format("canary"))
+                in cluster.get(ROUTE if isinstance(traffic.router, GatewayApiRouter) else DEPLOYMENT.format("canary"))
             )
         )
-        yield world
+        yield traffic
 
 
 @contextmanager
@@ -202,27 +215,27 @@ def _real() -> Iterator[tuple[Cluster, None]]:
             client.CustomObjectsApi().delete_cluster_custom_object(group, version, "gatewayclasses", name)
 
 
-def _create(cluster: Cluster, fake: FakeKubernetes | None, plural: str, thing: dict[str, Any]) -> None:
+def _create(cluster: Cluster, fake: FakeKubernetes | None, plural: str, manifest: dict[str, Any]) -> None:
     """By another field manager, as `kubectl apply` would."""
     if fake:
-        fake.put(plural, thing)
+        fake.put(plural, manifest)
         return
     try:
-        apply(cluster.kubeconfig, cluster.namespace, thing)
-    except subprocess.CalledProcessError as fault:
-        if "no matches for kind" not in fault.stderr:
+        apply(cluster.kubeconfig, cluster.namespace, manifest)
+    except subprocess.CalledProcessError as error:
+        if "no matches for kind" not in error.stderr:
             raise
-        pytest.skip(f"the cluster has no {thing['kind']}")
+        pytest.skip(f"the cluster has no {manifest['kind']}")
 
 
 @contextmanager
-def _controller(world: InCluster) -> Iterator[None]:
+def _controller(traffic: ClusterTraffic) -> Iterator[None]:
     ended = threading.Event()
 
     def run() -> None:
         while not ended.wait(0.02):
             try:
-                world.look()
+                traffic.reconcile()
             except Unavailable:  # the API goes away when the test ends
                 return
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
-from airflow.sdk.execution_time.context import set_current_context
 from airflow.triggers.base import TriggerEvent
 
 from include.domain.errors import Conflict
@@ -23,6 +22,7 @@ from include.stages.rollout.state import Phase, RolloutState
 from include.wiring import parts
 from plugins.operators import RolloutStepOperator
 from plugins.triggers import RolloutTrigger
+from tests.dags.worker import run_of
 from tests.gateway import LocalGateway, local_gateway
 
 RUN = "run-1"
@@ -64,7 +64,7 @@ def step(number: int) -> RolloutStepOperator:
 
 def execute(operator: RolloutStepOperator) -> TaskDeferred:
     """Run the task until it waits in the triggerer."""
-    with set_current_context({"run_id": RUN}), pytest.raises(TaskDeferred) as deferred:
+    with run_of(RUN), pytest.raises(TaskDeferred) as deferred:
         operator.execute({})
     return deferred.value
 
@@ -98,14 +98,14 @@ def test_a_step_splits_the_traffic_and_then_waits_without_a_worker(gateway: Loca
 
 def test_a_step_that_the_rollout_does_not_take_is_skipped_with_the_reason(gateway: LocalGateway) -> None:
     begun(gateway, champion=None)
-    with set_current_context({"run_id": RUN}), pytest.raises(AirflowSkipException, match="first release"):
+    with run_of(RUN), pytest.raises(AirflowSkipException, match="first release"):
         step(1).execute({})
     assert gateway.router.active("flights") == Routes()
 
 
 def test_a_step_of_a_rollout_that_has_ended_touches_no_traffic(gateway: LocalGateway) -> None:
     begun(gateway)
-    with set_current_context({"run_id": "another run"}), pytest.raises(Conflict, match="took this one's place"):
+    with run_of("another run"), pytest.raises(Conflict, match="took this one's place"):
         step(1).execute({})
     assert gateway.router.active("flights") == Routes()
 

@@ -1,14 +1,14 @@
 """The tasks of a training run: one run answers a request, and its hours are counted once for the watch's budget."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, Context
 from airflow.sdk.exceptions import AirflowSkipException
-from airflow.sdk.execution_time.context import set_current_context
 
 from include.artifacts import store
 from include.artifacts.store import Reference
@@ -19,6 +19,7 @@ from include.spec.model_spec import ModelSpec
 from include.wiring import parts
 from plugins import kubernetes_operators
 from plugins.tasks import search, train
+from tests.dags.worker import run_of
 from tests.fakes import write_manifest
 from tests.records import dataset_manifest
 
@@ -66,11 +67,15 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelSpec]
     yield find("toy", tmp_path / "models")
 
 
+def requested_run(run_id: str, request: str) -> AbstractContextManager[Context]:
+    """A run that an event of the watch has started."""
+    event = AssetEvent({"request": request, "sentence": "age: 30 days", "as_of": ""})
+    return run_of(run_id, params={"as_of": None}, triggering_asset_events={"toy": [event]})
+
+
 def check_windows(run_id: str, request: str) -> None:
     """Run the first task of a training that the watch asked for; there is no window to train on yet."""
-    event = AssetEvent({"request": request, "sentence": "age: 30 days", "as_of": ""})
-    context = {"run_id": run_id, "params": {"as_of": None}, "triggering_asset_events": {"toy": [event]}}
-    with set_current_context(context), pytest.raises(UserMistake, match="no window has landed yet"):
+    with requested_run(run_id, request), pytest.raises(UserMistake, match="no window has landed yet"):
         train.check_windows.function("toy")
 
 
@@ -86,14 +91,14 @@ def train_beside_airflow(spec: ModelSpec, run_id: str) -> None:
     dataset, _ = finished_training(spec, run_id)
     with DAG("toy.train", schedule=None):
         task = train.train(spec, asdict(dataset)).operator
-    with set_current_context({"run_id": run_id, "ti": TaskInstance()}):
+    with run_of(run_id, ti=TaskInstance()):
         task.python_callable("toy", asdict(dataset))
 
 
 def choose_from_search(spec: ModelSpec, run_id: str) -> None:
     """Run the last task of a search that tried one setting."""
     _, model = finished_training(spec, run_id)
-    with set_current_context({"run_id": run_id, "ti": TaskInstance()}):
+    with run_of(run_id, ti=TaskInstance()):
         search.choose.function("toy", [[{"settings": {}, "logloss": 0.5, "result": asdict(model)}]])
 
 
@@ -101,7 +106,7 @@ def train_in_pod(spec: ModelSpec, run_id: str) -> None:
     """End the task `train` whose pod has trained the model."""
     dataset, model = finished_training(spec, run_id)
     ti = TaskInstance()
-    with set_current_context({"run_id": run_id, "ti": ti}):
+    with run_of(run_id, ti=ti):
         kubernetes_operators.training_operator(spec, asdict(dataset)).push_results({"ti": ti})
     assert ti.pushed == {"return_value": asdict(model)}
 
@@ -119,15 +124,15 @@ def test_the_run_that_answers_a_request_is_recorded_once_however_often_it_is_ret
 
 def test_a_second_run_for_the_same_request_is_skipped_after_a_replayed_event(spec: ModelSpec) -> None:
     check_windows("first", "age-2026-01-03")
-    event = AssetEvent({"request": "age-2026-01-03", "sentence": "age: 30 days", "as_of": ""})
-    context = {"run_id": "second", "params": {"as_of": None}, "triggering_asset_events": {"toy": [event]}}
-    with set_current_context(context), pytest.raises(AirflowSkipException, match="is run first already"):
+    with requested_run("second", "age-2026-01-03"), pytest.raises(AirflowSkipException, match="is run first already"):
         train.check_windows.function("toy")
 
 
 def test_a_run_that_nobody_requested_claims_nothing(spec: ModelSpec) -> None:
-    context = {"run_id": "manual", "params": {"as_of": None, "cause": "a person"}, "triggering_asset_events": {}}
-    with set_current_context(context), pytest.raises(UserMistake, match="no window has landed yet"):
+    with (
+        run_of("manual", params={"as_of": None, "cause": "a person"}, triggering_asset_events={}),
+        pytest.raises(UserMistake, match="no window has landed yet"),
+    ):
         train.check_windows.function("toy")
     assert claims() == []
 

@@ -9,13 +9,13 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.definitions.asset.metadata import Metadata
 from airflow.sdk.exceptions import AirflowSkipException
-from airflow.sdk.execution_time.context import set_current_context
 
 from include.domain.monitoring.signal import Signal, SignalState
 from include.settings import ROOT
 from include.stages.monitoring import snapshot
 from include.stages.monitoring.snapshot import Snapshot
 from plugins.tasks import watch
+from tests.dags.worker import run_of
 from tests.unit.toy import toy
 
 DECISION = {
@@ -96,6 +96,6 @@ def test_the_decision_takes_a_pause_and_a_training_that_runs_into_account(
     age = Signal("age", SignalState.FIRE, "40 days")
     measured = Snapshot(now, "2026-02-28", "1", now - timedelta(days=40), (age,))
     reference = snapshot.write(measured, tmp_path / "watch" / "watch-1.json")
-    with set_current_context({"run_id": "watch-1", "ti": TaskInstance(trainings)}):
+    with run_of("watch-1", ti=TaskInstance(trainings)):
         decision = watch.decide.function("flights", asdict(reference))
     assert (decision["start"], decision["sentence"]) == (sentence == "age: 40 days", sentence)
