@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.monitoring.world import ENDS, FIRST, World
 from include.adapters.tables.ledger import FileLedger
 from include.domain.monitoring.signal import SignalState
-from include.local.clicks import Drift
+from include.local.clicks import PlannedDrift
 from include.stages.monitoring.snapshot import Snapshot
 
 SEEDS = 6
@@ -20,19 +20,19 @@ BEGIN = ENDS + QUIET
 DATE = FIRST + timedelta(days=BEGIN)
 #: By name: the drift, and the day by which `feature_drift` must fire.
 INPUTS = {
-    "gradual": (Drift(DATE, days=6), 2),
-    "sudden": (Drift(DATE, size=0.5), 1),
-    "one_feature": (Drift(DATE, size=0.2, field="i5"), 2),
+    "gradual": (PlannedDrift(DATE, days=6), 2),
+    "sudden": (PlannedDrift(DATE, size=0.5), 1),
+    "one_feature": (PlannedDrift(DATE, size=0.2, field="i5"), 2),
 }
-CONCEPT = Drift(DATE, "concept", size=0.8)
+CONCEPT = PlannedDrift(DATE, "concept", size=0.8)
 #: Every weekend, of the champion's days and since.
-SEASON = Drift(FIRST, size=0.5, weekdays=(5, 6))
+SEASON = PlannedDrift(FIRST, size=0.5, weekdays=(5, 6))
 #: What labels show, and what nothing but labels can show of a concept that turned while the inputs stayed.
 LABELLED, BLIND = ("logloss", "auc"), ("estimated_auc", "feature_drift", "prediction_drift")
 NEVER = 10**9
 
 
-def planted(world: World, name: str, *drift: Drift, days: int = DAYS) -> dict[str, int]:
+def planted(world: World, name: str, *drift: PlannedDrift, days: int = DAYS) -> dict[str, int]:
     """By signal: the first of the drifted days on which it fires; `asked`: on which a training is asked for."""
     first: dict[str, int] = {}
     world.ledger = FileLedger(world.folder / name)  # no request of another drift cools this one down

@@ -23,7 +23,7 @@ from include.artifacts.dataset_manifest import SplitWindows
 from include.artifacts.files import file_facts
 from include.domain.features.encoding import fit
 from include.domain.windows import Grain, Window
-from include.local.clicks import SIZES, Clicks, Drift
+from include.local.clicks import SIZES, Clicks, PlannedDrift
 from include.ports.registry import Version
 from include.spec.loading import find
 from include.stages.monitoring import monitoring
@@ -47,7 +47,7 @@ FEW = tuple(min(size, 1000) for size in SIZES)
 class World:
     """`rows` impressions a day; `schedule` is the drift that the champion's own days have too."""
 
-    def __init__(self, folder: Path, seed: int, *schedule: Drift, rows: int = 2000) -> None:
+    def __init__(self, folder: Path, seed: int, *schedule: PlannedDrift, rows: int = 2000) -> None:
         self.folder, self.seed, self.schedule, self.rows = folder, seed, schedule, rows
         self.tables, self.ledger = DeltaTables(folder / "tables"), FileLedger(folder / "ledger")
         self.signals = ProductionSignals("", LogSegments(folder / "log"), lambda _: self.tables)
@@ -58,11 +58,11 @@ class World:
         registry = FakeRegistry([champion], {"champion": champion.number})
         self.services = MonitoringServices(self.tables, self.signals, registry, self.ledger)
 
-    def day(self, day: int, *planted: Drift) -> pl.DataFrame:
+    def day(self, day: int, *planted: PlannedDrift) -> pl.DataFrame:
         stream = Clicks(self.seed, (*self.schedule, *planted), FEW)
         return stream.day(FIRST + timedelta(days=day), self.rows).rows
 
-    def live(self, days: Sequence[int], *planted: Drift) -> None:
+    def live(self, days: Sequence[int], *planted: PlannedDrift) -> None:
         """The days land and the champion answers each of their rows; what was there of them is replaced."""
         made = {day: self.day(day, *planted) for day in days}
         self._land(made)

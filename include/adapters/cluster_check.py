@@ -34,6 +34,7 @@ class ClusterReport:
 
     @property
     def overlay(self) -> str:
+        """The name of that overlay: `plain`, `cpu` or `gpu`."""
         there = {part.name for part in self.parts if part.there}
         if not there >= ROUTED:
             return "plain"

@@ -45,8 +45,8 @@ OnProgress = Callable[[date, int], None]
 
 
 @dataclass(frozen=True)
-class Drift:
-    """From day `at` on (reaching its full size after `days`) the world differs by `size`.
+class PlannedDrift:
+    """A difference of the world by `size` from day `at` on, which reaches its full size after `days`.
 
     `shift` moves the distribution of the inputs, of all fields or of `field` alone; `concept` turns the effects. With
     `weekdays` (0 is Monday) it is a season: the world differs on these days alone.
@@ -70,9 +70,9 @@ class Drift:
 
 #: What the shipped stream goes through: one field, then all slowly, then what clicks mean, at once.
 SCHEDULE = (
-    Drift(date(2024, 2, 10), "shift", field="c10"),
-    Drift(date(2024, 3, 1), "shift", days=20, size=0.7),
-    Drift(date(2024, 4, 10), "concept", size=0.8),
+    PlannedDrift(date(2024, 2, 10), "shift", field="c10"),
+    PlannedDrift(date(2024, 3, 1), "shift", days=20, size=0.7),
+    PlannedDrift(date(2024, 4, 10), "concept", size=0.8),
 )
 
 
@@ -85,6 +85,7 @@ class Piece:
 
     @property
     def truth_and_clicks(self) -> TruthAndClicks:
+        """The true probabilities and the clicks, `[n]` each."""
         return self.truth, self.rows["click"].to_numpy()
 
 
@@ -102,7 +103,9 @@ class Clicks:
     `schedule` lists the drifts, `sizes` the numbers of distinct values of the categories.
     """
 
-    def __init__(self, seed: int = 17, schedule: Sequence[Drift] = SCHEDULE, sizes: Sequence[int] = SIZES) -> None:
+    def __init__(
+        self, seed: int = 17, schedule: Sequence[PlannedDrift] = SCHEDULE, sizes: Sequence[int] = SIZES
+    ) -> None:
         self._seed, self._schedule, self._sizes = seed, tuple(schedule), tuple(sizes)
         world = np.random.default_rng(seed)
         self._weights = [world.normal(0, EFFECT, size=2) for _ in NUMBERS]
@@ -247,10 +250,10 @@ def _best_auc(parts: Sequence[TruthAndClicks]) -> float:
     return area(np.concatenate(truth), np.concatenate(clicks))
 
 
-def _drift(text: str) -> Drift:
+def _drift(text: str) -> PlannedDrift:
     """Parse a drift from JSON. Raises ArgumentTypeError, which names every error by its path."""
     try:
-        return TypeAdapter(Drift).validate_json(text)
+        return TypeAdapter(PlannedDrift).validate_json(text)
     except ValidationError as error:
         sentences = (f"{'.'.join(map(str, e['loc'])) or text}: {e['msg']}" for e in error.errors())
         raise argparse.ArgumentTypeError("; ".join(sentences)) from None

@@ -39,6 +39,7 @@ class Comparison:
 
     @property
     def same(self) -> bool:
+        """Whether the rebuilt fact equals the recorded one."""
         return bool(self.recorded == self.rebuilt)
 
 

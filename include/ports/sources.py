@@ -51,7 +51,7 @@ class Batch:
 
 
 class Source(Protocol):
-    """Where the raw rows of a model come from."""
+    """The files from which the raw rows of a model come."""
 
     def files(self, windows: Sequence[Window]) -> list[SourceFile]:
         """Return the files that may hold rows of these windows. Raises Unavailable where one that should exist does not."""

@@ -46,7 +46,7 @@ class Searcher(Protocol):
 
 
 class Storage(Protocol):
-    """Where runs are stored for all machines; a folder is one below Perennial's home, which has the same path on each."""
+    """The storage of runs that all machines share; a folder is one below Perennial's home, which has the same path on each."""
 
     def pull(self, folder: Path) -> None:
         """Bring what storage has of the folder to this machine. Raises Unavailable."""

@@ -28,7 +28,7 @@ class StoreStatus(msgspec.Struct):
     """What `/status` says of the online store.
 
     `age_seconds` is the time since its last write, `known_until` the newest outcome's time (epoch seconds), `misses` counts
-    by group the rows whose entity it does not know, `fault` says why it cannot be read.
+    by group the rows whose entity it does not know, `fault` (a key of the answer) says why it cannot be read.
     """
 
     age_seconds: float | None
@@ -91,7 +91,7 @@ class Lookups:
 
     @property
     def misses(self) -> dict[str, int]:
-        """By group, the rows since the last landing whose entity the store does not know."""
+        """The rows since the last landing whose entity the store does not know, by group."""
         return self._features.misses
 
     def status(self) -> StoreStatus:

@@ -15,6 +15,7 @@ from include.trainer.run import run
 
 
 def main(arguments: list[str]) -> ExitCode:
+    """Train the job that the one argument names; return how that ended."""
     try:
         if len(arguments) != 1:
             raise UserMistake("usage: python -m include.trainer job.json")

@@ -13,6 +13,7 @@ from include.domain.training.exit_codes import ExitCode
 
 
 def main(arguments: list[str]) -> int:
+    """Run torchrun with these arguments; return the exit code of the process that failed first, 0 if none did."""
     os.environ.setdefault("LOGLEVEL", "CRITICAL")  # the last line on stderr shall be the trainer's own
     # Else a process that was started again would meet those that are gone.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")

@@ -56,11 +56,12 @@ class Job:
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
         return self.out / "checkpoints"
 
     @property
     def identity(self) -> str:
-        """Return the SHA-256 of all that decides the weights: two jobs with the same one train the same model."""
+        """The SHA-256 of all that decides the weights: two jobs with the same one train the same model."""
         own = [self.dataset_digest, self.family, asdict(self.model), asdict(self.training), self.seed]
         parts = [*own, self.start.digest] if self.start else own
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

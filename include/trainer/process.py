@@ -14,13 +14,14 @@ class TrainingStopped(Exception):
 
 
 class StopSignal:
-    """Whether SIGTERM has come to this process since `catch_sigterm`."""
+    """Notes that SIGTERM has come to this process since `catch_sigterm`."""
 
     def __init__(self) -> None:
         self._received = False
 
     @property
     def received(self) -> bool:
+        """Whether SIGTERM has come."""
         return self._received
 
     def catch_sigterm(self) -> Self:

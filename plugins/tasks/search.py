@@ -18,7 +18,7 @@ TrialDict = Mapping[str, Any]
 
 
 def train(spec: ModelSpec, dataset: Any) -> Any:
-    """Return the task `train`, whose result is the best training, behind `suggest_1`, `attempt_1` (mapped), `suggest_2`, …"""
+    """Return the task `train`, whose result is the best training, behind `suggest_N` and mapped `attempt_N` of each round."""
     section, rounds = spec.training.search, list[Any]()
     assert section is not None
     for n in range(1, section.rounds + 1):

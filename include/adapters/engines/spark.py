@@ -23,8 +23,10 @@ SETTINGS = {
 
 
 class Spark:
+    """The engine that evaluates an expression in Spark."""
+
     def __init__(self, master: str | None) -> None:
-        """`master` as Spark names it, e.g. `local[*]`; None takes the session of the `spark-submit` that started this."""
+        """Take the `master`, e.g. `local[*]`, or None for the session of the `spark-submit` that started this process."""
         self._master = master
 
     def collect(
@@ -61,5 +63,5 @@ class Spark:
             builder = builder.config(name, value)
         try:
             return (builder if self._master is None else builder.master(self._master)).getOrCreate()
-        except PySparkException as fault:
-            raise Unavailable(f"Spark does not start ({fault}); it needs Java 17") from None
+        except PySparkException as error:
+            raise Unavailable(f"Spark does not start ({error}); it needs Java 17") from None

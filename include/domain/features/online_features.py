@@ -72,16 +72,16 @@ class OnlineFeatures(Generic[T]):
 
     def find(self, values: Sequence[Any], cutoff: int) -> list[T]:
         """Return for each group the converted features of a row, from the outcomes before hour `cutoff`."""
-        found = []
+        converted = []
         for cache, cache_key, find in self._lookups:
             by_hour = cache(cache_key(values))
             features = None if by_hour is None else by_hour.get(cutoff)
-            found.append(find(values, cutoff) if features is None else features)
-        return found
+            converted.append(find(values, cutoff) if features is None else features)
+        return converted
 
     @property
     def misses(self) -> dict[str, int]:
-        """By group, how often an entity without any outcome was looked up."""
+        """The number of look-ups of an entity without any outcome, by group."""
         return {group.name: group.misses for group in self._groups}
 
 

@@ -20,7 +20,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class RolloutState:
-    """Where the rollout of a version stands; `step` counts from 0, the shadow, and is -1 before it.
+    """The state of the rollout of a version; `step` counts from 0, the shadow, and is -1 before it.
 
     `entered_at[i]` is when step i began, None for one that was skipped. `last_counts[slot]` are the counters at the last
     analysis, None before the step's first one; `step_counts[i][slot]` is the traffic of step i since then. `analyses` is

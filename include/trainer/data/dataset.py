@@ -49,11 +49,14 @@ class Fields:
 
     @classmethod
     def of(cls, encoding: Encoding) -> "Fields":
+        """Return the fields of an encoding."""
         return cls(encoding.categorical, encoding.numeric, encoding.sizes, encoding.knots)
 
 
 @dataclass(frozen=True)
 class Dataset:
+    """A dataset with its three splits, whose arrays are read from disk as they are used."""
+
     manifest: DatasetManifest
     folder: Path
     fields: Fields

@@ -72,6 +72,7 @@ class Checkpoints:
         self.saved_at = time.monotonic()
 
     def is_due(self, step: int) -> bool:
+        """Return whether a checkpoint is to be saved after this step; the main process alone counts the minutes."""
         overdue = time.monotonic() - self.saved_at > 60 * self.settings.checkpoint_minutes
         return step % self.settings.checkpoint_steps == 0 or (self.group.is_main and overdue)
 

@@ -77,6 +77,7 @@ class UniqueRows:
 
     @classmethod
     def of(cls, row_ids: Tensor) -> "UniqueRows":
+        """Return the unique rows of a batch of row ids `[n, C]`."""
         ordered, order = _sort(row_ids.flatten())
         unique, inverse, counts = torch.unique_consecutive(ordered, return_inverse=True, return_counts=True)
         inverse = torch.empty_like(order).scatter_(0, order, inverse)
@@ -104,7 +105,7 @@ class RowState(NamedTuple):
 
 
 class LazyAdamW:
-    """Every `stride`-th of the table's `rows` rows from row `first` on, with their state. Their ids are local: 0, 1, 2, …
+    """Every `stride`-th of the table's `rows` rows from row `first` on, with their state. Their ids are local, from 0 on.
 
     With a prior, a row's last number is its linear term, which moves as `linear_term.py` says.
     """
@@ -133,10 +134,12 @@ class LazyAdamW:
 
     @property
     def weight(self) -> Tensor:
+        """The weights `[rows, width]`."""
         return self.weight_and_exp_avg[:, 0]
 
     @property
     def exp_avg(self) -> Tensor:
+        """The moving averages of the gradients, `[rows, width]`."""
         return self.weight_and_exp_avg[:, 1]
 
     def read(self, row_ids: Tensor) -> RowState:

@@ -78,6 +78,7 @@ class LossScale:
 
     @property
     def value(self) -> float:
+        """The factor by which the loss is multiplied."""
         return float(self.state[0])
 
     def halve(self) -> bool:
@@ -88,6 +89,7 @@ class LossScale:
         return True
 
     def after_step(self) -> None:
+        """Count a step without overflow, and double the scale when there were enough in a row."""
         if self.enabled:
             self.state[1] += 1
             if self.state[1] >= self.STEPS_BEFORE_DOUBLING:

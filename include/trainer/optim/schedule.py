@@ -12,7 +12,9 @@ EPS = 1e-8
 
 @dataclass(frozen=True)
 class StepCoefficients:
-    """The numbers of one step, which does
+    """The numbers of one step of AdamW.
+
+    The step does:
 
         p ← decay_factor · p - step_size · exp_avg / (√exp_avg_sq / bias_correction + ε)
         ema ← ema_decay · ema + (1 - ema_decay) · p
@@ -41,6 +43,7 @@ class StepSchedule:
 
     @classmethod
     def of(cls, job: Job, total_steps: int) -> "StepSchedule":
+        """Return the schedule of a job's training."""
         settings, network = job.training, network_type(job.family)
         lr, weight_decay = settings.learning_rate, settings.embedding_decay
         return cls(

@@ -67,6 +67,7 @@ class Progress:
 
     @property
     def samples_per_second(self) -> float:
+        """The rows trained a second, pauses left out."""
         return self.samples / max(self.seconds, 1e-9)
 
     @property

@@ -52,6 +52,7 @@ class Tracker:
         print(line, flush=True)  # noqa: T201
 
     def log_params(self, values: Mapping[str, str]) -> None:
+        """Record parameters of the run."""
         self._record("runs/log-batch", {"params": _entries(values)})
 
     def set_tags(self, values: Mapping[str, str]) -> None:

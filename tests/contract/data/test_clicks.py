@@ -13,7 +13,7 @@ from include.adapters.tables.delta import DeltaTables
 from include.adapters.tables.json_records import JsonRecords
 from include.domain.windows import Window, parse_utc
 from include.local import clicks
-from include.local.clicks import Clicks, Drift
+from include.local.clicks import Clicks, PlannedDrift
 from include.local.csv_formats import FORMATS
 from include.spec.data import SourceSpec
 from include.spec.loading import find
@@ -56,7 +56,7 @@ def test_the_true_probability_reads_what_the_row_says_and_nothing_else() -> None
 
 def test_a_shift_of_one_field_moves_that_field_alone() -> None:
     plain = Clicks(schedule=()).day(DAY, 5000).rows
-    moved = Clicks(schedule=[Drift(DAY, field="c10")]).day(DAY, 5000).rows
+    moved = Clicks(schedule=[PlannedDrift(DAY, field="c10")]).day(DAY, 5000).rows
     changed = [name for name in plain.columns if not plain[name].equals(moved[name])]
     assert set(changed) <= {"c10", "click"}
     assert "c10" in changed
@@ -64,19 +64,19 @@ def test_a_shift_of_one_field_moves_that_field_alone() -> None:
 
 def test_a_change_of_concept_leaves_the_inputs_and_changes_the_clicks() -> None:
     plain = Clicks(schedule=()).day(DAY, 5000).rows
-    turned = Clicks(schedule=[Drift(DAY, "concept")]).day(DAY, 5000).rows
+    turned = Clicks(schedule=[PlannedDrift(DAY, "concept")]).day(DAY, 5000).rows
     assert plain.drop("click").equals(turned.drop("click"))
     assert (plain["click"] != turned["click"]).mean() > 0.05  # type: ignore[operator]
 
 
 def test_a_gradual_drift_grows_by_the_day() -> None:
-    drift = Drift(date(2024, 1, 10), days=4, size=0.5)
+    drift = PlannedDrift(date(2024, 1, 10), days=4, size=0.5)
     strengths = [drift.strength(date(2024, 1, day)) for day in (9, 10, 12, 14, 30)]
     assert strengths == pytest.approx([0, 0.1, 0.3, 0.5, 0.5])
 
 
 def test_a_season_comes_back_on_its_weekdays_alone() -> None:
-    weekend = Drift(DAY, size=0.5, weekdays=(5, 6))
+    weekend = PlannedDrift(DAY, size=0.5, weekdays=(5, 6))
     assert [weekend.strength(date(2024, 1, day)) for day in range(1, 9)] == [0, 0, 0, 0, 0, 0.5, 0.5, 0]
 
 
@@ -88,7 +88,7 @@ def test_a_drill_plants_the_drift_that_it_is_given_and_names_what_is_wrong_with_
     monkeypatch.setattr("sys.argv", [*asked, '{"at": "2024-01-01", "field": "i3", "size": 2}'])
     clicks.main()
     delivered = pl.read_parquet(tmp_path / "inbox" / "clicks" / "2024-01-01.parquet")
-    assert delivered["i3"].equals(Clicks(schedule=[Drift(DAY, field="i3", size=2)]).day(DAY, 400).rows["i3"])
+    assert delivered["i3"].equals(Clicks(schedule=[PlannedDrift(DAY, field="i3", size=2)]).day(DAY, 400).rows["i3"])
     monkeypatch.setattr("sys.argv", [*asked, '{"at": "2024-01-01", "field": "i33", "strength": 2}'])
     with pytest.raises(SystemExit):
         clicks.main()
