@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-#: The benchmarks by the name that a person uses, and the module of each.
+#: The module of each benchmark by the name on the command line.
 BENCHMARKS = {
     "features": "benchmarks.features.features",
     "gateways": "benchmarks.serving.gateways",
@@ -18,7 +18,7 @@ BENCHMARKS = {
 
 
 def main() -> int:
-    """Return the benchmark's exit code; 2 for a name that there is not."""
+    """Run the named benchmark and return its exit code, which is 2 if no benchmark has that name."""
     name, *options = sys.argv[1:] or [""]
     if name not in BENCHMARKS:
         print(f"there is no benchmark named {name!r}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)

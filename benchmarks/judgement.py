@@ -1,5 +1,6 @@
-"""Measure the error rates of the judges on simulated worlds whose truth is known: `make bench-judgement`, or
-`python -m benchmarks judgement --section gates`.
+"""Measure the error rates of the gates, the canary's judge and the watch on simulated data whose truth is chosen beforehand.
+
+`make bench-judgement` runs all sections; `python -m benchmarks judgement --section gates` runs one.
 
 Seeds are fixed. The last line is one JSON object: per section the figures, their bounds and whether they hold.
 """
@@ -8,6 +9,7 @@ import argparse
 import importlib
 import json
 
+#: The sections by name, and the module that measures each in its function `section`.
 SECTIONS = {
     "gates": "benchmarks.evaluation.gate_errors",
     "canary": "benchmarks.rollout.canary_errors",
@@ -16,6 +18,7 @@ SECTIONS = {
 
 
 def main() -> int:
+    """Run the chosen sections, print their figures, and return 0 if all bounds hold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--section", choices=SECTIONS, action="append", help="all when left out; may be repeated")
     chosen = parser.parse_args().section or SECTIONS

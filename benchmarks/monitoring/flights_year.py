@@ -1,4 +1,4 @@
-"""The year of flights as one matrix, with the shipped features, and a LightGBM model for each week."""
+"""Load the year of flights as one matrix with the shipped features, and train a LightGBM model for each week of it."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from benchmarks.training.quality import year as features_of_year
+from benchmarks.training.data import flights_features
 from include.local import flights
 from include.spec.loading import find
 
 DAY = 86_400
-#: Those with enough flights a category for trees; the hour and the weekday are numbers.
+#: The columns with enough flights in each category for trees; the hour and the weekday are taken as numbers.
 CATEGORIES = ("carrier", "origin", "dest")
 PARAMETERS = {
     "objective": "binary",
@@ -32,7 +32,7 @@ TREES = 120
 
 @dataclass(frozen=True)
 class Year:
-    """Flights that arrived, in order of departure; `day` counts from 0 on 1 January (UTC)."""
+    """Flights that arrived, in order of departure, one row each; `day` counts from 0 on 1 January (UTC)."""
 
     names: tuple[str, ...]
     features: NDArray[np.float32]
@@ -40,9 +40,10 @@ class Year:
     day: NDArray[np.int64]
 
 
-def year() -> Year:
+def load_year() -> Year:
+    """Load the flights of 2013 with the features of the shipped spec."""
     spec = find("flights")
-    rows = features_of_year(spec).held["features"].drop_nulls(spec.columns.label)
+    rows = flights_features(spec).frames["features"].drop_nulls(spec.columns.label)
     local = rows["departure"].dt.convert_time_zone(flights.ZONE)
     columns = {c: rows[c].rank("dense") for c in CATEGORIES} | {"hour": local.dt.hour(), "weekday": local.dt.weekday()}
     columns |= {c: rows[c] for c in spec.numeric}
@@ -52,18 +53,18 @@ def year() -> Year:
     return Year(tuple(columns), features, rows["late"].cast(pl.Float64).to_numpy(), days)
 
 
-def weekly_scores(of: Year, first: int, last: int) -> dict[int, NDArray[np.float64]]:
-    """By the day on which it was trained, on labels due by then: that model's score for every row (only later ones count)."""
+def weekly_scores(year: Year, first: int, last: int) -> dict[int, NDArray[np.float64]]:
+    """Train a model every seventh day on the labels due by then, and return by that day its scores of all rows, NaN for earlier ones."""
     import lightgbm
 
-    found = {}
-    categories = [of.names.index(c) for c in CATEGORIES]
+    scores_by_day = {}
+    categories = [year.names.index(c) for c in CATEGORIES]
     for day in range(first, last, 7):
-        known = of.day < day - 1
-        data = lightgbm.Dataset(of.features[known], of.labels[known], categorical_feature=categories)
+        labelled = year.day < day - 1
+        data = lightgbm.Dataset(year.features[labelled], year.labels[labelled], categorical_feature=categories)
         model = lightgbm.train(PARAMETERS, data, TREES)
-        scores = np.full(len(of.labels), np.nan)
-        later = of.day >= day
-        scores[later] = np.asarray(model.predict(of.features[later]))
-        found[day] = scores
-    return found
+        scores = np.full(len(year.labels), np.nan)
+        later = year.day >= day
+        scores[later] = np.asarray(model.predict(year.features[later]))
+        scores_by_day[day] = scores
+    return scores_by_day

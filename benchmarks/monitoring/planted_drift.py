@@ -1,4 +1,4 @@
-"""Drift planted in `clicks`, seen by the watch from sketches to decision: on the how many-th drifted day does it fire?"""
+"""Plant drift in `clicks` and measure on which drifted day the watch fires, from the sketches to its decision."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -7,42 +7,43 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.monitoring.world import ENDS, FIRST, World
+from benchmarks.monitoring.simulated_production import FIRST_DAY, FIRST_SERVED_DAY, SimulatedProduction
 from include.adapters.tables.ledger import FileLedger
 from include.domain.monitoring.signal import SignalState
 from include.local.clicks import PlannedDrift
 from include.stages.monitoring.snapshot import Snapshot
 
 SEEDS = 6
-#: Days that the champion answers before anything drifts (a cool-down), and drifted days that are looked at.
+#: Numbers of days that the champion answers before anything drifts (a cool-down), and of drifted days that are measured.
 QUIET, DAYS = 7, 8
-BEGIN = ENDS + QUIET
-DATE = FIRST + timedelta(days=BEGIN)
-#: By name: the drift, and the day by which `feature_drift` must fire.
+FIRST_DRIFTED_DAY = FIRST_SERVED_DAY + QUIET
+DRIFT_DATE = FIRST_DAY + timedelta(days=FIRST_DRIFTED_DAY)
+#: Drift of the inputs by its name, and the number of the drifted day by which `feature_drift` must fire.
 INPUTS = {
-    "gradual": (PlannedDrift(DATE, days=6), 2),
-    "sudden": (PlannedDrift(DATE, size=0.5), 1),
-    "one_feature": (PlannedDrift(DATE, size=0.2, field="i5"), 2),
+    "gradual": (Drift(DRIFT_DATE, days=6), 2),
+    "sudden": (Drift(DRIFT_DATE, size=0.5), 1),
+    "one_feature": (Drift(DRIFT_DATE, size=0.2, field="i5"), 2),
 }
-CONCEPT = PlannedDrift(DATE, "concept", size=0.8)
-#: Every weekend, of the champion's days and since.
-SEASON = PlannedDrift(FIRST, size=0.5, weekdays=(5, 6))
-#: What labels show, and what nothing but labels can show of a concept that turned while the inputs stayed.
+CONCEPT = Drift(DRIFT_DATE, "concept", size=0.8)
+#: A season that is no drift: every weekend differs, in the champion's training days and since.
+SEASON = Drift(FIRST_DAY, size=0.5, weekdays=(5, 6))
+#: The signals that need labels, and those that need none and so cannot show a concept that changes while the inputs stay.
 LABELLED, BLIND = ("logloss", "auc"), ("estimated_auc", "feature_drift", "prediction_drift")
+#: The number of a day that never comes.
 NEVER = 10**9
 
 
-def planted(world: World, name: str, *drift: PlannedDrift, days: int = DAYS) -> dict[str, int]:
-    """By signal: the first of the drifted days on which it fires; `asked`: on which a training is asked for."""
+def first_fires(production: SimulatedProduction, name: str, *drift: Drift, days: int = DAYS) -> dict[str, int]:
+    """Return by signal the number of the first drifted day on which it fires, and as `asked` the first on which a training starts."""
     first: dict[str, int] = {}
-    world.ledger = FileLedger(world.folder / name)  # no request of another drift cools this one down
+    production.ledger = FileLedger(production.folder / name)  # no request of another drift cools this one down
     for number in range(1, days + 1):
-        world.live([BEGIN + number - 1], *drift)
-        snapshot = world.take_snapshot(BEGIN + number - 1)
+        production.serve_days([FIRST_DRIFTED_DAY + number - 1], *drift)
+        snapshot = production.take_snapshot(FIRST_DRIFTED_DAY + number - 1)
         for signal in snapshot.signals:
             if signal.state is SignalState.FIRE:
                 first.setdefault(signal.name, number)
-        if world.asks(snapshot, f"{name} {number}"):
+        if production.starts_training(snapshot, f"{name} {number}"):
             first.setdefault("asked", number)
     return first
 
@@ -53,29 +54,29 @@ def cbpe_error(snapshot: Snapshot) -> float:
     return abs(estimated - realised) if estimated is not None and realised is not None else float("nan")
 
 
-def one(seed: int) -> tuple[dict[str, dict[str, int]], list[float]]:
-    """What fired when for each kind of drift, and the estimate's errors on windows whose concept had not drifted."""
-    found, errors = {}, []
+def measure_seed(seed: int) -> tuple[dict[str, dict[str, int]], list[float]]:
+    """Return the first fires by kind of drift, and the errors of the estimated AUC on windows whose concept has not drifted."""
+    fires, errors = {}, []
     with TemporaryDirectory() as folder:
-        world = World(Path(folder) / "plain", seed)
-        world.live(range(ENDS, BEGIN))
-        errors.append(cbpe_error(world.take_snapshot(BEGIN - 1)))
+        production = SimulatedProduction(Path(folder) / "plain", seed)
+        production.serve_days(range(FIRST_SERVED_DAY, FIRST_DRIFTED_DAY))
+        errors.append(cbpe_error(production.take_snapshot(FIRST_DRIFTED_DAY - 1)))
         for name, (drift, bound) in INPUTS.items():
-            found[name] = planted(world, name, drift, days=bound)
-            errors.append(cbpe_error(world.take_snapshot(BEGIN + bound - 1)))
-        found["concept"] = planted(world, "concept", CONCEPT)
-        weekly = World(Path(folder) / "weekly", seed, SEASON)
-        weekly.live(range(ENDS, BEGIN))
-        found["seasonal"] = planted(weekly, "seasonal")
-    return found, errors
+            fires[name] = first_fires(production, name, drift, days=bound)
+            errors.append(cbpe_error(production.take_snapshot(FIRST_DRIFTED_DAY + bound - 1)))
+        fires["concept"] = first_fires(production, "concept", CONCEPT)
+        weekly = SimulatedProduction(Path(folder) / "weekly", seed, SEASON)
+        weekly.serve_days(range(FIRST_SERVED_DAY, FIRST_DRIFTED_DAY))
+        fires["seasonal"] = first_fires(weekly, "seasonal")
+    return fires, errors
 
 
 def section() -> tuple[dict[str, Any], dict[str, bool]]:
-    """The figures, and which bounds hold."""
-    worlds = [one(seed) for seed in range(SEEDS)]
-    errors = [error for _, each in worlds for error in each]
+    """Return the figures, and which of their bounds hold."""
+    by_seed = [measure_seed(seed) for seed in range(SEEDS)]
+    errors = [error for _, each in by_seed for error in each]
     first = {
-        name: {signal: [found[name].get(signal, NEVER) for found, _ in worlds] for signal in signals}
+        name: {signal: [fires[name].get(signal, NEVER) for fires, _ in by_seed] for signal in signals}
         for name, signals in {
             **dict.fromkeys(INPUTS, ("feature_drift", "asked")),
             "seasonal": ("feature_drift", "prediction_drift", "asked"),
@@ -90,11 +91,11 @@ def section() -> tuple[dict[str, Any], dict[str, bool]]:
         "cbpe": float(np.quantile(errors, 0.95)) <= 0.02,
     }
     spread = {"median": round(float(np.median(errors)), 4), "p95": round(float(np.quantile(errors, 0.95)), 4)}
-    return {"first_fire_by_seed": _shown(first), "cbpe_auc_error": spread}, holds
+    return {"first_fire_by_seed": _null_for_never(first), "cbpe_auc_error": spread}, holds
 
 
-def _shown(first: dict[str, dict[str, list[int]]]) -> dict[str, dict[str, list[int | None]]]:
-    """JSON's null for never."""
+def _null_for_never(first: dict[str, dict[str, list[int]]]) -> dict[str, dict[str, list[int | None]]]:
+    """Return the same with None, which is null in JSON, in place of `NEVER`."""
     return {
         name: {signal: [None if day == NEVER else day for day in days] for signal, days in each.items()}
         for name, each in first.items()

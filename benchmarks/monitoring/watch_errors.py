@@ -1,6 +1,7 @@
-"""The watch on streams whose truth is known: false fires here, planted drift and the estimate without labels on `clicks`.
+"""Measure how often the watch fires on simulated windows without drift, and how soon it fires after planted drift.
 
-Identical windows have Criteo's shape: 13 numbers and 26 categories, correlated (Gaussian copula).
+The windows without drift have Criteo's shape: 13 numbers and 26 categories, correlated by a Gaussian copula. Drift is planted
+in `clicks`, where the AUC estimated without labels is measured too.
 """
 
 from collections.abc import Sequence
@@ -20,40 +21,44 @@ from include.domain.monitoring.drift import Drift, FeatureDrift, ReferenceWindow
 from include.domain.monitoring.signal import SignalState
 from include.domain.monitoring.sketch import Sketches, sketch_ids, sketch_numbers
 
-NUMBERS, CATEGORIES, WORDS = 13, 26, 50
+#: Columns of numbers, columns of categories, and the values that each category has.
+NUMBERS, CATEGORIES, VALUES = 13, 26, 50
 FEATURES = NUMBERS + CATEGORIES
 KNOTS = ndtri(np.linspace(0.002, 0.998, 65)).tolist()
-SHARES = 1 / np.arange(1, WORDS + 1) ** 1.1
+SHARES = 1 / np.arange(1, VALUES + 1) ** 1.1
 CUTS = ndtri(np.cumsum(SHARES / SHARES.sum())[:-1])
-#: Rows of a window → how many identical windows are judged at that size; 1,000 in all.
+#: The number of windows without drift that are judged, by the number of rows of each; 1,000 in all.
 SIZES = {200: 400, 1000: 300, 5000: 200, 20_000: 80, 200_000: 20}
 REFERENCE = 28
-#: Rows of the windows on which Evidently itself is asked too: it takes seconds for each.
-AGREED = (300, 1000, 3000, 5000)
+#: Rows of the windows that Evidently itself judges too; it takes seconds for each.
+EVIDENTLY_ROWS = (300, 1000, 3000, 5000)
 
 Rows = NDArray[np.float64]
 
 
 def draw(random: np.random.Generator, rows: int, shift: Rows | float = 0.0) -> Rows:
-    """Latent values `[rows, features]`, correlated by 0.36, each moved by `shift` standard deviations."""
+    """Draw latent values `[rows, features]`, correlated by 0.36, each moved by `shift` standard deviations."""
     return 0.6 * random.normal(size=(rows, 1)) + 0.8 * random.normal(size=(rows, FEATURES)) + shift
 
 
 def sketches(latent: Rows) -> Sketches:
-    """What the watch keeps: the first 13 as numbers, the others cut into words."""
+    """Return the watch's sketches of a window: the first 13 columns are numbers, the others are cut into categories."""
     numbers = {f"I{i}": sketch_numbers(KNOTS, latent[:, i]) for i in range(NUMBERS)}
-    words = {f"C{i}": sketch_ids(WORDS + 2, np.searchsorted(CUTS, latent[:, i]) + 2) for i in range(NUMBERS, FEATURES)}
-    return {**numbers, **words}
+    categories = {
+        f"C{i}": sketch_ids(VALUES + 2, np.searchsorted(CUTS, latent[:, i]) + 2) for i in range(NUMBERS, FEATURES)
+    }
+    return {**numbers, **categories}
 
 
 def history(windows: Sequence[Sketches], seasons: Sequence[int] | None = None) -> ReferenceWindows:
+    """Return the windows as the watch's reference; seven seasons follow each other unless they are passed."""
     return ReferenceWindows(
         windows, seasons or [i % 7 for i in range(len(windows))], {f"I{i}": KNOTS for i in range(NUMBERS)}
     )
 
 
 def false_fires(seed: int = 7) -> dict[str, Any]:
-    """Shares of windows of the reference's own distribution on which each rule alarms."""
+    """Return by rule the share of windows without drift on which it raises an alarm."""
     random = np.random.default_rng(seed)
     alarms: dict[str, list[bool]] = {}
     for rows, count in SIZES.items():
@@ -71,13 +76,13 @@ def false_fires(seed: int = 7) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class NaiveRules:
-    """The common rules, an alarm when any column is flagged; `half`: Evidently's whole data set, half of the columns."""
+    """The rules in common use, which raise an alarm if any column is flagged, or half of the columns (`evidently_half`)."""
 
     reference: Rows
 
     def __call__(self, latent: Rows) -> dict[str, bool]:
         psi = [_psi(*self._counts(latent, i)) > 0.1 for i in range(FEATURES)]
-        columns = self.flagged(latent)
+        columns = self.flagged_columns(latent)
         return {
             "ks_p_05": any(self._ks(latent)),
             "psi_0.1": any(psi),
@@ -85,8 +90,8 @@ class NaiveRules:
             "evidently_half": columns.mean() >= 0.5,
         }
 
-    def flagged(self, latent: Rows) -> NDArray[np.bool_]:
-        """The columns that Evidently's defaults flag beside more than 1,000 reference rows: a distance of 0.1 or more."""
+    def flagged_columns(self, latent: Rows) -> NDArray[np.bool_]:
+        """Return which columns Evidently's defaults flag with more than 1,000 reference rows: those at a distance of 0.1 or more."""
         numbers = [self._wasserstein(latent, i) >= 0.1 for i in range(NUMBERS)]
         pairs = (self._counts(latent, i) for i in range(NUMBERS, FEATURES))
         return np.array([*numbers, *(jensenshannon(a, b) >= 0.1 for a, b in pairs)])
@@ -108,17 +113,17 @@ class NaiveRules:
 
 
 def agreement(seed: int = 3) -> dict[str, float]:
-    """How often the columns flagged here are as many as Evidently itself flags, of so many windows."""
+    """Return the share of windows in which as many columns are flagged here as by Evidently itself, and the number of windows."""
     random = np.random.default_rng(seed)
-    same = []
-    for rows in AGREED:
+    agreements = []
+    for rows in EVIDENTLY_ROWS:
         reference, latent = draw(random, 5000), draw(random, rows, 0.1)
-        same.append(NaiveRules(reference).flagged(latent).sum() == _evidently(reference, latent))
-    return {"agree": float(np.mean(same)), "windows": len(same)}
+        agreements.append(NaiveRules(reference).flagged_columns(latent).sum() == _evidently(reference, latent))
+    return {"agree": float(np.mean(agreements)), "windows": len(agreements)}
 
 
 def _evidently(reference: Rows, latent: Rows) -> int:
-    """Columns that its DataDriftPreset flags."""
+    """Return how many columns Evidently's DataDriftPreset flags."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 
@@ -130,12 +135,12 @@ def _evidently(reference: Rows, latent: Rows) -> int:
         for name in names[NUMBERS:]:
             frame[name] = np.searchsorted(CUTS, frame[name]).astype(str)
         sides.append(Dataset.from_pandas(frame, data_definition=columns))
-    found = Report([DataDriftPreset()]).run(*sides).dict()["metrics"]
-    return int(next(m["value"]["count"] for m in found if "DriftedColumnsCount" in str(m["metric_name"])))
+    results = Report([DataDriftPreset()]).run(*sides).dict()["metrics"]
+    return int(next(m["value"]["count"] for m in results if "DriftedColumnsCount" in str(m["metric_name"])))
 
 
 def section() -> dict[str, Any]:
-    """The figures, their bounds, and whether they hold."""
+    """Return the figures, their bounds, and which of them hold."""
     fires = false_fires()
     figures, holds = planted_drift.section()
     bounds = {
@@ -153,5 +158,6 @@ def section() -> dict[str, Any]:
 
 
 def _psi(a: Rows, b: Rows) -> float:
+    """Return the population stability index of two histograms."""
     p, q = np.maximum(a / a.sum(), 1e-4), np.maximum(b / b.sum(), 1e-4)
     return float(((p - q) * np.log(p / q)).sum())

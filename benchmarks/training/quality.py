@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from benchmarks.training.data import Rows, clicks_stream, year
+from benchmarks.training.data import InMemoryTables, clicks_stream, flights_features
 from benchmarks.training.train import ROOT, environment
 from include import settings
 from include.artifacts import store
@@ -55,10 +55,10 @@ PERIODS = (
 )
 
 
-def dataset(spec: ModelSpec, tables: Rows, period: Period, out: Path) -> Reference:
-    training_section = replace(spec.training, validate_windows=period.validate, test_windows=period.test)
-    changed = spec.model_copy(update={"training": training_section})
-    return assembly.assemble(changed, period.end + spec.label_delay, tables, "bench", out)  # type: ignore[arg-type]
+def dataset(spec: ModelSpec, tables: InMemoryTables, period: Period, out: Path) -> Reference:
+    held = replace(spec.training, validate_windows=period.validate, test_windows=period.test)
+    asked = spec.model_copy(update={"training": held})
+    return assembly.assemble(asked, period.end + spec.label_delay, tables, "bench", out)  # type: ignore[arg-type]
 
 
 def train(spec: ModelSpec, data: Reference, family: str, seed: int, out: Path) -> None:
@@ -108,7 +108,7 @@ def scores_of(spec: ModelSpec, data: Reference, name: str, seed: int, out: Path)
 
 def periods(spec: ModelSpec, seeds: range, keep: Path) -> dict[str, Any]:
     """CatBoost last, since it takes as long as all others together."""
-    tables = year(spec)
+    tables = flights_features(spec)
     data = {p.name: dataset(spec, tables, p, keep / p.name / "data") for p in PERIODS}
     labels = {
         name: {s: _array(reference, s, "labels") for s in ("validate", "test")} for name, reference in data.items()

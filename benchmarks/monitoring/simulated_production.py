@@ -1,4 +1,4 @@
-"""`clicks` under watch: days that drift as planned, a LightGBM champion of the days before, and what it answered.
+"""Simulate `clicks` in production: days that drift as planned, and the answers of a LightGBM champion trained before them.
 
 Tables, prediction log and ledger are the real ones, and so is the stage `monitoring`, from the windows' sketches to the
 decision. Landing, validation and the servers are left out: rows and answers go straight into the tables.
@@ -34,46 +34,50 @@ from include.trainer.trees.boosting import PARAMETERS, features
 from tests.fakes import FakeRegistry
 from tests.records import evaluation_record, model_manifest
 
-FIRST = date(2024, 1, 1)  #: a Monday
-#: Days that the champion is trained on, that are set aside, that it is tested on.
+#: The first day of the stream, a Monday.
+FIRST_DAY = date(2024, 1, 1)
+#: Numbers of days that the champion is trained, validated and tested on; it answers from the next day on.
 TRAIN, VALIDATE, TEST = 28, 3, 7
-ENDS = TRAIN + VALIDATE + TEST
+FIRST_SERVED_DAY = TRAIN + VALIDATE + TEST
 TREES = 80
 SPEC = find("clicks")
-#: Fewer values of the large categories than the shipped stream has, for speed.
-FEW = tuple(min(size, 1000) for size in SIZES)
+#: Sizes of the categories: the large ones have fewer values than in the shipped stream, for speed.
+CATEGORY_SIZES = tuple(min(size, 1000) for size in SIZES)
 
 
-class World:
-    """`rows` impressions a day; `schedule` is the drift that the champion's own days have too."""
+class SimulatedProduction:
+    """A champion and its days with `rows` impressions each; `schedule` is the drift that its training days have too."""
 
     def __init__(self, folder: Path, seed: int, *schedule: PlannedDrift, rows: int = 2000) -> None:
         self.folder, self.seed, self.schedule, self.rows = folder, seed, schedule, rows
         self.tables, self.ledger = DeltaTables(folder / "tables"), FileLedger(folder / "ledger")
         self.signals = ProductionSignals("", LogSegments(folder / "log"), lambda _: self.tables)
-        days = [self.day(day) for day in range(ENDS)]
+        days = [self.day(day) for day in range(FIRST_SERVED_DAY)]
         self._land(dict(enumerate(days)))
         self._train(pl.concat(days[:TRAIN]))
-        champion = self._keep(pl.concat(days[-TEST:]))
+        champion = self._write_run(pl.concat(days[-TEST:]))
         registry = FakeRegistry([champion], {"champion": champion.number})
         self.services = MonitoringServices(self.tables, self.signals, registry, self.ledger)
 
-    def day(self, day: int, *planted: PlannedDrift) -> pl.DataFrame:
-        stream = Clicks(self.seed, (*self.schedule, *planted), FEW)
-        return stream.day(FIRST + timedelta(days=day), self.rows).rows
+    def day(self, day: int, *planted: Drift) -> pl.DataFrame:
+        """Return the impressions of that day with the planted drift."""
+        stream = Clicks(self.seed, (*self.schedule, *planted), CATEGORY_SIZES)
+        return stream.day(FIRST_DAY + timedelta(days=day), self.rows).rows
 
-    def live(self, days: Sequence[int], *planted: PlannedDrift) -> None:
-        """The days land and the champion answers each of their rows; what was there of them is replaced."""
-        made = {day: self.day(day, *planted) for day in days}
-        self._land(made)
-        self.tables.replace(PREDICTIONS, {window(day): self._answered(rows) for day, rows in made.items()}, "bench")
+    def serve_days(self, days: Sequence[int], *planted: Drift) -> None:
+        """Land the days and log the champion's answer to each of their rows, in place of what was there of them."""
+        rows_by_day = {day: self.day(day, *planted) for day in days}
+        self._land(rows_by_day)
+        self.tables.replace(
+            PREDICTIONS, {window(day): self._prediction_log(rows) for day, rows in rows_by_day.items()}, "bench"
+        )
 
     def take_snapshot(self, day: int) -> Snapshot:
         """Return every signal at the end of that day."""
         return monitoring.take_snapshot(SPEC, self.services, as_of=window(day).end)
 
-    def asks(self, snapshot: Snapshot, run: str) -> bool:
-        """Return whether the watch asks for a training."""
+    def starts_training(self, snapshot: Snapshot, run: str) -> bool:
+        """Record the watch's decision, and return whether it starts a training."""
         return monitoring.decide_and_record(SPEC, snapshot, self.ledger, run=run).start
 
     def _land(self, days: Mapping[int, pl.DataFrame]) -> None:
@@ -82,7 +86,7 @@ class World:
             self.tables.replace(name, content, "bench")
 
     def _train(self, rows: pl.DataFrame) -> None:
-        columns, asked = SPEC.columns, SPEC.features
+        columns, settings = SPEC.columns, SPEC.features
         self.encoding = fit(
             {name: rows[name].to_list() for name in columns.features},
             time=columns.time,
@@ -90,16 +94,16 @@ class World:
             time_parts=(),
             categorical=columns.categorical,
             numeric=columns.numeric,
-            min_frequency=asked.min_frequency,
+            min_frequency=settings.min_frequency,
         )
         data = lightgbm.Dataset(
             self._inputs(rows), rows["click"].to_numpy(), categorical_feature=list(range(len(columns.categorical)))
         )
         self.model = lightgbm.train({**PARAMETERS, "seed": self.seed, "num_threads": 1}, data, TREES)
 
-    def _keep(self, test: pl.DataFrame) -> Version:
-        """What a training run leaves of its model that the watch reads."""
-        out, names = self.folder / "run", [window(day).label for day in range(ENDS)]
+    def _write_run(self, test: pl.DataFrame) -> Version:
+        """Write the files of a training run that the watch reads, and return the version that the registry holds."""
+        out, names = self.folder / "run", [window(day).label for day in range(FIRST_SERVED_DAY)]
         store.write(out / "lightgbm" / "encoding.json", self.encoding.to_dict())
         (out / "evaluation").mkdir()
         np.savez(
@@ -133,10 +137,10 @@ class World:
     def _scores(self, rows: pl.DataFrame) -> NDArray[np.float64]:
         return np.asarray(self.model.predict(self._inputs(rows)))
 
-    def _answered(self, rows: pl.DataFrame) -> pa.Table:
-        """Lines of the prediction log."""
-        same = {"version": "1", "slot": "stable", "mode": None, "ms": 1.0, "segment": "stable/bench"}
-        own = {
+    def _prediction_log(self, rows: pl.DataFrame) -> pa.Table:
+        """Return the lines of the prediction log with the champion's answers to these rows."""
+        constants = {"version": "1", "slot": "stable", "mode": None, "ms": 1.0, "segment": "stable/bench"}
+        by_row = {
             "id": rows["id"],
             "at": rows["time"].dt.epoch("s"),
             "time": rows["time"],
@@ -144,10 +148,11 @@ class World:
             "score": self._scores(rows),
             "features": rows.select(SPEC.columns.features).write_ndjson().splitlines(),
         }
-        lines = pl.DataFrame(own).with_columns(**{name: pl.lit(value) for name, value in same.items()})
+        lines = pl.DataFrame(by_row).with_columns(**{name: pl.lit(value) for name, value in constants.items()})
         return lines.select(SCHEMAS[PREDICTIONS].names).to_arrow().cast(SCHEMAS[PREDICTIONS])
 
 
 def window(day: int) -> Window:
-    start = datetime(FIRST.year, FIRST.month, FIRST.day, tzinfo=UTC) + timedelta(days=day)
+    """Return the window of that day, counted from `FIRST_DAY`."""
+    start = datetime(FIRST_DAY.year, FIRST_DAY.month, FIRST_DAY.day, tzinfo=UTC) + timedelta(days=day)
     return Grain.DAY.window_at(start)
