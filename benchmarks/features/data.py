@@ -1,4 +1,4 @@
-"""What `benchmarks.features.features` measures on: days of the click stream with some bad rows and some duplicates, and what became of them."""
+"""Generate the files that `benchmarks.features.features` measures on: days of clicks with some bad rows and duplicates."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -9,14 +9,14 @@ import polars as pl
 from include.local import clicks
 
 START = date(2024, 1, 1)
-A_DAY = 250_000
-#: Of a day's rows one in so many is delivered twice, and as many again hold a number that is none.
-SPOILED = 1000
+ROWS_PER_DAY = 250_000
+#: One in so many rows of a day is delivered twice, and one in so many holds text in place of a number.
+SPOILED_EVERY = 1000
 
 
 @dataclass
 class Counts:
-    """Rows by what became of them; the same for everybody who does the work."""
+    """The numbers of rows by what became of them; every implementation must count the same."""
 
     read: int = 0
     landed: int = 0
@@ -25,17 +25,18 @@ class Counts:
     built: int = 0
 
     def add(self, **more: int) -> None:
+        """Add to the counts that are named."""
         for name, rows in more.items():
             setattr(self, name, getattr(self, name) + rows)
 
 
 def generate(folder: Path, rows: int) -> None:
-    """Files of `A_DAY` rows, one a day."""
+    """Write that many rows to files of `ROWS_PER_DAY` rows, one a day."""
     stream = clicks.Clicks()
-    for n in range(-(-rows // A_DAY)):
-        made = stream.day(START + timedelta(days=n), min(A_DAY, rows - n * A_DAY)).rows
-        text = made.with_columns(pl.col("i3").cast(pl.String), pl.col("time").dt.to_string("iso:strict"))
-        bad, twice = pl.int_range(pl.len()) % SPOILED == 1, text.gather_every(SPOILED, offset=2)
+    for day in range(-(-rows // ROWS_PER_DAY)):
+        day_rows = stream.day(START + timedelta(days=day), min(ROWS_PER_DAY, rows - day * ROWS_PER_DAY)).rows
+        text = day_rows.with_columns(pl.col("i3").cast(pl.String), pl.col("time").dt.to_string("iso:strict"))
+        bad, duplicates = pl.int_range(pl.len()) % SPOILED_EVERY == 1, text.gather_every(SPOILED_EVERY, offset=2)
         spoiled = text.with_columns(i3=pl.when(bad).then(pl.lit("many")).otherwise("i3"))
-        replaced = spoiled.head(spoiled.height - twice.height)  # so that the file has as many rows as were asked for
-        pl.concat([replaced, twice]).write_csv(folder / f"{START + timedelta(days=n)}.tsv", separator="\t")
+        unique = spoiled.head(spoiled.height - duplicates.height)  # so that the duplicates do not add rows to the file
+        pl.concat([unique, duplicates]).write_csv(folder / f"{START + timedelta(days=day)}.tsv", separator="\t")

@@ -1,8 +1,8 @@
-"""Landing, validation and features of Criteo-shape rows: rows a second against plain pandas, time and memory by size.
+"""Measure landing, validation and features of Criteo-shape rows: rows a second beside plain pandas, time and memory by size.
 
 `make bench-features`, or `python -m benchmarks features --quick` (half a million and a million rows); the last line is one JSON object
-with the figures, the bounds and `"holds"`. Each measurement is a process of its own; on the smallest size ours and pandas' take turns
-three times, and the one of middle duration counts.
+with the figures, the bounds and `"holds"`. Each measurement is a process of its own. At the smallest size Perennial and pandas take
+turns three times, and the run of median duration counts.
 """
 
 import argparse
@@ -24,13 +24,14 @@ from include.spec.data import SourceSpec
 from include.spec.loading import find
 from include.spec.model_spec import ModelSpec
 
+#: Runs of each implementation at the smallest size.
 TURNS = 3
 ROWS, QUICK = (1_000_000, 3_000_000, 10_000_000), (500_000, 1_000_000)
 BOUNDS = {"times_pandas": 5.0, "peak_gb": 4.0, "linear": 1.3, "flat": 1.5}
 
 
-def ours(spec: ModelSpec, folder: Path, home: Path) -> Counts:
-    """All three stages over the folder's days."""
+def run_perennial(spec: ModelSpec, folder: Path, home: Path) -> Counts:
+    """Run all three stages over the folder's days, and count the rows."""
     from include.adapters.engines.duckdb import DuckDB
     from include.adapters.sources.files import FileSource
     from include.adapters.tables.delta import DeltaTables
@@ -53,29 +54,30 @@ def ours(spec: ModelSpec, folder: Path, home: Path) -> Counts:
     return Counts(report.read, report.landed, report.quarantined, report.duplicates, rows)
 
 
-def pandas(spec: ModelSpec, folder: Path, home: Path) -> Counts:
-    from benchmarks.features.pandas_baseline import work
+def run_pandas(spec: ModelSpec, folder: Path, home: Path) -> Counts:
+    """Do the same work with pandas, and count the rows."""
+    from benchmarks.features import pandas_baseline
 
-    return work(spec, folder, home)
+    return pandas_baseline.run(spec, folder, home)
 
 
-def measured(work: str, folder: Path) -> dict[str, Any]:
-    """What this process needs for it: seconds, those of all its cores together, and the peak of its memory in GB."""
-    known = find("clicks")
-    spec = known.model_copy(update={"source": SourceSpec(path=str(folder / "{window:%Y-%m-%d}.tsv"), format="tsv")})
-    import great_expectations  # noqa: F401  # its import takes seconds, and counts for nobody
+def measure(work: str, folder: Path) -> dict[str, Any]:
+    """Do the work in this process, and return its seconds, the CPU seconds of all its threads, its peak memory in GB and the counts."""
+    shipped = find("clicks")
+    spec = shipped.model_copy(update={"source": SourceSpec(path=str(folder / "{window:%Y-%m-%d}.tsv"), format="tsv")})
+    import great_expectations  # noqa: F401  # its import takes seconds, which are not measured
 
     with tempfile.TemporaryDirectory() as home:
-        begun, busy = time.perf_counter(), time.process_time()
-        counts = {"ours": ours, "pandas": pandas}[work](spec, folder, Path(home))
-        seconds, core_seconds = time.perf_counter() - begun, time.process_time() - busy
+        started_at, cpu_started_at = time.perf_counter(), time.process_time()
+        counts = {"ours": run_perennial, "pandas": run_pandas}[work](spec, folder, Path(home))
+        seconds, core_seconds = time.perf_counter() - started_at, time.process_time() - cpu_started_at
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"seconds": seconds, "core_seconds": core_seconds, "peak_gb": peak, "counts": asdict(counts)}
 
 
-def apart(work: str, folder: Path) -> dict[str, Any]:
-    """The same in a process of its own."""
-    said = subprocess.run(
+def measure_apart(work: str, folder: Path) -> dict[str, Any]:
+    """Return what `measure` returns in a process of its own."""
+    process = subprocess.run(
         [sys.executable, "-m", "benchmarks", "features", "--work", work, str(folder)],
         check=True,
         text=True,
@@ -83,47 +85,51 @@ def apart(work: str, folder: Path) -> dict[str, Any]:
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT), "GX_ANALYTICS_ENABLED": "false"},
     )
-    return dict(json.loads(said.stdout.splitlines()[-1]))
+    return dict(json.loads(process.stdout.splitlines()[-1]))
 
 
-def of_size(rows: int, *, beside: bool) -> dict[str, Any]:
-    """Ours on so many rows and, `beside` it, pandas; raises AssertionError where they do not agree on what became of the rows."""
+def measure_size(rows: int, *, with_pandas: bool) -> dict[str, Any]:
+    """Return the figures on that many rows; raise AssertionError if pandas counts other rows landed, quarantined or built."""
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder), rows)
-        turns = TURNS if beside else 1
-        runs = [(apart("ours", Path(folder)), apart("pandas", Path(folder)) if beside else None) for _ in range(turns)]
-        found = _middle(own for own, _ in runs)
-        print(f"{rows:>10,} rows: {found['seconds']:.1f} s, {found['peak_gb']:.2f} GB", flush=True)
-        found["rows_per_core_second"] = rows / found["core_seconds"]
-        if beside:
-            other = found["pandas"] = _middle(run for _, run in runs if run)
+        turns = TURNS if with_pandas else 1
+        runs = [
+            (measure_apart("ours", Path(folder)), measure_apart("pandas", Path(folder)) if with_pandas else None)
+            for _ in range(turns)
+        ]
+        figures = _median_run(run for run, _ in runs)
+        print(f"{rows:>10,} rows: {figures['seconds']:.1f} s, {figures['peak_gb']:.2f} GB", flush=True)
+        figures["rows_per_core_second"] = rows / figures["core_seconds"]
+        if with_pandas:
+            other = figures["pandas"] = _median_run(run for _, run in runs if run)
             print(f"    pandas: {other['seconds']:.1f} s, {other['peak_gb']:.2f} GB", flush=True)
-            assert found["counts"] == other["counts"], f"{found['counts']}, pandas {other['counts']}"
-    return found
+            assert figures["counts"] == other["counts"], f"{figures['counts']}, pandas {other['counts']}"
+    return figures
 
 
-def _middle(runs: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The one of middle duration."""
+def _median_run(runs: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return the run of median duration."""
     ordered = sorted(runs, key=lambda run: float(run["seconds"]))
     return ordered[len(ordered) // 2]
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--quick", action="store_true", help="fewer rows")
-    arguments.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
-    given = arguments.parse_args()
-    if given.work:
-        print(json.dumps(measured(given.work[0], Path(given.work[1]))))
+    """Measure all sizes and print the figures, or only one in this process, as `measure_apart` asks with `--work`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rows")
+    parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        print(json.dumps(measure(options.work[0], Path(options.work[1]))))
         return
-    sizes = QUICK if given.quick else ROWS
-    found = {rows: of_size(rows, beside=rows == sizes[0]) for rows in sizes}
-    least, most = found[sizes[0]], found[sizes[-1]]
+    sizes = QUICK if options.quick else ROWS
+    by_size = {rows: measure_size(rows, with_pandas=rows == sizes[0]) for rows in sizes}
+    smallest, largest = by_size[sizes[0]], by_size[sizes[-1]]
     figures = {
-        "times_pandas": least["pandas"]["seconds"] / least["seconds"],
-        "peak_gb": most["peak_gb"],
-        "linear": most["seconds"] / sizes[-1] / (least["seconds"] / sizes[0]),
-        "flat": most["peak_gb"] / least["peak_gb"],
+        "times_pandas": smallest["pandas"]["seconds"] / smallest["seconds"],
+        "peak_gb": largest["peak_gb"],
+        "linear": largest["seconds"] / sizes[-1] / (smallest["seconds"] / sizes[0]),
+        "flat": largest["peak_gb"] / smallest["peak_gb"],
     }
     holds = all(value >= BOUNDS[n] if n == "times_pandas" else value <= BOUNDS[n] for n, value in figures.items())
-    print(json.dumps({"figures": {**figures, **found}, "bounds": BOUNDS, "holds": holds}))
+    print(json.dumps({"figures": {**figures, **by_size}, "bounds": BOUNDS, "holds": holds}))

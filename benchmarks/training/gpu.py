@@ -1,4 +1,4 @@
-"""The trainer's steps on one GPU against a plain eager PyTorch loop: 39 fields, width 16, three cross layers, bf16.
+"""Measure the trainer's steps on one GPU beside a plain eager PyTorch loop: 39 fields, width 16, three cross layers, bf16.
 
 `python -m benchmarks gpu [--rows 8000000 --batch 65536 --table 1000000]` needs a CUDA device, torch, numpy, httpx and
 safetensors, and no data: rows are drawn on the spot. The last line is one JSON object with the figures, the bounds and
@@ -29,8 +29,8 @@ CATEGORIES, NUMBERS, WIDTH, CROSSES, HIDDEN = 26, 13, 16, 3, (256, 128)
 BOUNDS = {"samples_per_second": 20e6, "times_plain": 5.0}
 
 
-class Plain(nn.Module):
-    """The same model as anyone would write it: one embedding table, full-rank cross layers beside an MLP."""
+class PlainNetwork(nn.Module):
+    """The same model written plainly: one embedding table, full-rank cross layers beside an MLP."""
 
     def __init__(self, table: int) -> None:
         super().__init__()
@@ -49,8 +49,8 @@ class Plain(nn.Module):
         return logits
 
 
-def drawn(rows: int, table: int) -> Dataset:
-    """Rows whose categories follow Zipf's law, as those of click logs do."""
+def draw_dataset(rows: int, table: int) -> Dataset:
+    """Draw rows whose categories follow Zipf's law, as those of click logs do."""
     random, size = np.random.default_rng(17), table // CATEGORIES
     fields = tuple(f"c{n}" for n in range(CATEGORIES)), tuple(f"i{n}" for n in range(NUMBERS))
     knots = {f: tuple(np.linspace(-2, 2, 65)) for f in fields[1]}
@@ -64,8 +64,8 @@ def drawn(rows: int, table: int) -> Dataset:
     return Dataset({}, Path(), Fields(*fields, [size] * CATEGORIES, knots), split(rows), split(8192), split(8192))
 
 
-def ours(data: Dataset, batch: int, device: torch.device, folder: Path) -> float:
-    """Samples/s of the trainer's own loop, after one training that warms the device up."""
+def trainer_speed(data: Dataset, batch: int, device: torch.device, folder: Path) -> float:
+    """Return the samples/s of the trainer's own loop, after one training that warms the device up."""
     network = NetworkSettings(WIDTH, CROSSES, 0, HIDDEN, 0.0)
     settings = TrainingSettings(
         1, batch, 2e-3, 100.0, 0.999, precision="bf16", device=device.type, checkpoint_steps=10**9
@@ -78,9 +78,9 @@ def ours(data: Dataset, batch: int, device: torch.device, folder: Path) -> float
     return speed
 
 
-def plain(data: Dataset, batch: int, device: torch.device, table: int, steps: int = 50) -> float:
-    """Samples/s of an eager loop: batches copied from the host, autocast, dense Adam."""
-    net = Plain(table).to(device)
+def plain_speed(data: Dataset, batch: int, device: torch.device, table: int, steps: int = 50) -> float:
+    """Return the samples/s of an eager loop: batches copied from the host, autocast, dense Adam."""
+    net = PlainNetwork(table).to(device)
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
     offsets = torch.arange(CATEGORIES, device=device) * (table // CATEGORIES)
     order = np.random.default_rng(1).permutation(len(data.train))
@@ -99,18 +99,19 @@ def plain(data: Dataset, batch: int, device: torch.device, table: int, steps: in
 
 
 def seconds_of(work: Callable[[int], None], device: torch.device, times: int, warm: int = 5) -> float:
+    """Return the seconds of one call of `work` on average over `times` calls, after `warm` calls that do not count."""
     for n in range(warm):
         work(n)
     _wait(device)
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     for n in range(times):
         work(n)
     _wait(device)
-    return (time.perf_counter() - began) / times
+    return (time.perf_counter() - started_at) / times
 
 
-def peaks(device: torch.device, size: int) -> tuple[float, float]:
-    """Return what the device reaches in this run: FLOP/s of bf16 matrix products, bytes/s of copies (read and written)."""
+def device_peaks(device: torch.device, size: int) -> tuple[float, float]:
+    """Return what the device reaches in this run: FLOP/s of bf16 matrix products, and bytes/s of copies (read and written)."""
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     source = torch.zeros(size * size * 4, device=device)
     target = torch.empty_like(source)
@@ -124,18 +125,18 @@ def peaks(device: torch.device, size: int) -> tuple[float, float]:
     return 2 * size**3 / seconds_of(multiply, device, 20), 2 * source.nbytes / seconds_of(copy, device, 20)
 
 
-def flops() -> int:
+def flops_per_sample() -> int:
     """Return the floating-point operations of a sample's matrix products, forward and backward."""
     width = CATEGORIES * WIDTH + NUMBERS
     weights = CROSSES * width**2 + width * HIDDEN[0] + HIDDEN[0] * HIDDEN[1] + width + HIDDEN[1]
     return 6 * weights
 
 
-def traffic() -> int:
+def bytes_per_sample() -> int:
     """Return the bytes that a sample moves at the least.
 
-    These are its row, each embedding read and its weight, moments and average read and written once, each layer's bf16
-    activations written forward, read backward, and their gradients written and read.
+    These are its row; each embedding read, and its weight, moments and mean read and written once; each layer's bf16
+    activations written forward and read backward, and their gradients written and read.
     """
     width = CATEGORIES * WIDTH + NUMBERS
     row, vectors = 4 * (CATEGORIES + NUMBERS + 1), 4 * CATEGORIES * WIDTH
@@ -148,6 +149,7 @@ def _wait(device: torch.device) -> None:
 
 
 def main() -> int:
+    """Measure both loops, print the figures, and return 0 if all bounds hold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=8_000_000)
     parser.add_argument("--batch", type=int, default=65_536)
@@ -156,21 +158,19 @@ def main() -> int:
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("this machine has no CUDA device; --device cpu only tries the script out")
-    device, data = (
-        torch.device(options.device, 0 if options.device == "cuda" else None),
-        drawn(options.rows, options.table),
-    )
+    device = torch.device(options.device, 0 if options.device == "cuda" else None)
+    data = draw_dataset(options.rows, options.table)
     with tempfile.TemporaryDirectory() as folder:
-        speed = ours(data, options.batch, device, Path(folder))
-    other = plain(data, options.batch, device, options.table)
-    matrix, copied = peaks(device, 8192 if options.device == "cuda" else 512)
+        speed = trainer_speed(data, options.batch, device, Path(folder))
+    other = plain_speed(data, options.batch, device, options.table)
+    matrix_flops, copied_bytes = device_peaks(device, 8192 if options.device == "cuda" else 512)
     figures: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "CPU",
         "samples_per_second": speed,
         "plain_samples_per_second": other,
         "times_plain": speed / other,
-        "share_of_bf16_peak": speed * flops() / matrix,
-        "share_of_memory_bandwidth": speed * traffic() / copied,
+        "share_of_bf16_peak": speed * flops_per_sample() / matrix_flops,
+        "share_of_memory_bandwidth": speed * bytes_per_sample() / copied_bytes,
     }
     checks = {name: figures[name] >= bound for name, bound in BOUNDS.items()}
     summary = {"figures": figures, "bounds": BOUNDS, "checks": checks, "holds": all(checks.values())}

@@ -1,7 +1,7 @@
-"""The peers of `make bench-train`, run in an environment of their own, on the arrays of one of our datasets.
+"""Train a peer of `make bench-train` on the arrays of one of our datasets, in the environment of the peers.
 
-`python train_peers.py fuxictr|deepctr <dataset folder> <work folder> <epochs>`; the last line is one JSON object.
-`python train_peers.py catboost <dataset folder> <work folder> <seed>` leaves its scores in the work folder.
+`python peers.py fuxictr|deepctr <dataset folder> <work folder> <epochs>`; the last line is one JSON object.
+`python peers.py catboost <dataset folder> <work folder> <seed>` leaves its scores in the work folder.
 """
 
 import json
@@ -19,25 +19,28 @@ BATCH, EMBEDDING, CROSSES, HIDDEN, SEED, THREADS = 4096, 16, 3, (256, 128), 17, 
 SPLITS = ("train", "validate", "test")
 
 
-class Data:
-    """`ids[split]` int64 `[n, C]`, `numbers[split]` float32 `[n, N]` standardised by train, 0 where missing, `labels`."""
+class PeerDataset:
+    """The arrays of a dataset by split: `ids` int64 `[n, C]`, `numbers` float32 `[n, N]` and `labels` `[n]`.
+
+    Numbers are standardised by the mean and standard deviation of the train rows, and 0 where they are missing.
+    """
 
     def __init__(self, folder: Path) -> None:
         encoding = json.loads((folder / "encoding.json").read_text())
         self.sizes = [2 + len(encoding["vocabulary"][field]) for field in encoding["categorical"]]
-        held = {(s, p): np.load(folder / f"{s}.{p}.npy") for s in SPLITS for p in ("ids", "numbers", "labels")}
-        present = np.ma.masked_invalid(held["train", "numbers"])
-        mean, spread = present.mean(0).filled(0), np.maximum(present.std(0).filled(1), 1e-6)
-        self.ids = {s: held[s, "ids"].astype(np.int64) for s in SPLITS}
-        self.numbers = {s: np.nan_to_num((held[s, "numbers"] - mean) / spread).astype(np.float32) for s in SPLITS}
-        self.labels = {s: held[s, "labels"] for s in SPLITS}
+        arrays = {(s, p): np.load(folder / f"{s}.{p}.npy") for s in SPLITS for p in ("ids", "numbers", "labels")}
+        train_numbers = np.ma.masked_invalid(arrays["train", "numbers"])
+        mean, spread = train_numbers.mean(0).filled(0), np.maximum(train_numbers.std(0).filled(1), 1e-6)
+        self.ids = {s: arrays[s, "ids"].astype(np.int64) for s in SPLITS}
+        self.numbers = {s: np.nan_to_num((arrays[s, "numbers"] - mean) / spread).astype(np.float32) for s in SPLITS}
+        self.labels = {s: arrays[s, "labels"] for s in SPLITS}
         self.fields = [f"c{i}" for i in range(len(self.sizes))] + [f"n{i}" for i in range(len(mean))]
 
 
 class Batches:
-    """A split as FuxiCTR's batches, cut from memory: faster than the loaders that it brings."""
+    """A split as FuxiCTR's batches, cut from memory, which is faster than the loaders that it brings."""
 
-    def __init__(self, data: Data, split: str, shuffle: bool) -> None:
+    def __init__(self, data: PeerDataset, split: str, shuffle: bool) -> None:
         columns = [*data.ids[split].T, *data.numbers[split].T, data.labels[split]]
         self.columns = {n: torch.from_numpy(c.copy()) for n, c in zip([*data.fields, "label"], columns, strict=True)}
         self.rows, self.shuffle = len(data.labels[split]), shuffle
@@ -51,8 +54,8 @@ class Batches:
             yield {name: column[part] for name, column in self.columns.items()}
 
 
-def fuxictr(data: Data, work: Path, epochs: int) -> dict[str, Any]:
-    """Its own parts in its own training loop: Adam at 1e-3, numbers embedded too, the best epoch by validation AUC kept."""
+def fuxictr(data: PeerDataset, work: Path, epochs: int) -> dict[str, Any]:
+    """Train FuxiCTR's DCN-v2 in its own loop: Adam at 1e-3, numbers embedded too, the weights of the best epoch by validation AUC."""
     from fuxictr.features import FeatureMap
     from fuxictr.pytorch.layers import CrossNetV2, FeatureEmbedding, MLP_Block
     from fuxictr.pytorch.models import BaseModel
@@ -60,7 +63,7 @@ def fuxictr(data: Data, work: Path, epochs: int) -> dict[str, Any]:
     from torch import nn
 
     class DCNv2(BaseModel):  # type: ignore[misc]
-        """The parallel structure of its model zoo, which its package leaves out."""
+        """The DCN-v2 of FuxiCTR's model zoo, cross layers beside an MLP, which its package leaves out."""
 
         def __init__(self, features: Any, **settings: Any) -> None:
             super().__init__(features, **settings)
@@ -77,9 +80,9 @@ def fuxictr(data: Data, work: Path, epochs: int) -> dict[str, Any]:
             return {"y_pred": self.output_activation(self.fc(torch.cat([self.crossnet(x), self.deep(x)], dim=-1)))}
 
         def eval_step(self) -> None:
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             super().eval_step()
-            self.seconds -= time.perf_counter() - began
+            self.seconds -= time.perf_counter() - started_at
 
     seed_everything(SEED)
     features = FeatureMap("bench", str(work))
@@ -98,8 +101,8 @@ def fuxictr(data: Data, work: Path, epochs: int) -> dict[str, Any]:
     return {"steps": model._total_steps, "seconds": seconds, "scores": model.predict(Batches(data, "test", False))}
 
 
-def deepctr(data: Data, _work: Path, epochs: int) -> dict[str, Any]:
-    """DeepCTR-Torch's DCN with matrix cross layers, which is DCN-v2, as its examples train it."""
+def deepctr(data: PeerDataset, _work: Path, epochs: int) -> dict[str, Any]:
+    """Train DeepCTR-Torch's DCN with matrix cross layers, which is DCN-v2, in the way of its examples."""
     from deepctr_torch.inputs import DenseFeat, SparseFeat
     from deepctr_torch.models import DCN
 
@@ -109,15 +112,15 @@ def deepctr(data: Data, _work: Path, epochs: int) -> dict[str, Any]:
     model.compile("adam", "binary_crossentropy", metrics=[])
     tables = {s: np.concatenate([data.ids[s], data.numbers[s]], axis=1) for s in SPLITS}
     inputs = {s: dict(zip(data.fields, table.T, strict=True)) for s, table in tables.items()}
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     model.fit(inputs["train"], data.labels["train"], batch_size=BATCH, epochs=epochs, verbose=0)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - started_at
     steps = epochs * -(-len(data.labels["train"]) // BATCH)
     return {"steps": steps, "seconds": seconds, "scores": model.predict(inputs["test"], BATCH).ravel()}
 
 
 def catboost(folder: Path, work: Path, seed: int) -> None:
-    """CatBoost with its own treatment of categories, as many trees as the validate rows ask for."""
+    """Train CatBoost with its own treatment of categories, and stop when the validation loss does not fall any more."""
     from catboost import CatBoostClassifier, Pool
 
     pools = {}
@@ -140,16 +143,17 @@ def catboost(folder: Path, work: Path, seed: int) -> None:
 
 
 def main() -> None:
+    """Train the peer that the arguments name, write its test scores, and print its speed."""
     peer, folder, work, epochs = sys.argv[1:]
     if peer == "catboost":
         return catboost(Path(folder), Path(work), int(epochs))
     torch.set_num_threads(THREADS)
-    data = Data(Path(folder))
-    done = {"fuxictr": fuxictr, "deepctr": deepctr}[peer](data, Path(work), int(epochs))
-    np.save(Path(work) / f"{peer}.npy", done.pop("scores").astype(np.float64))
+    data = PeerDataset(Path(folder))
+    result = {"fuxictr": fuxictr, "deepctr": deepctr}[peer](data, Path(work), int(epochs))
+    np.save(Path(work) / f"{peer}.npy", result.pop("scores").astype(np.float64))
     rows = len(data.labels["train"])
-    samples = done["steps"] / -(-rows // BATCH) * rows
-    return print(json.dumps({"samples_per_second": samples / done["seconds"], "epochs": epochs}))
+    samples = result["steps"] / -(-rows // BATCH) * rows
+    return print(json.dumps({"samples_per_second": samples / result["seconds"], "epochs": epochs}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How good the models are on flights: three rolling splits, three seeds, the same rows and features for all.
+"""Measure how good the models are on flights: three rolling splits, three seeds, the same rows and features for all.
 
 `python -m benchmarks quality [--seeds 3] [--keep FOLDER]`: train to May, July, September; validate on the month after;
 test on July, September, November and December. Ours (DCN-v2, and its mean with LightGBM, which is the family `blend`)
@@ -21,7 +21,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from benchmarks.training.data import InMemoryTables, clicks_stream, flights_features
-from benchmarks.training.train import ROOT, environment
+from benchmarks.training.train import ROOT, peer_environment
 from include import settings
 from include.artifacts import store
 from include.artifacts.model_manifest import ModelManifest
@@ -33,6 +33,7 @@ from include.stages.training import dataset as assembly
 from include.stages.training import training
 
 OURS, PEERS = ("dcn", "blend"), ("lightgbm", "catboost", "logistic")
+#: Resamples of the bootstrap, and the seconds of a day.
 DRAWS, DAY = 2000, 86_400
 BOUNDS = {"worse_than_the_best_peer": 0.0, "auc_below_the_best_possible": 0.005}
 Scores = dict[str, NDArray[np.float64]]
@@ -40,7 +41,7 @@ Scores = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Period:
-    """`test` is what lies between the end of the month that validates and `end`."""
+    """A split in time: `validate` days, then `test` days until `end`; what comes before trains."""
 
     name: str
     end: datetime
@@ -56,15 +57,16 @@ PERIODS = (
 
 
 def dataset(spec: ModelSpec, tables: InMemoryTables, period: Period, out: Path) -> Reference:
-    held = replace(spec.training, validate_windows=period.validate, test_windows=period.test)
-    asked = spec.model_copy(update={"training": held})
-    return assembly.assemble(asked, period.end + spec.label_delay, tables, "bench", out)  # type: ignore[arg-type]
+    """Write the dataset of that period."""
+    training_section = replace(spec.training, validate_windows=period.validate, test_windows=period.test)
+    period_spec = spec.model_copy(update={"training": training_section})
+    return assembly.assemble(period_spec, period.end + spec.label_delay, tables, "bench", out)  # type: ignore[arg-type]
 
 
 def train(spec: ModelSpec, data: Reference, family: str, seed: int, out: Path) -> None:
-    """The trainer program."""
-    changed = spec.model_copy(update={"training": replace(spec.training, seed=seed)})
-    store.write(out / "job.json", training.job(changed, data, family, out))
+    """Run the trainer program, which writes the model to the folder `out`."""
+    seeded_spec = spec.model_copy(update={"training": replace(spec.training, seed=seed)})
+    store.write(out / "job.json", training.job(seeded_spec, data, family, out))
     subprocess.run(
         [sys.executable, "-m", "include.trainer", str(out / "job.json")],
         cwd=ROOT,
@@ -73,52 +75,53 @@ def train(spec: ModelSpec, data: Reference, family: str, seed: int, out: Path) -
     )
 
 
-def trained(spec: ModelSpec, data: Reference, family: str, seed: int, out: Path) -> Scores:
-    """What the graph of the trainer program says of the validate and the test rows."""
+def train_and_score(spec: ModelSpec, data: Reference, family: str, seed: int, out: Path) -> Scores:
+    """Run the trainer program, and return the scores of its ONNX graph for the validate and the test rows."""
     train(spec, data, family, seed, out)
     session = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
-    folder, found = store.path_of(data.uri).parent, {}
+    folder, scores = store.path_of(data.uri).parent, {}
     for split in ("validate", "test"):
         ids, numbers = (np.load(folder / f"{split}.{part}.npy") for part in ("ids", "numbers"))
-        found[split] = session.run(["score"], {"ids": ids.astype(np.int64), "numbers": numbers})[0].astype(np.float64)
-    return found
+        scores[split] = session.run(["score"], {"ids": ids.astype(np.int64), "numbers": numbers})[0].astype(np.float64)
+    return scores
 
 
 def catboost(data: Reference, seed: int, out: Path) -> Scores:
+    """Train CatBoost in the peers' environment, and return its scores of the validate and the test rows."""
     out.mkdir(parents=True, exist_ok=True)
     folder = store.path_of(data.uri).parent
-    command = [str(environment()), "benchmarks/training/peers.py", "catboost", str(folder), str(out), str(seed)]
+    command = [str(peer_environment()), "benchmarks/training/peers.py", "catboost", str(folder), str(out), str(seed)]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return {split: np.load(out / f"catboost.{split}.npy") for split in ("validate", "test")}
 
 
 def scores_of(spec: ModelSpec, data: Reference, name: str, seed: int, out: Path) -> Scores:
-    """Kept in the folder, so that a bench that was stopped goes on where it was."""
-    kept = out / f"{name}-{seed}.npz"
-    if not kept.exists():
-        found = (
+    """Return the scores of the named model; they are written to the folder, so that a bench that was stopped goes on there."""
+    file = out / f"{name}-{seed}.npz"
+    if not file.exists():
+        scores = (
             catboost(data, seed, out / name)
             if name == "catboost"
-            else trained(spec, data, name, seed, out / f"{name}-{seed}")
+            else train_and_score(spec, data, name, seed, out / f"{name}-{seed}")
         )
-        np.savez(kept, **found)  # type: ignore[arg-type]
-    with np.load(kept) as training_section:
-        return dict(training_section)
+        np.savez(file, **scores)  # type: ignore[arg-type]
+    with np.load(file) as arrays:
+        return dict(arrays)
 
 
-def periods(spec: ModelSpec, seeds: range, keep: Path) -> dict[str, Any]:
-    """CatBoost last, since it takes as long as all others together."""
+def flights_figures(spec: ModelSpec, seeds: range, keep: Path) -> dict[str, Any]:
+    """Return the figures on flights; CatBoost is trained last, since it takes as long as all others together."""
     tables = flights_features(spec)
     data = {p.name: dataset(spec, tables, p, keep / p.name / "data") for p in PERIODS}
     labels = {
         name: {s: _array(reference, s, "labels") for s in ("validate", "test")} for name, reference in data.items()
     }
-    found: dict[tuple[str, str], list[Scores]] = {}
+    all_scores: dict[tuple[str, str], list[Scores]] = {}
     for model in ("lightgbm", "dcn", "logistic", "catboost"):
         for seed in seeds:
             for name, reference in data.items():
                 scores = scores_of(spec, reference, model, seed, keep / name)
-                found.setdefault((model, name), []).append(scores)
+                all_scores.setdefault((model, name), []).append(scores)
                 print(
                     name,
                     seed,
@@ -128,13 +131,13 @@ def periods(spec: ModelSpec, seeds: range, keep: Path) -> dict[str, Any]:
                     flush=True,
                 )
     for name in data:
-        pairs = zip(found["dcn", name], found["lightgbm", name], strict=True)
-        found["blend", name] = [{s: (a[s] + b[s]) / 2 for s in a} for a, b in pairs]
+        pairs = zip(all_scores["dcn", name], all_scores["lightgbm", name], strict=True)
+        all_scores["blend", name] = [{s: (a[s] + b[s]) / 2 for s in a} for a, b in pairs]
 
     def mean(measure: Any, split: str) -> dict[tuple[str, str], Any]:
         return {
-            key: np.mean([measure(labels[key[1]][split], one[split]) for one in each], axis=0)
-            for key, each in found.items()
+            key: np.mean([measure(labels[key[1]][split], scores[split]) for scores in each], axis=0)
+            for key, each in all_scores.items()
         }
 
     days = {name: _array(reference, "test", "times") // DAY for name, reference in data.items()}
@@ -142,7 +145,7 @@ def periods(spec: ModelSpec, seeds: range, keep: Path) -> dict[str, Any]:
 
 
 def summary(losses: Any, days: Any, validated: Any, aucs: Any) -> dict[str, Any]:
-    """Means over the periods; ours is what the validation months chose, and is compared with the best peer."""
+    """Return the means over the periods, and compare with the best peer the model of ours with the lowest validation loss."""
     models = (*OURS, *PEERS)
     table = {
         model: {
@@ -166,21 +169,21 @@ def summary(losses: Any, days: Any, validated: Any, aucs: Any) -> dict[str, Any]
 
 
 def difference(losses: Any, days: Any, one: str, other: str) -> dict[str, float]:
-    """Mean logloss of one less the other's, with the 95 % interval of a bootstrap that draws whole days of each period."""
-    random, drawn, value = np.random.default_rng(17), np.zeros(DRAWS), 0.0
+    """Return the mean logloss of one model less the other's, with a 95 % interval by a bootstrap over the days of each period."""
+    random, resampled, value = np.random.default_rng(17), np.zeros(DRAWS), 0.0
     for period in PERIODS:
         gap = losses[one, period.name] - losses[other, period.name]
-        _, of = np.unique(days[period.name], return_inverse=True)
-        total, rows = np.bincount(of, gap), np.bincount(of)
-        picked = random.integers(0, len(rows), (DRAWS, len(rows)))
-        drawn += total[picked].sum(1) / rows[picked].sum(1) / len(PERIODS)
+        _, day_of_row = np.unique(days[period.name], return_inverse=True)
+        total, rows = np.bincount(day_of_row, gap), np.bincount(day_of_row)
+        sampled_days = random.integers(0, len(rows), (DRAWS, len(rows)))
+        resampled += total[sampled_days].sum(1) / rows[sampled_days].sum(1) / len(PERIODS)
         value += gap.mean() / len(PERIODS)
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    low, high = np.quantile(resampled, [0.025, 0.975])
     return {"value": value, "low": float(low), "high": float(high)}
 
 
-def clicks(keep: Path, rows: int) -> dict[str, float]:
-    """The shipped spec on the click stream against the best AUC that its truth allows."""
+def clicks_figures(keep: Path, rows: int) -> dict[str, float]:
+    """Return the AUC of the shipped spec on the click stream beside the best AUC that is possible there."""
     spec = find("clicks")
     data, best = clicks_stream(spec, keep / "data", table=120_000, rows=rows)
     train(spec, data, spec.model.family, spec.training.seed, keep / "model")
@@ -197,6 +200,7 @@ def _mean(values: Any) -> float:
 
 
 def main() -> int:
+    """Train and compare all models, print the figures, and return 0 if all bounds hold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--clicks", type=int, default=12_000_000, help="rows to train on; 0 leaves them out")
@@ -204,10 +208,10 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         keep = options.keep or Path(folder)
-        figures = {"flights": periods(find("flights", settings.from_env().models), range(options.seeds), keep)}
+        figures = {"flights": flights_figures(find("flights", settings.from_env().models), range(options.seeds), keep)}
         if options.clicks:
-            figures["clicks"] = clicks(Path(folder) / "clicks", options.clicks)
-    checks = {n: found[n] <= bound for found in figures.values() for n, bound in BOUNDS.items() if n in found}
+            figures["clicks"] = clicks_figures(Path(folder) / "clicks", options.clicks)
+    checks = {n: part[n] <= bound for part in figures.values() for n, bound in BOUNDS.items() if n in part}
     print(
         json.dumps(
             {

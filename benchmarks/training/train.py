@@ -1,4 +1,4 @@
-"""Training speed on the CPU: our DCN-v2 against FuxiCTR's and DeepCTR-Torch's on the same rows of the same machine.
+"""Measure the training speed on the CPU of our DCN-v2 beside FuxiCTR's and DeepCTR-Torch's, on the same rows and machine.
 
 `make bench-train`, or `python -m benchmarks train --section flights --quick` (one epoch, fewer rows). All train at batch
 4096 on two threads: embedding 16, three full-rank cross layers, MLP 256-128. FuxiCTR embeds numbers too, as its DCN-v2 does;
@@ -35,15 +35,16 @@ from include.spec.model_spec import ModelSpec
 from include.stages.training import training
 
 ROOT = Path(__file__).resolve().parents[2]
+#: The packages of the peers' environment.
 PEERS = ("torch==2.13.0", "fuxictr==2.3.10", "numpy==2.4.6", "pandas==3.1.1", "catboost==1.2.10")
-#: Its own requirements ask for TensorFlow, which it does not import.
-BARE = ("deepctr-torch==0.3.0",)
-#: The same for all; the peers' DCN-v2 has no categories' effects beside its layers.
+#: A peer that is installed without its requirements, for these ask for TensorFlow, which it does not import.
+PEERS_WITHOUT_REQUIREMENTS = ("deepctr-torch==0.3.0",)
+#: The shape of everybody's network; without a linear term of the categories, which the peers' DCN-v2 does not have.
 SHAPE = {"embedding": 16, "cross_layers": 3, "cross_rank": 0, "hidden": (256, 128), "first_order": 0.0}
 THREADS, TABLE = 2, 5_000_000
-#: Runs a program and prints its peak memory in KiB. A program of the bench's own would inherit the bench's peak, which makes
-#: the data; this one is small.
-MEASURED = """
+#: A script that runs a program and prints its peak memory in KiB. A program started by the bench itself would inherit the
+#: peak of the bench, which is large because it makes the data.
+PEAK_MEMORY_SCRIPT = """
 import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
@@ -56,27 +57,27 @@ BOUNDS = {
 }
 
 
-def environment() -> Path:
-    """The peers' Python, made once."""
+def peer_environment() -> Path:
+    """Return the Python of the peers' environment, which is installed once."""
     folder = settings.from_env().home / "peers"
-    python, done = folder / "bin" / "python", folder / "installed"
-    wanted = "\n".join([*PEERS, *BARE])
-    if not done.exists() or done.read_text() != wanted:
+    python, installed = folder / "bin" / "python", folder / "installed"
+    packages = "\n".join([*PEERS, *PEERS_WITHOUT_REQUIREMENTS])
+    if not installed.exists() or installed.read_text() != packages:
         uv = [sys.executable, "-m", "uv"]
         subprocess.run([*uv, "venv", "-q", "--clear", "--python", sys.executable, str(folder)], check=True)
-        for packages, extra in ((PEERS, ()), (BARE, ("--no-deps",))):
-            subprocess.run([*uv, "pip", "install", "-q", "--python", str(python), *packages, *extra], check=True)
-        done.write_text(wanted)
+        for requirements, options in ((PEERS, ()), (PEERS_WITHOUT_REQUIREMENTS, ("--no-deps",))):
+            subprocess.run([*uv, "pip", "install", "-q", "--python", str(python), *requirements, *options], check=True)
+        installed.write_text(packages)
     return python
 
 
-def ours(spec: ModelSpec, dataset: Reference, out: Path, epochs: int, precision: str) -> dict[str, Any]:
-    """The trainer program, whole: samples/s of its steps, test AUC, its peak memory, and the matrix work it did."""
+def measure_ours(spec: ModelSpec, dataset: Reference, out: Path, epochs: int, precision: str) -> dict[str, Any]:
+    """Run the whole trainer program, and return the samples/s of its steps, its test AUC, peak memory and GFLOP/s."""
     settings = replace(spec.training, batch_size=4096, threads=THREADS, epochs=epochs, precision=precision)
-    changed = spec.model_copy(update={"model": replace(spec.model, **SHAPE), "training": settings})
-    store.write(out / "job.json", training.job(changed, dataset, "dcn", out))
-    command = [sys.executable, "-c", MEASURED, sys.executable, "-m", "include.trainer", str(out / "job.json")]
-    output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=_environ()).stdout
+    bench_spec = spec.model_copy(update={"model": replace(spec.model, **SHAPE), "training": settings})
+    store.write(out / "job.json", training.job(bench_spec, dataset, "dcn", out))
+    command = [sys.executable, "-c", PEAK_MEMORY_SCRIPT, sys.executable, "-m", "include.trainer", str(out / "job.json")]
+    output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=_variables()).stdout
     manifest = store.load(out / "manifest.json", ModelManifest)
     speed = manifest.samples_per_second
     flops = _flops(out / "model.safetensors")
@@ -90,90 +91,97 @@ def ours(spec: ModelSpec, dataset: Reference, out: Path, epochs: int, precision:
 
 
 def _flops(weights: Path) -> int:
-    """Of a sample's matrix products forward and backward: two a weight, thrice (the product and its two gradients)."""
+    """Return the operations of a sample's matrix products: two a weight in each of the product and its two gradients."""
     with safe_open(weights, "np") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
     return 6 * sum(int(np.prod(s)) for n, s in shapes.items() if n.endswith(".weight") and not n.startswith("table."))
 
 
-def peer(name: str, dataset: Reference, work: Path, epochs: int) -> dict[str, Any]:
+def measure_peer(name: str, dataset: Reference, work: Path, epochs: int) -> dict[str, Any]:
+    """Train a peer in its environment, and return its samples/s and its test AUC."""
     work.mkdir(parents=True, exist_ok=True)
     folder = Path(dataset.uri.removeprefix("file://")).parent
-    command = [str(environment()), "benchmarks/training/peers.py", name, str(folder), str(work), str(epochs)]
-    output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=_environ())
-    result = json.loads(output.stdout.splitlines()[-1])
+    command = [str(peer_environment()), "benchmarks/training/peers.py", name, str(folder), str(work), str(epochs)]
+    output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=_variables()).stdout
+    figures = json.loads(output.splitlines()[-1])
     auc = metrics.auc(np.load(folder / "test.labels.npy"), np.load(work / f"{name}.npy"))
-    return {"samples_per_second": result["samples_per_second"], "auc": auc}
+    return {"samples_per_second": figures["samples_per_second"], "auc": auc}
 
 
-def kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What was measured before, where the file is there; else it is measured and noted."""
+def load_or_measure(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the figures in the file; measure and write them first if there is no file."""
     if not path.exists():
         store.write(path, measure())
-    result: dict[str, Any] = json.loads(path.read_text())
-    return result
+    figures: dict[str, Any] = json.loads(path.read_text())
+    return figures
 
 
-def _environ() -> dict[str, str]:
+def _variables() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(THREADS), "PYTHONPATH": str(ROOT)}
 
 
 def matrix_peaks(size: int = 2048, seconds: float = 2.0) -> dict[str, float]:
-    """GFLOP/s of square matrix products on as many threads in fp32 and bf16; the best of a few."""
+    """Return the GFLOP/s of square matrix products in fp32 and bf16 on `THREADS` threads, the best of those in some seconds."""
     torch.set_num_threads(THREADS)
-    result = {}
+    peaks = {}
     for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         a, b = torch.randn(size, size).to(kind), torch.randn(size, size).to(kind)
         best, end = float("inf"), time.perf_counter() + seconds
         while time.perf_counter() < end:
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             a @ b
-            best = min(best, time.perf_counter() - began)
-        result[f"{name}_peak_gflops"] = 2 * size**3 / best / 1e9
-    return result
+            best = min(best, time.perf_counter() - started_at)
+        peaks[f"{name}_peak_gflops"] = 2 * size**3 / best / 1e9
+    return peaks
 
 
-def compared(data: dict[str, Any], spec: ModelSpec, at: Path, epochs: int, peers: list[str]) -> dict[str, Any]:
-    """Ours in its own precision and in fp32, and the peers, one after the other."""
-    dataset, result = Reference(data["uri"], data["digest"]), {}
+def compare(data: dict[str, Any], spec: ModelSpec, folder: Path, epochs: int, peers: list[str]) -> dict[str, Any]:
+    """Measure our trainer in its own precision and in fp32, and the peers, one after the other, and return the figures of all."""
+    dataset, figures = Reference(data["uri"], data["digest"]), {}
     for precision in ("auto", "fp32"):
-        measure = partial(ours, spec, dataset, at / precision, epochs, precision)
-        result[f"ours_{precision}"] = kept(at / f"ours_{precision}.json", measure)
+        measure = partial(measure_ours, spec, dataset, folder / precision, epochs, precision)
+        figures[f"ours_{precision}"] = load_or_measure(folder / f"ours_{precision}.json", measure)
     for name in peers:
-        result[name] = kept(at / f"{name}.json", partial(peer, name, dataset, at / "peers", epochs))
-    for name, values in result.items():
+        figures[name] = load_or_measure(
+            folder / f"{name}.json", partial(measure_peer, name, dataset, folder / "peers", epochs)
+        )
+    for name, values in figures.items():
         print(f"{spec.name:>8} {name:<10}", {k: round(v, 4) for k, v in values.items()}, file=sys.stderr, flush=True)
-    result |= {
-        f"times_{name}": result["ours_auto"]["samples_per_second"] / result[name]["samples_per_second"]
+    figures |= {
+        f"times_{name}": figures["ours_auto"]["samples_per_second"] / figures[name]["samples_per_second"]
         for name in peers
     }
     if "fuxictr" in peers:
-        result["auc_gain"] = result["ours_auto"]["auc"] - result["fuxictr"]["auc"]
-    return result
+        figures["auc_gain"] = figures["ours_auto"]["auc"] - figures["fuxictr"]["auc"]
+    return figures
 
 
-def flights_section(at: Path, quick: bool, peers: list[str]) -> dict[str, Any]:
+def flights_section(folder: Path, quick: bool, peers: list[str]) -> dict[str, Any]:
+    """Return the figures on flights, with our share of the machine's peak in fp32."""
     spec = find("flights")
-    data = kept(at / "data.json", lambda: asdict(train_data.flights_year(spec, at / "data")))
-    peaks = kept(at / "peak.json", matrix_peaks)  # next to our own trainings, for a machine's speed drifts
-    result = peaks | compared(data, spec, at, 1 if quick else 3, peers)
-    return {**result, "share_of_fp32_peak": result["ours_fp32"]["gflops"] / result["fp32_peak_gflops"]}
+    data = load_or_measure(folder / "data.json", lambda: asdict(train_data.flights_year(spec, folder / "data")))
+    # The peaks are measured next to our trainings, since a machine's speed drifts.
+    peaks = load_or_measure(folder / "peak.json", matrix_peaks)
+    figures = peaks | compare(data, spec, folder, 1 if quick else 3, peers)
+    return {**figures, "share_of_fp32_peak": figures["ours_fp32"]["gflops"] / figures["fp32_peak_gflops"]}
 
 
-def clicks_section(at: Path, quick: bool, peers: list[str]) -> dict[str, Any]:
+def clicks_section(folder: Path, quick: bool, peers: list[str]) -> dict[str, Any]:
+    """Return the figures on the click stream, with the peak memory in sizes of the embedding table."""
     spec, rows = find("clicks"), 100_000 if quick else 600_000
 
-    def made() -> dict[str, Any]:
-        dataset, best = train_data.clicks_stream(spec, at / "data", table=TABLE, rows=rows)
+    def write_dataset() -> dict[str, Any]:
+        dataset, best = train_data.clicks_stream(spec, folder / "data", table=TABLE, rows=rows)
         return {**asdict(dataset), "best_auc": best}
 
-    data = kept(at / "data.json", made)
-    result = compared(data, spec, at, 1, peers)
+    data = load_or_measure(folder / "data.json", write_dataset)
+    figures = compare(data, spec, folder, 1, peers)
     table = TABLE * SHAPE["embedding"] * 4 / 2**30  # type: ignore[operator]
-    return {**result, "best_auc": data["best_auc"], "memory_tables": result["ours_fp32"]["peak_gb"] / table}
+    return {**figures, "best_auc": data["best_auc"], "memory_tables": figures["ours_fp32"]["peak_gb"] / table}
 
 
 def main() -> int:
+    """Measure the chosen sections, print the figures, and return 0 if all bounds hold."""
     parser = argparse.ArgumentParser(description=__doc__)
     sections = {"flights": flights_section, "clicks": clicks_section}
     parser.add_argument("--section", choices=sections, action="append")
@@ -186,7 +194,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for name in options.section or sections:
             figures[name] = sections[name]((options.keep or Path(folder)) / name, options.quick, peers)
-    flat = {f"{s}_{k}": v for s, result in figures.items() if isinstance(result, dict) for k, v in result.items()}
+    flat = {f"{s}_{k}": v for s, part in figures.items() if isinstance(part, dict) for k, v in part.items()}
     flat["memory_tables"] = flat.pop("clicks_memory_tables", 0.0)
     holds = {
         name: flat[name] <= bound if name == "memory_tables" else flat[name] >= bound
