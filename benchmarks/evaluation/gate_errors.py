@@ -45,7 +45,7 @@ def true_logloss(mean_logit: float, error: float) -> float:
 
 
 def true_auc(mean_logit: float, error: float) -> float:
-    """Return the probability that a positive's score is above a negative's, from the densities of both over the grid of logits."""
+    """Return the probability that a positive's score is above a negative's, from their densities over the grid of logits."""
     width = np.sqrt(SPREAD**2 + error**2)
     logits = mean_logit + width * GRID
     mean, rest = mean_logit + (logits - mean_logit) * (SPREAD / width) ** 2, SPREAD * error / width
@@ -92,7 +92,7 @@ def compare(evidence: Evidence, metric: Literal["logloss", "auc"], seed: int) ->
 
 
 def error_rates(rows: int, positives: float, metric: Literal["logloss", "auc"], seed: int) -> dict[str, float]:
-    """Return how often an equal challenger is called worse, and one worse by the margin is promoted, by the gates and by the naive rule."""
+    """Return how often an equal challenger is called worse, and how often one worse by the margin is promoted."""
     random, runs, mean_logit = np.random.default_rng(seed), SIZES[rows], mean_logit_of(positives)
     margin_error, counts = error_at_margin(metric, mean_logit), Counter[str]()
     for i in track(range(runs), description=f"gates: {metric}, {rows:,} rows, {positives:.0%} positives"):
@@ -125,7 +125,7 @@ def dependent_days(seed: int) -> dict[str, float]:
 
 
 def bootstrap_cost(seed: int) -> dict[str, float]:
-    """Return what 1,000 resamples of two models' difference on 200,000 rows cost: seconds, and the peak of allocated megabytes."""
+    """Return the seconds and the peak megabytes of 1,000 resamples of two models' difference on 200,000 rows."""
     evidence = draw_evidence(np.random.default_rng(seed), 200_000, -2.0, ERROR)
 
     def run() -> None:

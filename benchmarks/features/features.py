@@ -1,8 +1,8 @@
 """Measure landing, validation and features of Criteo-shape rows: rows a second beside plain pandas, time and memory by size.
 
 `make bench-features`, or `python -m benchmarks features --quick` (half a million and a million rows); the last line is one JSON object
-with the figures, the bounds and `"holds"`. Each measurement is a process of its own. At the smallest size Perennial and pandas take
-turns three times, and the run of median duration counts.
+with the figures, the bounds and `"holds"`. Each measurement is a process of its own. At the smallest size Perennial and
+pandas take turns three times, and the run of median duration counts.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def run_pandas(spec: ModelSpec, folder: Path, home: Path) -> Counts:
 
 
 def measure(work: str, folder: Path) -> dict[str, Any]:
-    """Do the work in this process, and return its seconds, the CPU seconds of all its threads, its peak memory in GB and the counts."""
+    """Do the work in this process; return its seconds, CPU seconds of all threads, peak memory in GB, and the counts."""
     shipped = find("clicks")
     spec = shipped.model_copy(update={"source": SourceSpec(path=str(folder / "{window:%Y-%m-%d}.tsv"), format="tsv")})
     import great_expectations  # noqa: F401  # its import takes seconds, which are not measured

@@ -54,7 +54,7 @@ def load_year() -> Year:
 
 
 def weekly_scores(year: Year, first: int, last: int) -> dict[int, NDArray[np.float64]]:
-    """Train a model every seventh day on the labels due by then, and return by that day its scores of all rows, NaN for earlier ones."""
+    """Train a model every seventh day on the labels due by then; return by day its scores of all rows, NaN for earlier ones."""
     import lightgbm
 
     scores_by_day = {}

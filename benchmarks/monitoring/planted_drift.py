@@ -34,7 +34,7 @@ NEVER = 10**9
 
 
 def first_fires(production: SimulatedProduction, name: str, *drift: Drift, days: int = DAYS) -> dict[str, int]:
-    """Return by signal the number of the first drifted day on which it fires, and as `asked` the first on which a training starts."""
+    """Return by signal the first drifted day on which it fires, counted from 1; `asked` is the first that starts a training."""
     first: dict[str, int] = {}
     production.ledger = FileLedger(production.folder / name)  # no request of another drift cools this one down
     for number in range(1, days + 1):

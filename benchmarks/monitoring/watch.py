@@ -63,7 +63,7 @@ def rows(count: int, seed: int) -> pa.Table:
 
 
 def speed() -> dict[str, float]:
-    """Return the rows per CPU second of the watch and of Evidently; the watch's include the comparison with the reference windows."""
+    """Return the rows per CPU second of the watch, which includes comparing with the reference windows, and of Evidently."""
     parts = [rows(PIECE_ROWS, i) for i in range(SPEED // PIECE_ROWS)]
     reference = [sketching.sketch_rows(ENCODING, p.slice(0, 20_000)) for p in parts] * 3
     history = ReferenceWindows(reference, [0] * len(reference), ENCODING.knots)
@@ -104,7 +104,7 @@ class PoolTables:
 
 
 def memory() -> dict[str, dict[str, float]]:
-    """Return, by the rows of a window, the process's peak memory in MiB while the stage sketches it, and the rows per CPU second."""
+    """Return, by the rows of a window, the process's peak MiB while the stage sketches it, and the rows per CPU second."""
     pool, figures = rows(3 * PIECE_ROWS, 0), {}
     for count in MEMORY_ROWS:
         tables, started_at = PoolTables(pool, count), time.process_time()

@@ -91,7 +91,7 @@ class NaiveRules:
         }
 
     def flagged_columns(self, latent: Rows) -> NDArray[np.bool_]:
-        """Return which columns Evidently's defaults flag with more than 1,000 reference rows: those at a distance of 0.1 or more."""
+        """Return which columns Evidently flags by default with over 1,000 reference rows: those at a distance of at least 0.1."""
         numbers = [self._wasserstein(latent, i) >= 0.1 for i in range(NUMBERS)]
         pairs = (self._counts(latent, i) for i in range(NUMBERS, FEATURES))
         return np.array([*numbers, *(jensenshannon(a, b) >= 0.1 for a, b in pairs)])
@@ -113,7 +113,7 @@ class NaiveRules:
 
 
 def agreement(seed: int = 3) -> dict[str, float]:
-    """Return the share of windows in which as many columns are flagged here as by Evidently itself, and the number of windows."""
+    """Return the share of windows in which as many columns are flagged here as by Evidently itself, and their number."""
     random = np.random.default_rng(seed)
     agreements = []
     for rows in EVIDENTLY_ROWS:

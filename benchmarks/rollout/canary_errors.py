@@ -86,7 +86,7 @@ def first_analysis(hits: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def equal_challenger(case: Case, seed: int) -> dict[str, float]:
-    """Return the shares of runs in which an equal challenger is ever called worse: by two guards of ours, by one of the others."""
+    """Return the shares of runs in which an equal challenger is ever called worse: by two guards here, by one elsewhere."""
     random = np.random.default_rng(seed)
     wrong = {"ours": 0, "peeked_z": 0, "mann_whitney": 0}
     for _ in chunks(f"equal {case}"):
@@ -227,7 +227,7 @@ def z_score(counts: ProportionDifference) -> Floats:
 
 
 def shares_by_run(counts: ProportionDifference) -> Iterator[tuple[Floats, Floats]]:
-    """Return each run in the form that Kayenta judges: one share of bad answers per analysis, of the canary and of the champion."""
+    """Return each run as Kayenta judges it: the shares of bad answers per analysis of the canary and of the champion."""
     a, n, b, m = (
         np.diff(c[..., 0], axis=1, prepend=0)
         for c in (counts.canary_events, counts.canary_requests, counts.stable_events, counts.stable_requests)

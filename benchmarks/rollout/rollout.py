@@ -1,8 +1,8 @@
-"""Rollouts on the real stack under load, with everything that drives one killed at each step: `make bench-rollout`.
+"""Play rollouts on the real stack under load, and kill everything that drives one at each step: `make bench-rollout`.
 
 Two equal models and one trained on wrong outcomes are rolled out through Airflow while recorded flights are sent through the
-gateway. It prints the table of the kills in Markdown; the last line is one JSON object: what each scene showed, the bounds, and
-whether they hold.
+gateway. It prints the table of the kills in Markdown; the last line is one JSON object: the figures of each scene, the bounds,
+and whether they hold.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from include.local import stack
 from include.local.rest import Airflow
 from include.settings import ROOT, Settings, from_env
 
-#: Seconds in place of minutes; labels decide too, since callers send them back.
+#: A rollout of seconds in place of minutes, which labels decide too, since callers send them back.
 PLAN = {
     "shadow": "8s",
     "warm_up": "1s",
@@ -37,7 +37,7 @@ PLAN = {
 
 
 def prepare(home: Path) -> Settings:
-    """A home with a spec of its own, whose rollouts take seconds."""
+    """Write a home with a spec whose rollouts take seconds, and return its settings."""
     models = home / "models"
     models.mkdir(parents=True)
     spec = yaml.safe_load((ROOT / "include" / "models" / "flights.yaml").read_text())
@@ -55,28 +55,29 @@ def prepare(home: Path) -> Settings:
 
 
 def play(settings: Settings, names: list[str], rate: float, console: Console) -> tuple[dict[str, Any], dict[str, bool]]:
-    """What each scene showed, with its seconds, and which claims hold."""
-    shown: dict[str, Any] = {}
+    """Play the scenes; return the figures of each with its seconds, and which claims hold."""
+    figures_by_scene: dict[str, Any] = {}
     holds: dict[str, bool] = {}
     with Airflow(settings.airflow_url, stack.password(settings)) as airflow:
         live = Live(settings, airflow, console)
-        begun = time.monotonic()
+        started_at = time.monotonic()
         live.prepare()
-        console.print(f"prepared in {time.monotonic() - begun:.0f} s")
+        console.print(f"prepared in {time.monotonic() - started_at:.0f} s")
         for name in names:
-            begun = time.monotonic()
+            started_at = time.monotonic()
             try:
                 figures, claims = SCENES[name](live, rate)
-            except TimeoutError as late:
-                figures, claims = {"waited in vain for": str(late)}, {"came to its end": False}
-            shown[name] = {"seconds": round(time.monotonic() - begun), **figures}
+            except TimeoutError as error:
+                figures, claims = {"waited in vain for": str(error)}, {"came to its end": False}
+            figures_by_scene[name] = {"seconds": round(time.monotonic() - started_at), **figures}
             claims["no split beyond the plan"] = not figures.get("unplanned")
-            holds |= {f"{name}: {claim}": held for claim, held in claims.items()}
-            console.print(f"[bold]{name}[/]: {shown[name]} {claims}")
-    return shown, holds
+            holds |= {f"{name}: {claim}": is_true for claim, is_true in claims.items()}
+            console.print(f"[bold]{name}[/]: {figures_by_scene[name]} {claims}")
+    return figures_by_scene, holds
 
 
 def main() -> int:
+    """Bring the stack up, play the chosen scenes, print their figures, and return 0 if all claims hold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scene", choices=SCENES, action="append", help="all when left out; may be repeated")
     parser.add_argument("--rate", type=float, default=2000, help="requests a second of `good` and `killed_canary`")
@@ -87,13 +88,18 @@ def main() -> int:
         settings = prepare(Path(folder) / "home")
         try:
             settings = stack.up(settings, lambda text: console.print(f"[dim]{text} …"))
-            shown, holds = play(settings, [n for n in SCENES if n in (options.scene or SCENES)], options.rate, console)
+            figures_by_scene, holds = play(
+                settings, [n for n in SCENES if n in (options.scene or SCENES)], options.rate, console
+            )
         finally:
             stack.down(settings)
-    if "victims" in shown.get("kills", {}):
-        print(table(shown["kills"]["victims"]))
+    if "victims" in figures_by_scene.get("kills", {}):
+        print(table(figures_by_scene["kills"]["victims"]))
     load = {"rate": options.rate, "calm": CALM, "cores": os.cpu_count()}
     print(
-        json.dumps({"bench": "rollout", "load": load, "scenes": shown, "bounds": BOUNDS, "holds": holds}, default=str)
+        json.dumps(
+            {"bench": "rollout", "load": load, "scenes": figures_by_scene, "bounds": BOUNDS, "holds": holds},
+            default=str,
+        )
     )
     return 0 if all(holds.values()) else 1

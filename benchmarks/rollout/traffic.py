@@ -1,4 +1,4 @@
-"""Callers of the gateway, and the splits that it serves meanwhile by its own word."""
+"""Send requests to the gateway, and record the splits of traffic that it reports meanwhile."""
 
 import json
 import subprocess
@@ -18,9 +18,9 @@ from include.settings import ROOT, Settings
 
 @contextmanager
 def load(settings: Settings, bodies: Path, rate: float, planned: Sequence[Routes]) -> Iterator[dict[str, Any]]:
-    """Requests at that rate while it lasts, none where it is 0.
+    """Send requests at that rate while the context lasts, none if it is 0, and yield the report, which is filled at the end.
 
-    At its end there is the report of `benchmarks/serving/load.py`, with the splits in their order, and those that are not `planned`.
+    It is the report of `benchmarks/serving/load.py`, with the splits in their order and those that are not `planned`.
     """
     command = [
         sys.executable,
@@ -37,43 +37,43 @@ def load(settings: Settings, bodies: Path, rate: float, planned: Sequence[Routes
         "--connections",
         "32",
     ]
-    seen: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     sender = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) if rate else None
     try:
-        with _followed(settings) as splits:
-            yield seen
+        with _recorded_splits(settings) as splits:
+            yield report
     finally:
         if sender:
             sender.terminate()
-            seen |= json.loads(sender.communicate(timeout=60)[0])
-    seen |= {"splits": " → ".join(map(_named, splits)), "unplanned": [str(s) for s in splits if s not in planned]}
+            report |= json.loads(sender.communicate(timeout=60)[0])
+    report |= {"splits": " → ".join(map(_name_of, splits)), "unplanned": [str(s) for s in splits if s not in planned]}
 
 
-def split(settings: Settings) -> Routes:
-    """What the gateway serves now."""
+def active_routes(settings: Settings) -> Routes:
+    """Return the routes that the gateway serves now."""
     return replace(haproxy.router_of(settings), patience=0.0).active(settings.model)
 
 
 @contextmanager
-def _followed(settings: Settings) -> Iterator[list[Routes]]:
-    """Each split as it comes; a gateway that does not answer serves none."""
+def _recorded_splits(settings: Settings) -> Iterator[list[Routes]]:
+    """Yield a list to which each new split is added while the context lasts; a gateway that does not answer adds none."""
     splits: list[Routes] = []
-    over = threading.Event()
+    ended = threading.Event()
 
-    def follow() -> None:
-        while not over.wait(0.1):
+    def poll() -> None:
+        while not ended.wait(0.1):
             with suppress(Unavailable, KeyError):
-                if (now := split(settings)) not in splits[-1:]:
-                    splits.append(now)
+                if (routes := active_routes(settings)) not in splits[-1:]:
+                    splits.append(routes)
 
-    follower = threading.Thread(target=follow)
-    follower.start()
+    poller = threading.Thread(target=poll)
+    poller.start()
     try:
         yield splits
     finally:
-        over.set()
-        follower.join()
+        ended.set()
+        poller.join()
 
 
-def _named(routes: Routes) -> str:
+def _name_of(routes: Routes) -> str:
     return "shadow" if routes.mirror else f"{routes.canary} %" if routes.canary else "stable"

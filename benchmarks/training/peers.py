@@ -55,7 +55,7 @@ class Batches:
 
 
 def fuxictr(data: PeerDataset, work: Path, epochs: int) -> dict[str, Any]:
-    """Train FuxiCTR's DCN-v2 in its own loop: Adam at 1e-3, numbers embedded too, the weights of the best epoch by validation AUC."""
+    """Train FuxiCTR's DCN-v2 in its own loop: Adam at 1e-3, numbers embedded too, the best epoch by validation AUC."""
     from fuxictr.features import FeatureMap
     from fuxictr.pytorch.layers import CrossNetV2, FeatureEmbedding, MLP_Block
     from fuxictr.pytorch.models import BaseModel

@@ -3,7 +3,8 @@
 `make bench-train`, or `python -m benchmarks train --section flights --quick` (one epoch, fewer rows). All train at batch
 4096 on two threads: embedding 16, three full-rank cross layers, MLP 256-128. FuxiCTR embeds numbers too, as its DCN-v2 does;
 DeepCTR-Torch takes them as they are, and so do we. The peers get an environment of their own under Perennial's home. With
-`--keep FOLDER` a bench that was stopped goes on where it was. The last line is one JSON object with the figures, the bounds and `holds`.
+`--keep FOLDER` a bench that was stopped goes on where it was. The last line is one JSON object with the figures, the
+bounds and `holds`.
 """
 
 import argparse
