@@ -1,4 +1,4 @@
-"""What a gateway costs: HAProxy as Perennial sets it up, and nginx, Envoy and Traefik, before two servers that do nothing.
+"""Measure what a gateway costs: HAProxy as Perennial sets it up, nginx, Envoy and Traefik, before two servers that do nothing.
 
 `python -m benchmarks gateways`: each splits 90/10 and sends a failed request to the other server, on one thread, and asks
 the servers by Unix sockets where it can. It prints requests a second, latency and each part's CPU time a request, one gateway
