@@ -54,9 +54,8 @@ def flights_features(spec: ModelSpec) -> InMemoryTables:
     if spec.features.aggregates.groups:
         sums = aggregation.hourly_sums(spec, ibis.memtable(rows.to_arrow())).to_pyarrow()
         first, last = (window_of(rows["window"][row], spec.window) for row in (0, -1))
-        histories = aggregation.read_histories(
-            spec, InMemoryTables({"sums": pl.DataFrame(pl.from_arrow(sums))}), first, last
-        )  # type: ignore[arg-type]
+        tables = InMemoryTables({"sums": pl.DataFrame(pl.from_arrow(sums))})
+        histories = aggregation.read_histories(spec, tables, first, last)  # type: ignore[arg-type]
         rows = aggregation.with_aggregates(spec, rows, histories)
     return InMemoryTables({"features": rows})
 

@@ -135,7 +135,7 @@ def flops_per_sample() -> int:
 def bytes_per_sample() -> int:
     """Return the bytes that a sample moves at the least.
 
-    These are its row; each embedding read, and its weight, moments and mean read and written once; each layer's bf16
+    These are its row; each embedding read, and its weight, moments and average read and written once; each layer's bf16
     activations written forward and read backward, and their gradients written and read.
     """
     width = CATEGORIES * WIDTH + NUMBERS
