@@ -18,22 +18,22 @@ SEEDS = 6
 QUIET, DAYS = 7, 8
 FIRST_DRIFTED_DAY = FIRST_SERVED_DAY + QUIET
 DRIFT_DATE = FIRST_DAY + timedelta(days=FIRST_DRIFTED_DAY)
-#: Drift of the inputs by its name, and the number of the drifted day by which `feature_drift` must fire.
+#: PlannedDrift of the inputs by its name, and the number of the drifted day by which `feature_drift` must fire.
 INPUTS = {
-    "gradual": (Drift(DRIFT_DATE, days=6), 2),
-    "sudden": (Drift(DRIFT_DATE, size=0.5), 1),
-    "one_feature": (Drift(DRIFT_DATE, size=0.2, field="i5"), 2),
+    "gradual": (PlannedDrift(DRIFT_DATE, days=6), 2),
+    "sudden": (PlannedDrift(DRIFT_DATE, size=0.5), 1),
+    "one_feature": (PlannedDrift(DRIFT_DATE, size=0.2, field="i5"), 2),
 }
-CONCEPT = Drift(DRIFT_DATE, "concept", size=0.8)
+CONCEPT = PlannedDrift(DRIFT_DATE, "concept", size=0.8)
 #: A season that is no drift: every weekend differs, in the champion's training days and since.
-SEASON = Drift(FIRST_DAY, size=0.5, weekdays=(5, 6))
+SEASON = PlannedDrift(FIRST_DAY, size=0.5, weekdays=(5, 6))
 #: The signals that need labels, and those that need none and so cannot show a concept that changes while the inputs stay.
 LABELLED, BLIND = ("logloss", "auc"), ("estimated_auc", "feature_drift", "prediction_drift")
 #: The number of a day that never comes.
 NEVER = 10**9
 
 
-def first_fires(production: SimulatedProduction, name: str, *drift: Drift, days: int = DAYS) -> dict[str, int]:
+def first_fires(production: SimulatedProduction, name: str, *drift: PlannedDrift, days: int = DAYS) -> dict[str, int]:
     """Return by signal the first drifted day on which it fires, counted from 1; `asked` is the first that starts a training."""
     first: dict[str, int] = {}
     production.ledger = FileLedger(production.folder / name)  # no request of another drift cools this one down

@@ -59,12 +59,12 @@ class SimulatedProduction:
         registry = FakeRegistry([champion], {"champion": champion.number})
         self.services = MonitoringServices(self.tables, self.signals, registry, self.ledger)
 
-    def day(self, day: int, *planted: Drift) -> pl.DataFrame:
+    def day(self, day: int, *planted: PlannedDrift) -> pl.DataFrame:
         """Return the impressions of that day with the planted drift."""
         stream = Clicks(self.seed, (*self.schedule, *planted), CATEGORY_SIZES)
         return stream.day(FIRST_DAY + timedelta(days=day), self.rows).rows
 
-    def serve_days(self, days: Sequence[int], *planted: Drift) -> None:
+    def serve_days(self, days: Sequence[int], *planted: PlannedDrift) -> None:
         """Land the days and log the champion's answer to each of their rows, in place of what was there of them."""
         rows_by_day = {day: self.day(day, *planted) for day in days}
         self._land(rows_by_day)
