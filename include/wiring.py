@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from include.adapters.kubernetes import Cluster
     from include.adapters.serving.segments import LogSegments
     from include.adapters.training.pods import TrainingManifests
-    from include.online_store.store import OnlineStore
+    from include.online_store.protocol import OnlineStore
     from include.ports.ledger import Ledger
     from include.ports.registry import Registry
     from include.ports.serving import Probe, Scorer, Slots

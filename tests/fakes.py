@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from include.artifacts import store
-from include.artifacts.files import file_facts, write_atomically
+from include.artifacts.atomic_write import file_facts, write_atomically
 from include.artifacts.store import Reference
 from include.domain.errors import Conflict, Corrupt, Unavailable, UserMistake
 from include.domain.events import Event

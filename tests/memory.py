@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include.artifacts.windows import R, WindowRecord, from_json
+from include.artifacts.window_records import R, WindowRecord, from_json
 from include.domain.errors import Conflict, Unavailable, UserMistake
 from include.domain.windows import Window
 from include.ports.sources import Batch, SourceFile

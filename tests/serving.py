@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from include.artifacts import store
+from include.artifacts.atomic_write import file_facts
 from include.artifacts.dataset_manifest import DatasetColumns
-from include.artifacts.files import file_facts
 from include.artifacts.model_manifest import ServingOptions, Signature, Tensor
 from include.domain.features.encoding import Encoding
 from tests.records import model_manifest

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from include.artifacts import store
+from include.artifacts.atomic_write import file_facts
 from include.artifacts.dataset_manifest import DatasetColumns, DatasetManifest, SplitCounts, SplitWindows
-from include.artifacts.files import file_facts
 from include.domain.features.encoding import Encoding, fit
-from include.domain.training.settings import NetworkSettings
+from include.domain.training.job_settings import NetworkSettings
 from include.trainer.job import Job, read
 
 CATEGORIES, NUMBERS = ("shop", "part"), ("price", "age")

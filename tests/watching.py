@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from include.adapters.serving.segments import FEEDBACK, PREDICTIONS, SCHEMAS
 from include.artifacts import store
+from include.artifacts.atomic_write import file_facts
 from include.artifacts.dataset_manifest import SplitWindows
-from include.artifacts.files import file_facts
 from include.artifacts.store import Reference
 from include.domain.features.encoding import fit
 from include.domain.monitoring.retraining import RetrainingDecision

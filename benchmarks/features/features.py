@@ -37,7 +37,7 @@ def run_perennial(spec: ModelSpec, folder: Path, home: Path) -> Counts:
     from include.adapters.tables.delta import DeltaTables
     from include.adapters.tables.json_records import JsonRecords
     from include.adapters.validation.great_expectations import GreatExpectations
-    from include.artifacts.windows import BuiltWindow
+    from include.artifacts.window_records import BuiltWindow
     from include.domain.windows import window_of
     from include.online_store.opening import open_store
     from include.stages.data import landing, validation

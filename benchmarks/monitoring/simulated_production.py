@@ -19,8 +19,8 @@ from include.adapters.serving.signals import ProductionSignals
 from include.adapters.tables.delta import DeltaTables
 from include.adapters.tables.ledger import FileLedger
 from include.artifacts import store
+from include.artifacts.atomic_write import file_facts
 from include.artifacts.dataset_manifest import SplitWindows
-from include.artifacts.files import file_facts
 from include.domain.features.encoding import fit
 from include.domain.windows import Grain, Window
 from include.local.clicks import SIZES, Clicks, PlannedDrift

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from include.adapters.engines.duckdb import DuckDB
 from include.adapters.tables.delta import DeltaTables
 from include.artifacts import store
-from include.artifacts.files import file_facts
+from include.artifacts.atomic_write import file_facts
 from include.domain.features.encoding import Encoding
 from include.domain.windows import Window, parse_utc
 from include.local import flights

@@ -13,8 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from include.artifacts import store
+from include.artifacts.atomic_write import file_facts
 from include.artifacts.dataset_manifest import DatasetManifest, SplitCounts, SplitWindows
-from include.artifacts.files import file_facts
 from include.artifacts.store import Reference
 from include.domain.features.encoding import FIRST_ID, Encoding
 from include.domain.windows import Window, window_of

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from include.domain.training.settings import NetworkSettings, TrainingSettings
+from include.domain.training.job_settings import NetworkSettings, TrainingSettings
 from include.trainer import train
 from include.trainer.data.dataset import Dataset, Fields, Split
 from include.trainer.distributed.process_group import ProcessGroup

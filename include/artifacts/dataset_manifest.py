@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from include.artifacts.files import FileFacts
+from include.artifacts.atomic_write import FileFacts
 from include.domain.features.aggregates import Aggregates
 
 DATASET_FORMAT = 1

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from include.artifacts.atomic_write import FileFacts
 from include.artifacts.dataset_manifest import DatasetColumns, SplitWindows
-from include.artifacts.files import FileFacts
 from include.artifacts.store import Reference
 
 MANIFEST_FORMAT = 1

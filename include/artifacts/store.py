@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from include.artifacts.files import FileFacts, file_facts, write_atomically
+from include.artifacts.atomic_write import FileFacts, file_facts, write_atomically
 from include.domain.errors import Corrupt
 
 T = TypeVar("T")

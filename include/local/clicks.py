@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from scipy.stats import rankdata
 
 from include import settings
-from include.artifacts.files import draft_of
+from include.artifacts.atomic_write import draft_of
 from include.local.csv_formats import FORMATS
 
 NUMBERS = tuple(f"i{n}" for n in range(1, 14))

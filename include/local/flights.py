@@ -14,7 +14,7 @@ from zipfile import ZipFile
 import polars as pl
 
 from include import settings
-from include.artifacts.files import draft_of
+from include.artifacts.atomic_write import draft_of
 from include.domain.errors import UserMistake
 from include.domain.features.online_features import EventOutcome
 from include.domain.windows import window_label

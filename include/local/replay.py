@@ -16,7 +16,7 @@ import aiohttp
 
 from include.domain.features.aggregates import SECONDS_PER_HOUR, Aggregates
 from include.domain.features.online_features import EventOutcome
-from include.online_store.store import OnlineStore
+from include.online_store.protocol import OnlineStore
 
 Row = Mapping[str, Any]
 

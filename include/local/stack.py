@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from include.artifacts.files import write_atomically
+from include.artifacts.atomic_write import write_atomically
 from include.domain.errors import Unavailable, UserMistake
 from include.local import processes
 from include.local.cpu_affinity import pinned

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from include.domain.errors import UserMistake
-from include.online_store.store import OnlineStore
+from include.online_store.protocol import OnlineStore
 
 
 def open_store(url: str, model: str) -> OnlineStore:

@@ -10,7 +10,7 @@ import redis
 
 from include.domain.errors import Unavailable
 from include.domain.features.online_features import EventOutcome, LandedSums
-from include.online_store.store import StoreChanges, decode_outcome, encode_outcome
+from include.online_store.protocol import StoreChanges, decode_outcome, encode_outcome
 
 #: Seconds to wait for a connection, and for a reply.
 CONNECT_TIMEOUT, REPLY_TIMEOUT = 2.0, 10.0

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from include.domain.errors import Unavailable
 from include.domain.features.online_features import EventOutcome, LandedSums
-from include.online_store.store import StoreChanges, decode_outcome, encode_outcome
+from include.online_store.protocol import StoreChanges, decode_outcome, encode_outcome
 
 SCHEMA = """
 CREATE TABLE landed (window TEXT PRIMARY KEY, version INTEGER, until INTEGER, packed BLOB);

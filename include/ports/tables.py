@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from include.artifacts.windows import R, WindowRecord
+from include.artifacts.window_records import R, WindowRecord
 from include.domain.windows import Window
 
 #: The tables of a model: typed rows of the source, rows that cannot be read, sums by entity and hour, and what models see.

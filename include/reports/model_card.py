@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from include.artifacts import store
+from include.artifacts.atomic_write import write_atomically
 from include.artifacts.evaluation_record import EvaluationRecord
-from include.artifacts.files import write_atomically
 from include.artifacts.model_manifest import ModelManifest
 from include.artifacts.store import Reference
 from include.artifacts.verdict_record import VerdictRecord

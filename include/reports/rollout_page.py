@@ -7,7 +7,7 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
-from include.artifacts.files import write_atomically
+from include.artifacts.atomic_write import write_atomically
 from include.domain.events import ActionRequested, Event, RolloutChanged, ShadowCompared, StepAnalysed
 from include.domain.rollout.decision import StepDecision
 from include.ports.ledger import Ledger

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
-from include.artifacts.files import write_atomically
+from include.artifacts.atomic_write import write_atomically
 from include.domain.events import CauseRechecked, RetrainingDecided
 from include.domain.monitoring.drift import FeatureDrift
 from include.domain.monitoring.signal import Signal, SignalState

@@ -12,7 +12,7 @@ from include.domain.errors import Corrupt, Unavailable
 from include.domain.features.aggregates import AggregateGroup, Aggregates
 from include.domain.features.encoding import pack_floats
 from include.domain.features.online_features import OnlineFeatures
-from include.online_store.store import OnlineStore, StoreChanges
+from include.online_store.protocol import OnlineStore, StoreChanges
 
 logger = logging.getLogger("perennial.server")
 

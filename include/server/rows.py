@@ -13,7 +13,7 @@ from include.domain.features.aggregates import Aggregates
 from include.domain.features.encoding import Encoding
 from include.domain.features.row_encoding import TIME_CACHE_SIZE, RowEncoder
 from include.domain.features.times import as_time
-from include.online_store.store import OnlineStore
+from include.online_store.protocol import OnlineStore
 from include.server.lookups import AggregateValues, Lookups
 from include.server.responses import DECODE_ERRORS, RequestError, decode_error
 

@@ -13,12 +13,12 @@ import numpy as np
 import onnxruntime as ort
 
 from include.artifacts import store
-from include.artifacts.files import FileFacts
+from include.artifacts.atomic_write import FileFacts
 from include.artifacts.model_manifest import ModelManifest
 from include.domain.errors import Corrupt, Unavailable
 from include.domain.features.encoding import Encoding
 from include.domain.features.row_encoding import RowEncoder
-from include.online_store.store import OnlineStore
+from include.online_store.protocol import OnlineStore
 from include.server.lookups import Lookups
 from include.server.responses import RequestError
 from include.server.rows import EncodedRow, RowReader, stack_rows

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from include.artifacts.files import write_atomically
+from include.artifacts.atomic_write import write_atomically
 from include.domain.errors import Corrupt, Unavailable
 from include.server.batching import Batcher, QueueLimits
 from include.server.lookups import Lookups, StoreStatus

@@ -30,8 +30,8 @@ from include.domain.monitoring.retraining import Retraining
 from include.domain.monitoring.signal import SIGNAL_NAMES
 from include.domain.rollout.plan import Rollout
 from include.domain.training.families import FAMILIES, FamilyName
+from include.domain.training.job_settings import NetworkSettings, TrainingSettings
 from include.domain.training.pods import Pods
-from include.domain.training.settings import NetworkSettings, TrainingSettings
 from include.domain.windows import Grain
 from include.spec.data import Columns, Features, Section, SourceSpec, Validation
 

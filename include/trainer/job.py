@@ -12,7 +12,7 @@ import numpy as np
 from include.artifacts.model_manifest import ServingOptions
 from include.domain.errors import UserMistake
 from include.domain.training.families import FAMILIES, FamilyName
-from include.domain.training.settings import NetworkSettings, TrainingSettings
+from include.domain.training.job_settings import NetworkSettings, TrainingSettings
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Self
 
-from include.domain.training.settings import TrainingSettings
+from include.domain.training.job_settings import TrainingSettings
 
 
 class TrainingStopped(Exception):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from include.artifacts.files import write_atomically
+from include.artifacts.atomic_write import write_atomically
 from include.domain.errors import Unavailable, UserMistake
 from include.ports.traffic import Routes
 from include.settings import SLOTS, Settings

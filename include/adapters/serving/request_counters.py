@@ -17,7 +17,7 @@ from typing import NamedTuple
 import httpx
 
 from include.adapters.serving import addresses
-from include.artifacts.files import write_atomically
+from include.artifacts.atomic_write import write_atomically
 from include.domain.errors import Unavailable, UserMistake
 from include.domain.rollout.variants import RequestCounts
 

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from include.artifacts.files import write_atomically
-from include.artifacts.windows import R, WindowRecord, from_json
+from include.artifacts.atomic_write import write_atomically
+from include.artifacts.window_records import R, WindowRecord, from_json
 from include.domain.errors import Corrupt
 
 

@@ -29,7 +29,7 @@ from include.adapters.tables.local_copy import (
     path_inside,
     whole_files,
 )
-from include.artifacts.files import draft_of
+from include.artifacts.atomic_write import draft_of
 from include.domain.errors import Conflict, UserMistake
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import polars as pl
 
-from include.artifacts.windows import LandedWindow, LandingCounts, LandingReport
+from include.artifacts.window_records import LandedWindow, LandingCounts, LandingReport
 from include.domain.errors import UserMistake
 from include.domain.windows import Window, window_of
 from include.ports.sources import Source

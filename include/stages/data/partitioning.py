@@ -5,7 +5,7 @@ from itertools import chain
 
 import polars as pl
 
-from include.artifacts.windows import DeliveredFile, LandedWindow
+from include.artifacts.window_records import DeliveredFile, LandedWindow
 from include.domain.prefetch import map_ahead
 from include.domain.windows import Window, window_label
 from include.ports.sources import Batch, SourceFile

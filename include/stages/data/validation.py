@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include.artifacts.windows import LandedWindow, ValidatedWindow
+from include.artifacts.window_records import LandedWindow, ValidatedWindow
 from include.domain.verdict import Outcome, Verdict
 from include.domain.windows import Window
 from include.ports.tables import LANDED, Records, Tables

@@ -8,7 +8,7 @@ from functools import partial
 import polars as pl
 import pyarrow as pa
 
-from include.artifacts.windows import DeliveredFile, LandedWindow, LandingCounts
+from include.artifacts.window_records import DeliveredFile, LandedWindow, LandingCounts
 from include.domain.errors import Conflict
 from include.domain.prefetch import map_ahead
 from include.domain.windows import Window, window_of

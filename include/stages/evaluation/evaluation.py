@@ -11,9 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from include.artifacts import store
+from include.artifacts.atomic_write import file_facts
 from include.artifacts.dataset_manifest import DatasetManifest
 from include.artifacts.evaluation_record import EvaluationRecord, MetricEstimate
-from include.artifacts.files import file_facts
 from include.artifacts.model_manifest import ModelManifest
 from include.artifacts.store import Reference
 from include.artifacts.verdict_record import VerdictRecord

@@ -16,7 +16,7 @@ from include.domain.features.aggregates import SECONDS_PER_HOUR, AggregateGroup
 from include.domain.features.hourly_sums import AggregateHistory, HourlySums, pack
 from include.domain.features.online_features import LandedSums
 from include.domain.windows import Window, window_of
-from include.online_store.store import OnlineStore
+from include.online_store.protocol import OnlineStore
 from include.ports.tables import LANDED, SUMS, Engine, Tables
 from include.spec.model_spec import ModelSpec
 from include.stages.data.row_order import split_by_window

@@ -9,10 +9,10 @@ from functools import partial
 import polars as pl
 import pyarrow as pa
 
-from include.artifacts.windows import BuiltWindow, LandedWindow
+from include.artifacts.window_records import BuiltWindow, LandedWindow
 from include.domain.errors import UserMistake
 from include.domain.windows import Window
-from include.online_store.store import OnlineStore
+from include.online_store.protocol import OnlineStore
 from include.ports.tables import FEATURES, LANDED, Engine, Records, Tables
 from include.spec.data import Columns
 from include.spec.model_spec import ModelSpec

@@ -16,8 +16,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from include.artifacts import store
+from include.artifacts.atomic_write import file_facts, write_atomically
 from include.artifacts.dataset_manifest import DatasetColumns, DatasetManifest, SplitCounts, SplitWindows
-from include.artifacts.files import file_facts, write_atomically
 from include.artifacts.store import Reference
 from include.domain.errors import Corrupt, UserMistake
 from include.domain.features.encoding import Encoding, fit

@@ -19,7 +19,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from include.artifacts.files import move_into_place
+from include.artifacts.atomic_write import move_into_place
 from include.trainer.distributed.process_group import ProcessGroup
 from include.trainer.distributed.sharding import full_tensor, is_sharded, local_tensor
 from include.trainer.job import Job

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from include.domain.errors import Unavailable, UserMistake
-from include.domain.training.settings import TrainingSettings
+from include.domain.training.job_settings import TrainingSettings
 
 #: Words in the errors of gloo and nccl when the other side is gone.
 LOST_CONNECTION = ("gloo", "Gloo", "NCCL")

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from include.domain.training.settings import TrainingSettings
+from include.domain.training.job_settings import TrainingSettings
 from include.trainer.distributed.process_group import ProcessGroup
 from include.trainer.process import arithmetic_threads
 

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from include.domain.training.settings import TrainingSettings
+from include.domain.training.job_settings import TrainingSettings
 from include.trainer.distributed.process_group import ProcessGroup
 
 

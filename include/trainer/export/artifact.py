@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from include.artifacts import store
-from include.artifacts.files import file_facts, move_into_place
+from include.artifacts.atomic_write import file_facts, move_into_place
 from include.artifacts.model_manifest import (
     GRAPH,
     ModelManifest,

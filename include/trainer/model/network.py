@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from include.domain.training.families import FAMILIES, FamilyName, NetworkName
-from include.domain.training.settings import NetworkSettings
+from include.domain.training.job_settings import NetworkSettings
 from include.trainer.data.dataset import Fields
 from include.trainer.model.layers import CrossLayer, CrossNetwork, DeepNetwork, LowRankCrossLayer
 from include.trainer.model.scaling import RankGaussianScaler

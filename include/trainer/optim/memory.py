@@ -4,7 +4,7 @@ import ctypes
 
 import torch
 
-from include.artifacts.files import write_atomically
+from include.artifacts.atomic_write import write_atomically
 from include.domain.errors import Unavailable
 from include.trainer.distributed.process_group import ProcessGroup
 from include.trainer.job import Job

@@ -7,8 +7,8 @@ from typing import Literal
 
 import torch
 
-from include.artifacts.files import write_atomically
-from include.domain.training.settings import TrainingSettings
+from include.artifacts.atomic_write import write_atomically
+from include.domain.training.job_settings import TrainingSettings
 from include.trainer.distributed.process_group import ProcessGroup
 from include.trainer.job import Job
 

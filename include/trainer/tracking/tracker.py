@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import httpx
 
-from include.artifacts.files import write_atomically
+from include.artifacts.atomic_write import write_atomically
 from include.trainer.job import TrackingTarget
 
 TIMEOUT = 5.0  #: seconds an answer may take

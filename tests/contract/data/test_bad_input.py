@@ -14,7 +14,7 @@ from include.adapters.sources import delimited
 from include.adapters.sources.files import FileSource
 from include.adapters.tables.delta import DeltaTables
 from include.adapters.tables.json_records import JsonRecords
-from include.artifacts.windows import LandingReport
+from include.artifacts.window_records import LandingReport
 from include.domain.errors import Unavailable, UserMistake
 from include.domain.windows import Window, parse_utc
 from include.stages.data import landing

@@ -11,7 +11,7 @@ from include.adapters.engines.duckdb import DuckDB
 from include.adapters.sources.files import FileSource
 from include.adapters.tables.delta import DeltaTables
 from include.adapters.tables.json_records import JsonRecords
-from include.artifacts.windows import LandingReport
+from include.artifacts.window_records import LandingReport
 from include.domain.errors import UserMistake
 from include.domain.verdict import Outcome
 from include.domain.windows import Window

@@ -13,7 +13,7 @@ from pyarrow.fs import FileSystem, LocalFileSystem
 
 from include.adapters.tables.delta import DeltaTables
 from include.adapters.tables.json_records import JsonRecords
-from include.artifacts.windows import LandingReport
+from include.artifacts.window_records import LandingReport
 from include.domain.errors import PerennialError, Unavailable, UserMistake
 from include.domain.windows import Grain, Window, parse_utc
 from include.ports.sources import Source

@@ -20,7 +20,7 @@ from include.domain.features.aggregates import AggregateGroup, Aggregates
 from include.domain.features.hourly_sums import HourlySums, pack
 from include.domain.features.online_features import EventOutcome, LandedSums
 from include.online_store.opening import open_store
-from include.online_store.store import OnlineStore, decode_outcome, encode_outcome
+from include.online_store.protocol import OnlineStore, decode_outcome, encode_outcome
 from include.server.lookups import Lookups
 from tests.serving import free_port, wait_for
 

@@ -17,14 +17,14 @@ from include.adapters.sources.files import FileSource
 from include.adapters.tables.delta import DeltaTables
 from include.adapters.tables.json_records import JsonRecords
 from include.artifacts import store
-from include.artifacts.files import file_facts
+from include.artifacts.atomic_write import file_facts
 from include.domain.features.aggregates import Aggregates
 from include.domain.features.encoding import Encoding
 from include.domain.windows import Window, parse_utc
 from include.local import flights
 from include.local.replay import OutcomeFeed, TrafficReplay
 from include.online_store.opening import open_store
-from include.online_store.store import OnlineStore
+from include.online_store.protocol import OnlineStore
 from include.server.lookups import Lookups
 from include.server.servable_model import LoadOptions, VersionReference, load_model
 from include.spec.loading import find

@@ -13,7 +13,7 @@ import pytest
 from include.artifacts import store
 from include.artifacts.dataset_manifest import DatasetManifest, SplitCounts
 from include.artifacts.store import Reference
-from include.artifacts.windows import LandingReport
+from include.artifacts.window_records import LandingReport
 from include.domain.errors import UserMistake
 from include.domain.verdict import Outcome, Verdict
 from include.domain.windows import Window

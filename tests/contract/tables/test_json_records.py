@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from include.adapters.tables.json_records import JsonRecords
-from include.artifacts.windows import (
+from include.artifacts.window_records import (
     BuiltWindow,
     DeliveredFile,
     LandedWindow,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from include.artifacts.files import draft_of, file_facts, move_into_place, write_atomically
+from include.artifacts.atomic_write import draft_of, file_facts, move_into_place, write_atomically
 
 
 def test_a_file_is_replaced_and_its_folder_made(tmp_path: Path) -> None:

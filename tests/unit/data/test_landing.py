@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from include.artifacts.windows import LandedWindow, LandingReport
+from include.artifacts.window_records import LandedWindow, LandingReport
 from include.domain.errors import UserMistake
 from include.domain.windows import Window
 from include.stages.data import landing

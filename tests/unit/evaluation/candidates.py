@@ -10,8 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from include.artifacts import store
+from include.artifacts.atomic_write import file_facts
 from include.artifacts.dataset_manifest import SplitCounts, SplitWindows
-from include.artifacts.files import file_facts
 from include.artifacts.store import Reference
 from include.ports.registry import Version
 from include.spec.model_spec import ModelSpec

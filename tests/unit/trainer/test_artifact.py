@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from include.artifacts.files import FileFacts
+from include.artifacts.atomic_write import FileFacts
 from include.artifacts.model_manifest import QuantizationLoss, ScoreMetrics
 from include.domain import metrics
 from include.domain.errors import Corrupt

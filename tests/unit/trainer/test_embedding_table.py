@@ -2,7 +2,7 @@
 
 import torch
 
-from include.domain.training.settings import TrainingSettings
+from include.domain.training.job_settings import TrainingSettings
 from include.trainer.distributed.process_group import ProcessGroup
 from include.trainer.distributed.row_threads import RowThreads
 from include.trainer.optim.embedding_table import MIN_ROWS_PER_THREAD, LocalRows

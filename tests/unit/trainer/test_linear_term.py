@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from include.domain.training.families import FamilyName
-from include.domain.training.settings import NetworkSettings, TrainingSettings
+from include.domain.training.job_settings import NetworkSettings, TrainingSettings
 from include.trainer.distributed.process_group import ProcessGroup
 from include.trainer.job import Job
 from include.trainer.optim.lazy_adamw import LazyAdamW, UniqueRows

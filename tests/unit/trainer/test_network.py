@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from include.domain.training.families import FamilyName
-from include.domain.training.settings import NetworkSettings
+from include.domain.training.job_settings import NetworkSettings
 from include.trainer.data.dataset import Fields
 from include.trainer.export import onnx_model
 from include.trainer.model.network import DCN, FieldEmbedding, Network, build_tower, embedding_width

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save
 
-from include.artifacts.files import FileFacts
+from include.artifacts.atomic_write import FileFacts
 from include.artifacts.model_manifest import Tensor
 from include.artifacts.store import Reference
 from include.domain.errors import Conflict, UserMistake

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from include.artifacts import store
-from include.artifacts.files import file_facts
+from include.artifacts.atomic_write import file_facts
 from include.domain.errors import Corrupt
 from include.domain.features.encoding import Encoding
 from include.trainer.job import WarmStart
