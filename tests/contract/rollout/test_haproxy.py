@@ -29,10 +29,10 @@ def test_a_dead_canary_costs_no_caller_an_answer_and_its_failures_are_counted(
 ) -> None:
     gateway.router.apply("flights", Routes(weight))
     with ThreadPoolExecutor(1) as caller:
-        asked = caller.submit(gateway.ask, 1000)
+        answers = caller.submit(gateway.ask, 1000)
         until(lambda: "canary" in gateway.signals.request_counts("flights", 100))
         gateway.kill("canary")
-        assert set(asked.result()) == {"stable", "canary"}
+        assert set(answers.result()) == {"stable", "canary"}
     until(lambda: gateway.signals.request_counts("flights", 100)["canary"].errors > 0)
     until(lambda: gateway.out("canary"))
     assert gateway.ask(50) == {"stable": 50}
@@ -135,8 +135,8 @@ def test_routes_set_while_the_gateway_is_down_are_served_when_it_is_back(gateway
 
 def test_reloads_under_load_lose_no_request(gateway: LocalGateway) -> None:
     with ThreadPoolExecutor() as pool:
-        asked = [pool.submit(gateway.ask, 300) for _ in range(4)]
+        pending = [pool.submit(gateway.ask, 300) for _ in range(4)]
         for weight in (10, 50, 90, 100, 0):
             gateway.router.apply("flights", Routes(weight))
-        answered = sum((each.result() for each in asked), Counter[str]())
+        answered = sum((each.result() for each in pending), Counter[str]())
     assert answered.total() == answered["stable"] + answered["canary"] == 1200

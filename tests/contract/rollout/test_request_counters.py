@@ -74,7 +74,7 @@ class HAProxy(Server):
         )
 
 
-def signals(folder: Path, stable: str, canary: str, gateway: str | None = None) -> RequestCounters:
+def counters(folder: Path, stable: str, canary: str, gateway: str | None = None) -> RequestCounters:
     return RequestCounters({"stable": [stable], "canary": [canary]}, folder, gateway)
 
 
@@ -84,8 +84,8 @@ def test_requests_errors_and_slow_answers_are_counted_by_slot(tmp_path: Path) ->
     stable.answer(2, seconds=0.2)
     canary.answer(3, code="500")
     with listening(stable) as one, listening(canary) as two:
-        found = signals(tmp_path, one, two).request_counts("flights", 100)
-    assert found == {"stable": RequestCounts(11, 0, 2), "canary": RequestCounts(3, 3, 0)}
+        counts = counters(tmp_path, one, two).request_counts("flights", 100)
+    assert counts == {"stable": RequestCounts(11, 0, 2), "canary": RequestCounts(3, 3, 0)}
 
 
 def test_tries_that_no_server_answered_are_errors_of_the_slot_and_those_it_answered_are_not_counted_twice(
@@ -97,12 +97,12 @@ def test_tries_that_no_server_answered_are_errors_of_the_slot_and_those_it_answe
     canary.answer(3, code="500")
     gateway.redispatched = 3  # the three that it answered with an error
     with listening(stable) as one, listening(canary) as two, listening(gateway) as three:
-        asked = signals(tmp_path, one, two, three)
-        assert asked.request_counts("flights", 100)["canary"] == RequestCounts(13, 3, 0)
+        gateway_counters = counters(tmp_path, one, two, three)
+        assert gateway_counters.request_counts("flights", 100)["canary"] == RequestCounts(13, 3, 0)
         gateway.redispatched += 5  # the server is dead
-        assert asked.request_counts("flights", 100)["canary"] == RequestCounts(18, 8, 0)
+        assert gateway_counters.request_counts("flights", 100)["canary"] == RequestCounts(18, 8, 0)
         gateway.redispatched = 2  # the gateway was started anew
-        assert asked.request_counts("flights", 100) == {
+        assert gateway_counters.request_counts("flights", 100) == {
             "stable": RequestCounts(9, 0, 0),
             "canary": RequestCounts(20, 10, 0),
         }
@@ -112,14 +112,14 @@ def test_a_pod_that_goes_or_is_started_anew_takes_nothing_away(tmp_path: Path) -
     first = Server("stable")
     first.answer(10)
     with listening(first) as url:
-        assert signals(tmp_path, url, url).request_counts("flights", 100)["stable"].requests == 10
+        assert counters(tmp_path, url, url).request_counts("flights", 100)["stable"].requests == 10
         first.metrics = Metrics("stable", "flights")
         first.answer(4)
-        assert signals(tmp_path, url, url).request_counts("flights", 100)["stable"].requests == 14
+        assert counters(tmp_path, url, url).request_counts("flights", 100)["stable"].requests == 14
     second = Server("stable")
     second.answer(5)
     with listening(second) as url:
-        assert signals(tmp_path, url, url).request_counts("flights", 100)["stable"].requests == 19
+        assert counters(tmp_path, url, url).request_counts("flights", 100)["stable"].requests == 19
 
 
 def test_sums_from_before_failures_were_counted_go_on(tmp_path: Path) -> None:
@@ -128,12 +128,12 @@ def test_sums_from_before_failures_were_counted_go_on(tmp_path: Path) -> None:
     with listening(stable) as url:
         old = {"pods": {f"stable {url}": [7, 0, 0]}, "sums": {"stable": [7, 0, 0]}}
         (tmp_path / "flights-100.json").write_text(json.dumps(old))
-        assert signals(tmp_path, url, url).request_counts("flights", 100)["stable"] == RequestCounts(10, 0, 0)
+        assert counters(tmp_path, url, url).request_counts("flights", 100)["stable"] == RequestCounts(10, 0, 0)
 
 
 def test_without_any_server_there_is_no_count(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no model server answers"):
-        signals(tmp_path, "http://127.0.0.1:1", "http://{model}.invalid:80").request_counts("flights", 100)
+        counters(tmp_path, "http://127.0.0.1:1", "http://{model}.invalid:80").request_counts("flights", 100)
 
 
 def test_a_bound_that_the_histogram_lacks_is_named() -> None:

@@ -32,12 +32,12 @@ def routed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RoutedTra
 
 @pytest.mark.parametrize("routed", ANY, indirect=True)
 def test_routes_take_effect_before_apply_returns(routed: RoutedTraffic) -> None:
-    seen = []
+    canary_shares = []
     for weight in (10, 50, 100, 0):
         routed.router.apply("flights", Routes(weight))
         assert routed.router.current("flights") == Routes(weight)
-        seen.append(routed.ask(100)["canary"])
-    assert seen == [10, 50, 100, 0]
+        canary_shares.append(routed.ask(100)["canary"])
+    assert canary_shares == [10, 50, 100, 0]
 
 
 @pytest.mark.parametrize("routed", ANY, indirect=True)

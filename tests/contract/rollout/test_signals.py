@@ -58,15 +58,15 @@ def test_predictions_come_from_every_segment_in_order_of_their_start(tmp_path: P
 
 def test_since_is_when_the_prediction_was_made(tmp_path: Path) -> None:
     segment(tmp_path, "1000-8.jsonl", line(1), line(2))
-    found = production(tmp_path).predictions("flights", datetime.fromtimestamp(1002, UTC))
-    assert found["id"].to_pylist() == ["r2"]
+    rows = production(tmp_path).predictions("flights", datetime.fromtimestamp(1002, UTC))
+    assert rows["id"].to_pylist() == ["r2"]
 
 
-def test_a_half_written_line_is_skipped_with_a_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_half_written_line_is_skipped_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     segment(tmp_path, "1000-8.jsonl", line(1), "\n", line(2), line(3)[:40])
     with caplog.at_level(logging.WARNING):
-        found = production(tmp_path).predictions("flights")
-    assert found["id"].to_pylist() == ["r1", "r2"]
+        rows = production(tmp_path).predictions("flights")
+    assert rows["id"].to_pylist() == ["r1", "r2"]
     assert "1000-8.jsonl line 4 is skipped" in caplog.text
 
 
@@ -81,13 +81,13 @@ def test_labels_that_callers_sent_back_are_no_predictions_and_are_read_apart(tmp
     (folder / "2-1.jsonl").write_text(
         '{"at": 1.0, "id": "r1", "key": null, "label": 1}\n{"at": 2.0, "id": null, "key": "k|2", "label": 0}\n{"at": 3'
     )
-    found = production(tmp_path)
-    assert found.feedback("flights").to_pylist() == [
+    signals = production(tmp_path)
+    assert signals.feedback("flights").to_pylist() == [
         {"id": "r1", "key": None, "label": 1.0},
         {"id": None, "key": "k|2", "label": 0.0},
     ]
-    assert found.predictions("flights")["id"].to_pylist() == ["r1"]
-    assert found.feedback("clicks").num_rows == 0
+    assert signals.predictions("flights")["id"].to_pylist() == ["r1"]
+    assert signals.feedback("clicks").num_rows == 0
 
 
 SEGMENT, LATER = "1000000-8.jsonl", "90000000-8.jsonl"
@@ -111,13 +111,13 @@ def run(spec: Any, folder: Path) -> dict[str, int]:
 def test_compaction_moves_finished_segments_into_tables_and_readers_see_no_difference(
     tmp_path: Path, flights: Any
 ) -> None:
-    found = production(tmp_path)
-    before, labels = found.predictions("flights"), found.feedback("flights")
+    signals = production(tmp_path)
+    before, labels = signals.predictions("flights"), signals.feedback("flights")
     assert run(flights, tmp_path) == {"predictions": 2, "feedback": 1}
     assert [p.name for p in sorted((tmp_path / "flights").rglob("*.jsonl"))] == [LATER]
-    assert found.predictions("flights").equals(before)
-    assert found.feedback("flights").equals(labels)
-    assert found.predictions("flights", datetime.fromtimestamp(1002, UTC))["id"].to_pylist() == ["r2", "r4"]
+    assert signals.predictions("flights").equals(before)
+    assert signals.feedback("flights").equals(labels)
+    assert signals.predictions("flights", datetime.fromtimestamp(1002, UTC))["id"].to_pylist() == ["r2", "r4"]
     assert DeltaTables(tmp_path / "tables" / "flights").windows("predictions") == ["1970-01-01"]
     assert run(flights, tmp_path) == {"predictions": 0, "feedback": 0}
 
@@ -135,12 +135,12 @@ def test_a_compaction_broken_off_before_it_removed_the_segment_counts_no_line_tw
     assert not path.exists()
 
 
-def test_the_stamp_changes_with_every_line_that_is_logged(tmp_path: Path) -> None:
-    found = production(tmp_path)
-    stamps = [found.revision("flights")]
+def test_the_revision_changes_with_every_line_that_is_logged(tmp_path: Path) -> None:
+    signals = production(tmp_path)
+    revisions = [signals.revision("flights")]
     path = segment(tmp_path, "1000-8.jsonl", line(1))
     os.utime(path, (1000, 1000))
-    stamps.append(found.revision("flights"))
+    revisions.append(signals.revision("flights"))
     os.utime(path, (1001, 1001))
-    stamps.append(found.revision("flights"))
-    assert len(set(stamps)) == 3 == len({*stamps, found.revision("flights")})
+    revisions.append(signals.revision("flights"))
+    assert len(set(revisions)) == 3 == len({*revisions, signals.revision("flights")})

@@ -11,16 +11,16 @@ from tests.serving import expected, rows, write_artifact
 
 
 def artifact(folder: Path) -> Reference:
-    made = write_artifact(folder)
-    return Reference(made["artifact_uri"], made["artifact_digest"])
+    version = write_artifact(folder)
+    return Reference(version["artifact_uri"], version["artifact_digest"])
 
 
 def test_the_real_server_answers_every_row(tmp_path: Path) -> None:
-    asked = rows(50)
-    served = ServerProbe().score("flights", artifact(tmp_path / "model"), asked)
-    assert served.scores == pytest.approx([expected(row) for row in asked], abs=1e-5)
-    assert served.p99_ms > 0
-    assert served.memory_mb > 10
+    sent = rows(50)
+    result = ServerProbe().score("flights", artifact(tmp_path / "model"), sent)
+    assert result.scores == pytest.approx([expected(row) for row in sent], abs=1e-5)
+    assert result.p99_ms > 0
+    assert result.memory_mb > 10
 
 
 def test_a_damaged_artifact_is_reported_in_the_servers_words(tmp_path: Path) -> None:

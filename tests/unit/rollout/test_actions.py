@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import pytest
 
@@ -9,10 +10,13 @@ from include.domain.errors import Conflict, Unavailable, UserMistake
 from include.domain.events import ActionRequested, ChampionPromoted, RolloutChanged, StepAnalysed
 from include.domain.rollout.actions import RolloutAction
 from include.domain.rollout.variants import RequestCounts
+from include.ports.registry import Registry
+from include.ports.serving import Slots
 from include.ports.traffic import Routes
 from include.reports import model_page, rollout_page
 from include.stages.release import promotion
 from include.stages.rollout import analysis, rollout, state_file
+from include.stages.rollout.services import RolloutServices
 from include.stages.rollout.state import Phase
 from tests.fakes import FakeSignals, FakeSlots
 from tests.unit.rollout.scenario import LAST, PLAN, RolloutScenario
@@ -26,7 +30,7 @@ def test_an_inconclusive_step_waits_for_a_person_where_the_spec_says_hold(scenar
     assert "held for a person" in scenario.analyse(700).sentence
     assert scenario.router.routes == Routes(10)
     scenario.perform(RolloutAction.ABORT)
-    assert scenario.router.routes == Routes(), "at once, not at the next look"
+    assert scenario.router.routes == Routes(), "at once, not at the next analysis"
     with pytest.raises(Conflict, match="aborted by ada"):
         scenario.analyse()
 
@@ -55,7 +59,7 @@ def test_a_person_can_promote_now(scenario: RolloutScenario) -> None:
     scenario.ledger.clock = lambda: scenario.now
     scenario.perform(RolloutAction.ROLL_BACK, "to no rollout")
     scenario.ledger.append(
-        "toy", ActionRequested(word=RolloutAction.PAUSE, by="ada", reason="of an older release, which kept no run")
+        "toy", ActionRequested(word=RolloutAction.PAUSE, by="ada", reason="of an older release, which recorded no run")
     )
     scenario.begin()
     scenario.pass_all()
@@ -67,20 +71,20 @@ def test_a_person_can_promote_now(scenario: RolloutScenario) -> None:
     assert "ada says promote: seen enough" in rollout_page.page("toy", "run-1", scenario.ledger)
 
 
-@pytest.mark.parametrize("word", [RolloutAction.ROLL_BACK, RolloutAction.ABORT])
-def test_what_a_person_says_sends_traffic_back_and_is_kept_with_its_reason(
-    scenario: RolloutScenario, word: RolloutAction
+@pytest.mark.parametrize("action", [RolloutAction.ROLL_BACK, RolloutAction.ABORT])
+def test_an_action_sends_traffic_back_and_is_recorded_with_its_reason(
+    scenario: RolloutScenario, action: RolloutAction
 ) -> None:
     scenario.begin()
     scenario.enter(1)
-    scenario.perform(word, "too many calls")
+    scenario.perform(action, "too many calls")
     assert scenario.router.routes == Routes()
     assert scenario.state.reason.endswith("ada: too many calls")
-    (action,) = scenario.ledger.read("toy", ActionRequested)
-    assert (action.word, action.by, action.reason) == (word, "ada", "too many calls")
+    (event,) = scenario.ledger.read("toy", ActionRequested)
+    assert (event.word, event.by, event.reason) == (action, "ada", "too many calls")
 
 
-def test_the_models_page_says_how_the_rollout_stands_with_a_button_for_each_word_that_can_be_said_now(
+def test_the_models_page_says_how_the_rollout_stands_with_a_button_for_each_action_that_is_possible_now(
     scenario: RolloutScenario,
 ) -> None:
     def page() -> str:
@@ -100,24 +104,48 @@ def test_the_models_page_says_how_the_rollout_stands_with_a_button_for_each_word
     assert "version 2: running; 10 %: 7 s of at most 600 s" in page()
 
 
-def test_words_are_for_the_rollout_they_were_said_to(scenario: RolloutScenario) -> None:
+def test_an_action_is_for_the_rollout_it_was_meant_for(scenario: RolloutScenario) -> None:
     scenario.begin()
     scenario.warm(1)
     scenario.perform(RolloutAction.PAUSE)
     scenario.perform(RolloutAction.ABORT)
-    for word in (RolloutAction.PAUSE, RolloutAction.ABORT):
-        with pytest.raises(UserMistake, match=f"nothing to {word}"):
-            scenario.perform(word)
+    for action in (RolloutAction.PAUSE, RolloutAction.ABORT):
+        with pytest.raises(UserMistake, match=f"nothing to {action}"):
+            scenario.perform(action)
     scenario.begin(run="run-2")
     scenario.warm(1)
     assert scenario.analyse().decision == "wait"
 
 
+class Unreachable:
+    """A registry, or model servers, of which nobody may ask anything."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise Unavailable(f"{name} does not answer")
+
+
+def unreachable(services: RolloutServices) -> RolloutServices:
+    """Return the services with a registry and model servers that do not answer."""
+    return replace(services, registry=cast("Registry", Unreachable()), slots=cast("Slots", Unreachable()))
+
+
 def test_rollback_works_without_registry_or_rollout(scenario: RolloutScenario) -> None:
     scenario.router.routes = Routes(50)
-    rollout.rollback("toy", scenario.services, "called by ada")
+    rollout.rollback("toy", unreachable(scenario.services), "called by ada")
     assert scenario.router.routes == Routes()
     assert scenario.ledger.read("toy", RolloutChanged)[-1].reason == "called by ada"
+
+
+def test_an_analysis_and_the_rollback_it_decides_need_neither_registry_nor_model_servers(
+    scenario: RolloutScenario,
+) -> None:
+    scenario.begin()
+    scenario.warm(1)
+    scenario.signals.traffic("stable", 9_000)
+    scenario.signals.traffic("canary", 1_000, errors=1_000)
+    services = unreachable(scenario.services)
+    assert analysis.analyse(scenario.spec, services, scenario.run, scenario.now).decision == "roll back"
+    assert (scenario.router.routes, scenario.phase) == (Routes(), Phase.ROLLED_BACK)
 
 
 def test_rollback_with_the_gateway_down_still_ends_the_rollout(scenario: RolloutScenario) -> None:

@@ -91,9 +91,9 @@ def test_labels_as_they_come_decide_where_a_guard_asks_for_them(
     scenario.begin()
     scenario.warm(1)
     both(scenario, score)
-    seen = scenario.analyse(10)
-    assert seen.decision == decision, seen.sentence
-    assert ("logloss" in seen.sentence) is (decision == "roll back")
+    result = scenario.analyse(10)
+    assert result.decision == decision, result.sentence
+    assert ("logloss" in result.sentence) is (decision == "roll back")
 
 
 def test_without_labels_a_guard_on_logloss_never_passes(scenario: RolloutScenario) -> None:
@@ -102,9 +102,9 @@ def test_without_labels_a_guard_on_logloss_never_passes(scenario: RolloutScenari
     scenario.warm(1)
     scenario.signals.traffic("stable", 20_000)
     scenario.signals.traffic("canary", 20_000)
-    seen = scenario.analyse(60)
-    assert seen.decision == "wait"
-    assert "logloss: too little traffic or too few labels to judge" in seen.sentence
+    result = scenario.analyse(60)
+    assert result.decision == "wait"
+    assert "logloss: too little traffic or too few labels to judge" in result.sentence
 
 
 def test_labels_of_an_earlier_step_that_come_late_count_for_it(scenario: RolloutScenario) -> None:
@@ -132,12 +132,12 @@ def test_landed_labels_are_joined_by_key(scenario: RolloutScenario) -> None:
         {"id": f"r{n}", "slot": "canary", "score": 0.5, "at": 10.0, "key": str(n), "time": event} for n in range(600)
     ]
     span = (datetime.fromtimestamp(0, UTC), datetime.fromtimestamp(100, UTC))
-    (found,) = request_metrics.read(scenario.spec, scenario.signals, scenario.tables, [span])
-    assert (found["canary"].score.n, found["canary"].bias.n, found["canary"].bias.mean) == (600, 500, 0.0)
+    (by_slot,) = request_metrics.read(scenario.spec, scenario.signals, scenario.tables, [span])
+    assert (by_slot["canary"].score.n, by_slot["canary"].bias.n, by_slot["canary"].bias.mean) == (600, 500, 0.0)
 
 
 @pytest.mark.parametrize(
-    ("guard", "bound", "said"),
+    ("guard", "bound", "sentence"),
     [
         ("flipped", 0.2, "flipped is 0.25 over the mirrored requests; it must be at most 0.2"),
         ("score_difference", 0.1, "score_difference is 0.125"),
@@ -145,16 +145,16 @@ def test_landed_labels_are_joined_by_key(scenario: RolloutScenario) -> None:
     ],
 )
 def test_a_challenger_that_answers_too_much_otherwise_goes_back_before_one_caller_sees_it(
-    scenario: RolloutScenario, guard: str, bound: float, said: str
+    scenario: RolloutScenario, guard: str, bound: float, sentence: str
 ) -> None:
     scenario.spec = toy(rollout={**PLAN, "threshold": 0.3, "guards": {guard: bound}})
     for slot, scores in {"stable": [0.1, 0.2, 0.6, 0.9], "canary": [0.1, 0.2, 0.2, 0.8]}.items():
         for n, score in enumerate(scores):
             scenario.signals.logged.append({"id": f"r{n}", "slot": slot, "score": score})
     scenario.begin()
-    seen = scenario.pass_step(0)
-    assert seen.decision == "roll back"
-    assert said in seen.sentence
+    result = scenario.pass_step(0)
+    assert result.decision == "roll back"
+    assert sentence in result.sentence
     assert scenario.router.routes == Routes()
 
 

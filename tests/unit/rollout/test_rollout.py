@@ -41,14 +41,14 @@ def test_a_first_release_skips_what_cannot_be_compared_and_is_judged_alone(scena
     assert scenario.router.applied == [Routes(100), Routes()]
 
 
-def test_errors_of_the_challenger_send_traffic_back_within_the_look(scenario: RolloutScenario) -> None:
+def test_errors_of_the_challenger_send_traffic_back_within_the_analysis(scenario: RolloutScenario) -> None:
     scenario.begin()
     scenario.warm(1)
     scenario.signals.traffic("stable", 9_000)
     scenario.signals.traffic("canary", 1_000, errors=100)
-    seen = scenario.analyse()
-    assert seen.decision == "roll back"
-    assert "error" in seen.sentence
+    result = scenario.analyse()
+    assert result.decision == "roll back"
+    assert "error" in result.sentence
     assert scenario.router.routes == Routes()
     assert scenario.phase is Phase.ROLLED_BACK
     with pytest.raises(Conflict, match="rolled back"):
@@ -82,9 +82,9 @@ def test_no_traffic_is_inconclusive_and_goes_back_at_the_end_of_the_hold(scenari
     scenario.begin()
     scenario.warm(1)
     assert scenario.analyse(60).decision == "wait"
-    seen = scenario.analyse(600)
-    assert seen.decision == "roll back"
-    assert "inconclusive" in seen.sentence
+    result = scenario.analyse(600)
+    assert result.decision == "roll back"
+    assert "inconclusive" in result.sentence
 
 
 def test_a_rollout_takes_no_longer_than_the_plan_allows(scenario: RolloutScenario) -> None:
@@ -99,9 +99,9 @@ def test_a_canary_that_the_gateway_took_out_fails_though_it_shows_no_error(scena
     scenario.begin()
     scenario.warm(2)
     scenario.signals.traffic("stable", 1_000)
-    seen = scenario.analyse()
-    assert seen.decision == "roll back"
-    assert "answered none of about 500 requests" in seen.sentence
+    result = scenario.analyse()
+    assert result.decision == "roll back"
+    assert "answered none of about 500 requests" in result.sentence
 
 
 def test_warm_up_is_not_judged(scenario: RolloutScenario) -> None:
@@ -127,9 +127,9 @@ def test_a_gateway_whose_counters_do_not_answer_is_waited_for(scenario: RolloutS
     scenario.begin()
     scenario.warm(1)
     scenario.signals.down = True
-    seen = scenario.analyse()
-    assert seen.decision == "wait"
-    assert "do not answer" in seen.sentence
+    result = scenario.analyse()
+    assert result.decision == "wait"
+    assert "do not answer" in result.sentence
 
 
 @pytest.mark.parametrize("step", [0, 1, 2])
@@ -193,7 +193,7 @@ def test_the_champion_is_not_rolled_out_again(scenario: RolloutScenario) -> None
         scenario.begin("1")
 
 
-def test_counts_that_could_not_be_read_before_the_first_look_are_no_base(scenario: RolloutScenario) -> None:
+def test_counts_that_could_not_be_read_before_the_first_analysis_are_no_base(scenario: RolloutScenario) -> None:
     scenario.signals.traffic("canary", 5_000, errors=5_000)
     scenario.begin()
     scenario.enter(1)
