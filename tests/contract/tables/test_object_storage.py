@@ -71,7 +71,7 @@ def tree(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): p.read_text() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_what_one_machine_keeps_another_has(machines) -> None:
+def test_what_one_machine_keeps_another_has(machines: tuple[Machine, Machine]) -> None:
     (here, one), (there, two) = machines
     write(here / "dataset" / "train.ids.npy", "ids"), write(here / "dcn" / "manifest.json", "{}")
     one.push(here)
@@ -79,7 +79,7 @@ def test_what_one_machine_keeps_another_has(machines) -> None:
     assert tree(there) == tree(here)
 
 
-def test_a_change_goes_both_ways(machines) -> None:
+def test_a_change_goes_both_ways(machines: tuple[Machine, Machine]) -> None:
     (here, one), (there, two) = machines
     write(here / "job.json", "one")
     one.push(here)
@@ -90,7 +90,7 @@ def test_a_change_goes_both_ways(machines) -> None:
     assert tree(here) == {"job.json": "three"}
 
 
-def test_nothing_is_carried_twice(machines) -> None:
+def test_nothing_is_carried_twice(machines: tuple[Machine, Machine]) -> None:
     (here, one), (there, two) = machines
     path = write(here / "ids.npy", "ids")
     one.push(here)
@@ -103,7 +103,7 @@ def test_nothing_is_carried_twice(machines) -> None:
     assert ((there / "ids.npy").stat().st_ino, path.stat().st_mtime_ns) == (inode, stamp)
 
 
-def test_neither_the_same_size_nor_a_slow_clock_hides_a_change(machines) -> None:
+def test_neither_the_same_size_nor_a_slow_clock_hides_a_change(machines: tuple[Machine, Machine]) -> None:
     (here, one), (there, two) = machines
     path = write(here / "job.json", "one")
     one.push(here)
@@ -114,7 +114,7 @@ def test_neither_the_same_size_nor_a_slow_clock_hides_a_change(machines) -> None
     assert tree(there) == {"job.json": "two"}
 
 
-def test_the_only_writer_removes_what_it_no_longer_has_and_push_does_not(machines) -> None:
+def test_the_only_writer_removes_what_it_no_longer_has_and_push_does_not(machines: tuple[Machine, Machine]) -> None:
     (here, one), (there, two) = machines
     old = write(here / "checkpoints" / "step-1", "1")
     one.push(here)
@@ -129,7 +129,7 @@ def test_the_only_writer_removes_what_it_no_longer_has_and_push_does_not(machine
     assert set(tree(there)) == {"checkpoints/step-2"}
 
 
-def test_half_written_files_and_locks_stay_at_home(machines) -> None:
+def test_half_written_files_and_locks_stay_at_home(machines: tuple[Machine, Machine]) -> None:
     (here, one), (there, two) = machines
     for name in ("model.onnx.part", "lock", ".job.json.17", "whole"):
         write(here / name, "x")
@@ -138,7 +138,9 @@ def test_half_written_files_and_locks_stay_at_home(machines) -> None:
     assert set(tree(there)) == {"whole"}
 
 
-def test_a_storage_that_is_away_is_worth_another_try(machines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_storage_that_is_away_is_worth_another_try(
+    machines: tuple[Machine, Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (here, one), _ = machines
     write(here / "whole", "x")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
@@ -146,7 +148,7 @@ def test_a_storage_that_is_away_is_worth_another_try(machines, monkeypatch: pyte
         one.push(here)
 
 
-def test_a_manifest_goes_last_and_only_over_the_version_that_was_seen(machines) -> None:
+def test_a_manifest_goes_last_and_only_over_the_version_that_was_seen(machines: tuple[Machine, Machine]) -> None:
     (here, one), (there, two) = machines
     write(here / "model.onnx", "1"), write(here / "manifest.json", "first")
     one.push(here)
@@ -161,7 +163,7 @@ def test_a_manifest_goes_last_and_only_over_the_version_that_was_seen(machines) 
     assert tree(there)["model.onnx"] == "1", "nothing that the refused manifest names was written"
 
 
-def test_a_manifest_of_the_same_content_is_nobodys_loss(machines) -> None:
+def test_a_manifest_of_the_same_content_is_nobodys_loss(machines: tuple[Machine, Machine]) -> None:
     (here, one), (there, two) = machines
     write(here / "manifest.json", "the same")
     write(there / "manifest.json", "the same")
@@ -173,7 +175,7 @@ def test_a_manifest_of_the_same_content_is_nobodys_loss(machines) -> None:
     assert tree(there)["manifest.json"] == "next"
 
 
-def test_of_two_who_write_a_new_manifest_at_once_one_is_refused(machines) -> None:
+def test_of_two_who_write_a_new_manifest_at_once_one_is_refused(machines: tuple[Machine, Machine]) -> None:
     (here, one), (there, two) = machines
     barrier = threading.Barrier(2)
 
@@ -195,7 +197,7 @@ def test_of_two_who_write_a_new_manifest_at_once_one_is_refused(machines) -> Non
     assert tree(here) == tree(there) == tree(winner)
 
 
-def test_a_large_file_comes_back_whole(machines) -> None:
+def test_a_large_file_comes_back_whole(machines: tuple[Machine, Machine]) -> None:
     (here, one), (there, two) = machines
     content = random.Random(0).randbytes(20 << 20)
     write(here / "large", "").write_bytes(content)
@@ -204,7 +206,7 @@ def test_a_large_file_comes_back_whole(machines) -> None:
     assert (there / "large").read_bytes() == content
 
 
-def test_the_server_checks_the_content_of_each_upload(machines, uri: str) -> None:
+def test_the_server_checks_the_content_of_each_upload(machines: tuple[Machine, Machine], uri: str) -> None:
     """Every upload bears its SHA-256; the server takes no other content."""
     (here, one), _ = machines
     write(here / "model.onnx", "weights"), write(here / "manifest.json", "{}")
@@ -235,7 +237,7 @@ def test_an_object_whose_name_leads_out_of_the_folder_is_refused(
     assert not list(tmp_path.rglob("*outside*"))
 
 
-def test_a_folder_or_link_outside_of_the_home_is_refused(machines, tmp_path: Path) -> None:
+def test_a_folder_or_link_outside_of_the_home_is_refused(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
     (here, one), _ = machines
     write(tmp_path / "secret", "x"), write(here / "whole", "x")
     (here / "link").symlink_to(tmp_path / "secret")
@@ -246,7 +248,7 @@ def test_a_folder_or_link_outside_of_the_home_is_refused(machines, tmp_path: Pat
             one.push(folder)
 
 
-def test_a_link_shows_a_file_to_whoever_has_it_and_to_nobody_else(machines) -> None:
+def test_a_link_shows_a_file_to_whoever_has_it_and_to_nobody_else(machines: tuple[Machine, Machine]) -> None:
     (here, one), _ = machines
     card = write(here / "evaluation" / "card.html", "<p>evidence</p>")
     assert one.link(card) is None, "storage does not have it yet"
@@ -260,7 +262,7 @@ def test_a_link_shows_a_file_to_whoever_has_it_and_to_nobody_else(machines) -> N
     assert LocalDisk().link(card) is None
 
 
-def test_what_s3_refuses_is_said_in_a_line(machines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_s3_refuses_is_said_in_a_line(machines: tuple[Machine, Machine], monkeypatch: pytest.MonkeyPatch) -> None:
     (here, one), _ = machines
     write(here / "whole", "x")
     with pytest.raises(UserMistake, match="there is no such bucket"):

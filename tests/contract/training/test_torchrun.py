@@ -22,7 +22,7 @@ from include.domain.errors import Unavailable, UserMistake
 from tests.serving import free_port
 from tests.small_dataset import write_dataset, write_job
 
-LONG = {"epochs": 400, "checkpoint_steps": 50}  #: long enough to be interrupted wherever a test likes
+LONG: dict[str, Any] = {"epochs": 400, "checkpoint_steps": 50}  #: long enough to be interrupted wherever a test likes
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def weights(out: Path) -> dict[str, np.ndarray]:
 
 
 def digest(out: Path) -> str:
-    return json.loads((out / "manifest.json").read_text())["files"]["model.safetensors"]["sha256"]
+    return str(json.loads((out / "manifest.json").read_text())["files"]["model.safetensors"]["sha256"])
 
 
 def await_checkpoint(job: Path) -> None:
@@ -43,14 +43,16 @@ def await_checkpoint(job: Path) -> None:
         time.sleep(0.02)
 
 
-def test_progress_lines_reach_the_log_and_the_result_its_place(dataset, tmp_path, caplog):
+def test_progress_lines_reach_the_log_and_the_result_its_place(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO, "include.adapters.training.torchrun"):
         Torchrun().train(write_job(dataset, tmp_path), 1)
     assert any(line.startswith("epoch 2/2 step 32/32 loss 0.") for line in caplog.messages)
     assert caplog.messages[-1] == f"wrote {tmp_path / 'manifest.json'}"
 
 
-def test_finished_job_returns_at_once(dataset, tmp_path, caplog):
+def test_finished_job_returns_at_once(dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     job = write_job(dataset, tmp_path, "logistic")
     Torchrun().train(job, 1)
     caplog.clear()
@@ -60,7 +62,9 @@ def test_finished_job_returns_at_once(dataset, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_mistake_is_raised_at_once_with_the_trainers_own_line(tmp_path, caplog, processes):
+def test_mistake_is_raised_at_once_with_the_trainers_own_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, processes: int
+) -> None:
     job = write_job(write_dataset(tmp_path / "dataset", classes=1), tmp_path / "out", restarts=3)
     line = "train: all 1000 labels of 2013-01-01 to 2013-01-20 are 0; learning needs both"
     with (
@@ -71,13 +75,13 @@ def test_mistake_is_raised_at_once_with_the_trainers_own_line(tmp_path, caplog, 
     assert caplog.messages.count(line) <= processes
 
 
-def test_any_other_end_is_worth_another_try(dataset, tmp_path):
+def test_any_other_end_is_worth_another_try(dataset: Path, tmp_path: Path) -> None:
     job = write_job(dataset, tmp_path, learning_rate=1e30)
     with pytest.raises(Unavailable, match=r"exit code 1: step .* largest gradient"):
         Torchrun().train(job, 1)
 
 
-CURVE = {
+CURVE: dict[str, Any] = {
     "epochs": 12,
     "batch_size": 1000,
     "dropout": 0.0,
@@ -101,7 +105,9 @@ def alone(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "changes", [{"strategy": "ddp", "micro_batch": 150}, {"strategy": "sharded"}, {"strategy": "fsdp"}]
 )
-def test_two_processes_have_the_loss_curve_of_one(dataset, alone, tmp_path, caplog, changes):
+def test_two_processes_have_the_loss_curve_of_one(
+    dataset: Path, alone: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, changes: dict[str, Any]
+) -> None:
     if not (alone / "curve.json").exists():
         (alone / "curve.json").write_text(json.dumps(curve(dataset, alone, caplog, 1)))
     expected = json.loads((alone / "curve.json").read_text())
@@ -113,8 +119,10 @@ def test_two_processes_have_the_loss_curve_of_one(dataset, alone, tmp_path, capl
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_a_lost_process_starts_all_again_from_the_last_checkpoint_to_the_same_bits(dataset, tmp_path, strategy):
-    plan = {"epochs": 30, "checkpoint_steps": 40, "strategy": strategy}
+def test_a_lost_process_starts_all_again_from_the_last_checkpoint_to_the_same_bits(
+    dataset: Path, tmp_path: Path, strategy: str
+) -> None:
+    plan: dict[str, Any] = {"epochs": 30, "checkpoint_steps": 40, "strategy": strategy}
     Torchrun().train(write_job(dataset, tmp_path / "whole", **plan), 2)
     job = write_job(dataset, tmp_path / "hit", **plan)
     program = [
@@ -136,7 +144,7 @@ def test_a_lost_process_starts_all_again_from_the_last_checkpoint_to_the_same_bi
     assert digest(tmp_path / "whole") == digest(tmp_path / "hit")
 
 
-def test_machines_meet_at_a_rendezvous_and_train_as_the_processes_of_one(dataset, tmp_path):
+def test_machines_meet_at_a_rendezvous_and_train_as_the_processes_of_one(dataset: Path, tmp_path: Path) -> None:
     Torchrun().train(write_job(dataset, tmp_path / "one"), 2)
     job = write_job(dataset, tmp_path / "two")
     meeting = ["--nnodes=1:2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=t"]
@@ -146,10 +154,16 @@ def test_machines_meet_at_a_rendezvous_and_train_as_the_processes_of_one(dataset
     assert digest(tmp_path / "one") == digest(tmp_path / "two")
 
 
-def test_memory_that_runs_out_halves_the_micro_batch_and_training_goes_on(tmp_path):
+def test_memory_that_runs_out_halves_the_micro_batch_and_training_goes_on(tmp_path: Path) -> None:
     """A real limit on the address space, which a whole batch does not fit."""
     dataset = write_dataset(tmp_path / "dataset", train=60_000)
-    changes = {"epochs": 1, "batch_size": 60_000, "hidden": [1024], "precision": "fp32", "embedding": 16}
+    changes: dict[str, Any] = {
+        "epochs": 1,
+        "batch_size": 60_000,
+        "hidden": [1024],
+        "precision": "fp32",
+        "embedding": 16,
+    }
     job = write_job(dataset, tmp_path / "out", **changes)
     done = subprocess.run([sys.executable, "-c", LIMITED, str(job)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -172,7 +186,7 @@ sys.exit(program.main(sys.argv[1:]))
 """
 
 
-def test_killed_trainer_resumes_to_the_same_bits(dataset, tmp_path):
+def test_killed_trainer_resumes_to_the_same_bits(dataset: Path, tmp_path: Path) -> None:
     Torchrun().train(write_job(dataset, tmp_path / "whole", epochs=40, checkpoint_steps=50), 1)
     job = write_job(dataset, tmp_path / "killed", epochs=40, checkpoint_steps=50)
     with subprocess.Popen([sys.executable, "-m", "include.trainer", str(job)], stdout=subprocess.DEVNULL) as trainer:
@@ -184,7 +198,9 @@ def test_killed_trainer_resumes_to_the_same_bits(dataset, tmp_path):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_sigterm_reaches_the_trainer_which_saves_and_ends_with_75(dataset, tmp_path, processes):
+def test_sigterm_reaches_the_trainer_which_saves_and_ends_with_75(
+    dataset: Path, tmp_path: Path, processes: int
+) -> None:
     job = write_job(dataset, tmp_path, **LONG)
     elastic = ["include.trainer.elastic", "--standalone", "--nproc-per-node=2", "-m", "include.trainer"]
     program = ["include.trainer"] if processes == 1 else elastic
@@ -196,7 +212,7 @@ def test_sigterm_reaches_the_trainer_which_saves_and_ends_with_75(dataset, tmp_p
     assert int(newest.name.split("-")[1]) % 50, "saved where it stopped, not at the last regular step"
 
 
-def test_sigterm_to_the_launcher_is_passed_on(dataset, tmp_path):
+def test_sigterm_to_the_launcher_is_passed_on(dataset: Path, tmp_path: Path) -> None:
     job = write_job(dataset, tmp_path, **LONG)
 
     def terminate() -> None:
