@@ -18,7 +18,7 @@ SEEDS = 6
 QUIET, DAYS = 7, 8
 FIRST_DRIFTED_DAY = FIRST_SERVED_DAY + QUIET
 DRIFT_DATE = FIRST_DAY + timedelta(days=FIRST_DRIFTED_DAY)
-#: PlannedDrift of the inputs by its name, and the number of the drifted day by which `feature_drift` must fire.
+#: The planned drift of the inputs by its name, and the number of the drifted day by which `feature_drift` must fire.
 INPUTS = {
     "gradual": (PlannedDrift(DRIFT_DATE, days=6), 2),
     "sudden": (PlannedDrift(DRIFT_DATE, size=0.5), 1),
