@@ -43,7 +43,7 @@ class AssetEvent:
 
 
 @dataclass(frozen=True)
-class TaskInstance:
+class ValidatedRun:
     """What the run's first task returned, and what the present one pushes."""
 
     validated: dict[str, Any] = field(default_factory=lambda: {"cause": "age", "request": "r", "as_of": AS_OF})
@@ -91,21 +91,21 @@ def train_beside_airflow(spec: ModelSpec, run_id: str) -> None:
     dataset, _ = finished_training(spec, run_id)
     with DAG("toy.train", schedule=None):
         task = train.train(spec, asdict(dataset)).operator
-    with run_of(run_id, ti=TaskInstance()):
+    with run_of(run_id, ti=ValidatedRun()):
         task.python_callable("toy", asdict(dataset))
 
 
 def choose_from_search(spec: ModelSpec, run_id: str) -> None:
     """Run the last task of a search that tried one setting."""
     _, model = finished_training(spec, run_id)
-    with run_of(run_id, ti=TaskInstance()):
+    with run_of(run_id, ti=ValidatedRun()):
         search.choose.function("toy", [[{"settings": {}, "logloss": 0.5, "result": asdict(model)}]])
 
 
 def train_in_pod(spec: ModelSpec, run_id: str) -> None:
     """End the task `train` whose pod has trained the model."""
     dataset, model = finished_training(spec, run_id)
-    ti = TaskInstance()
+    ti = ValidatedRun()
     with run_of(run_id, ti=ti):
         kubernetes_operators.training_operator(spec, asdict(dataset)).push_results({"ti": ti})
     assert ti.pushed == {"return_value": asdict(model)}

@@ -68,7 +68,7 @@ def test_the_variable_names_the_models_whose_retraining_is_paused(
 
 
 @dataclass(frozen=True)
-class TaskInstance:
+class RunCounter:
     """Says how many runs of the training DAG there are."""
 
     trainings: int
@@ -96,6 +96,6 @@ def test_the_decision_takes_a_pause_and_a_training_that_runs_into_account(
     age = Signal("age", SignalState.FIRE, "40 days")
     measured = Snapshot(now, "2026-02-28", "1", now - timedelta(days=40), (age,))
     reference = snapshot.write(measured, tmp_path / "watch" / "watch-1.json")
-    with run_of("watch-1", ti=TaskInstance(trainings)):
+    with run_of("watch-1", ti=RunCounter(trainings)):
         decision = watch.decide.function("flights", asdict(reference))
     assert (decision["start"], decision["sentence"]) == (sentence == "age: 40 days", sentence)

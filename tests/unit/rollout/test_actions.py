@@ -174,12 +174,12 @@ def test_a_look_that_read_old_state_writes_nothing_over_a_rollback(scenario: Rol
     assert old is not None
 
     @dataclass
-    class Meanwhile(FakeSignals):
+    class SignalsDuringARollback(FakeSignals):
         def request_counts(self, model: str, slow_ms: float) -> dict[str, RequestCounts]:
             rollout.rollback("toy", scenario.services, "called by ada")
             return {}
 
-    racing = replace(scenario.services, signals=Meanwhile())
+    racing = replace(scenario.services, signals=SignalsDuringARollback())
     assert analysis.analyse(scenario.spec, racing, scenario.run, scenario.now).decision == "wait"
     assert scenario.phase is Phase.ROLLED_BACK
 
@@ -188,11 +188,11 @@ def test_a_rollback_while_the_promotion_waits_for_the_slot_wins(scenario: Rollou
     scenario.begin()
     scenario.pass_all()
 
-    class Slow(FakeSlots):
+    class SlotsThatLoadDuringARollback(FakeSlots):
         def await_version(self, slot: str, model: str, number: str, timeout: float) -> None:
             rollout.rollback("toy", scenario.services, "called by ada")
 
-    scenario.slots = Slow()
+    scenario.slots = SlotsThatLoadDuringARollback()
     with pytest.raises(Conflict, match="called by ada"):
         scenario.promote()
     assert scenario.registry.aliases["champion"] == "1"
@@ -202,13 +202,13 @@ def test_a_rollback_while_stable_loads_the_new_champion_puts_the_old_one_back(sc
     scenario.begin()
     scenario.pass_all()
 
-    class Slow(FakeSlots):
+    class StableThatLoadsDuringARollback(FakeSlots):
         def await_version(self, slot: str, model: str, number: str, timeout: float) -> None:
             if slot == "stable":
                 assert scenario.registry.aliases["champion"] == "2"
                 scenario.perform(RolloutAction.ROLL_BACK, "calls come in")
 
-    scenario.slots = Slow()
+    scenario.slots = StableThatLoadsDuringARollback()
     with pytest.raises(Conflict, match="calls come in"):
         scenario.promote()
     rollout.close("toy", scenario.services)
