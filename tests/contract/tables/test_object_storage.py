@@ -193,7 +193,8 @@ def test_of_two_who_write_a_new_manifest_at_once_one_is_refused(machines: tuple[
     assert sorted(done) == [False, True]
     winner = here if done[0] else there
     shutil.rmtree(there if done[0] else here)
-    one.pull(here), two.pull(there)
+    one.pull(here)
+    two.pull(there)
     assert tree(here) == tree(there) == tree(winner)
 
 
