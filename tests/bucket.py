@@ -37,7 +37,7 @@ def bucket(folder: Path, name: str = "perennial") -> Iterator[str]:
         *flags,
     ]
     endpoint = f"http://127.0.0.1:{ports['s3.port']}"
-    given = {
+    variables = {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": "any",
         "AWS_SECRET_ACCESS_KEY": "any",
@@ -45,10 +45,10 @@ def bucket(folder: Path, name: str = "perennial") -> Iterator[str]:
         "AWS_ALLOW_HTTP": "true",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    before = {key: os.environ.get(key) for key in given}
-    server_env = {**os.environ, **given}  # the server takes these keys for its own
+    before = {key: os.environ.get(key) for key in variables}
+    server_env = {**os.environ, **variables}  # the server takes these keys for its own
     with subprocess.Popen(command, env=server_env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        os.environ.update(given)
+        os.environ.update(variables)
         try:
             _create(endpoint, name)
             yield f"s3://{name}"

@@ -51,13 +51,13 @@ class FakeKubernetes:
         parts = urlsplit(url)
         if parts.path in self.pages:
             return self.pages[parts.path]
-        found = PLACE.match(parts.path)
-        if found is None:
+        place = PLACE.match(parts.path)
+        if place is None:
             raise Refused(404, "NotFound", f"the server could not find the requested resource {parts.path}")
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        plural, name, part = found["plural"], found["name"], found["part"]
+        plural, name, part = place["plural"], place["name"], place["part"]
         verb = VERBS[method] if name or method != "GET" else "watch" if query.get("watch") else "list"
-        self.calls.add((found["group"] or "", f"{plural}/{part}" if part else plural, verb))
+        self.calls.add((place["group"] or "", f"{plural}/{part}" if part else plural, verb))
         if verb == "watch":  # what is there, once
             return {"type": "ADDED", "object": next(self._listed(plural, ""))}
         if verb == "list":
@@ -71,9 +71,9 @@ class FakeKubernetes:
             return self.objects[key] if name in self.finalizers else self.objects.pop(key)
         if verb == "patch":
             self._patched(key, kind, body, query)
-        return self._shown(key, part)
+        return self._view(key, part)
 
-    def _shown(self, key: tuple[str, str], part: str | None) -> Object | str:
+    def _view(self, key: tuple[str, str], part: str | None) -> Object | str:
         if part == "log":
             return self.logs.get(key[1], "")
         return self._scale(key) if part == "scale" else self.objects[key]
@@ -119,8 +119,8 @@ def _merged(old: Any, new: Any) -> Any:
     """RFC 7386: None removes, lists are replaced whole."""
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new
-    kept = {name: value for name, value in old.items() if new.get(name, value) is not None}
-    return kept | {name: _merged(old.get(name, {}), value) for name, value in new.items() if value is not None}
+    unchanged = {name: value for name, value in old.items() if new.get(name, value) is not None}
+    return unchanged | {name: _merged(old.get(name, {}), value) for name, value in new.items() if value is not None}
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[str]:

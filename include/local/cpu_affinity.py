@@ -1,4 +1,4 @@
-"""Which of the machine's cores the serving path runs on, as nginx's worker_cpu_affinity settles it for its workers.
+"""The choice of cores for the serving path, which nginx's worker_cpu_affinity makes for its workers.
 
 A stable server can keep one core busy. Where the gateway and the canary take turns on it, its answers wait for them, and near
 the limit the slowest wait longest (docs/serving.md, "Speed").

@@ -1,4 +1,4 @@
-"""Where raw rows come from."""
+"""The sources of raw rows."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where a slot learns which version it should serve."""
+"""The source from which a slot learns which version it should serve."""
 
 import json
 import urllib.error

@@ -81,10 +81,10 @@ def keys_of(node: dict[str, Any]) -> dict[str, Any]:
     """Return the keys of a section of the spec's schema, by name."""
     if "$ref" in node:
         return keys_of(SCHEMA["$defs"][node["$ref"].rpartition("/")[2]])
-    found = dict(node.get("properties", {}))
+    properties = dict(node.get("properties", {}))
     for part in [*node.get("anyOf", []), *([node["items"]] if "items" in node else [])]:
-        found |= keys_of(part)
-    return found
+        properties |= keys_of(part)
+    return properties
 
 
 def in_spec(key: str) -> bool:

@@ -1,4 +1,4 @@
-"""Which window each row of a source file belongs to, and whether this run lands it there."""
+"""The sorting of source rows into windows: each row belongs to one, and this run lands it there or not."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain

@@ -1,4 +1,4 @@
-"""Where a rollout stands, and how entering a step and reading the counters change that."""
+"""The state of a rollout, and how entering a step and reading the counters change it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Which arithmetic the matrix products use while training."""
+"""The arithmetic that matrix products use while training."""
 
 import time
 from collections.abc import Callable

@@ -93,9 +93,9 @@ def test_extra_column(home: Home) -> None:
 
 def test_a_column_turns_to_text_half_way(home: Home) -> None:
     home.give(HEADER + good(50) + good(50, start=50).replace("1.5", "n/a"))
-    with pytest.raises(UserMistake, match=r"50 of 100 rows \(50\.0%\)") as fault:
+    with pytest.raises(UserMistake, match=r"50 of 100 rows \(50\.0%\)") as raised:
         home.land()
-    assert "50 × x: not a finite number: n/a (inbox/toy/rows.csv line 52)" in str(fault.value)
+    assert "50 × x: not a finite number: n/a (inbox/toy/rows.csv line 52)" in str(raised.value)
     assert home.tables.version("landed") is None
 
 

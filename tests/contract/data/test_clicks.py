@@ -48,10 +48,10 @@ def test_the_true_probability_reads_what_the_row_says_and_nothing_else() -> None
     counts = piece.rows.select(clicks.NUMBERS).to_numpy()
     scores = np.where(np.isnan(counts), 0, np.log(counts + 0.5))
     names = piece.rows.select(pl.col(clicks.CATEGORIES).fill_null("missing")).to_dummies().to_numpy()
-    said = np.column_stack([scores, scores**2, np.isnan(counts), names])
+    regressors = np.column_stack([scores, scores**2, np.isnan(counts), names])
     logits = np.log(piece.truth / (1 - piece.truth))
-    weights, *_ = np.linalg.lstsq(said, logits, rcond=None)
-    assert said @ weights == pytest.approx(logits, abs=1e-8)
+    weights, *_ = np.linalg.lstsq(regressors, logits, rcond=None)
+    assert regressors @ weights == pytest.approx(logits, abs=1e-8)
 
 
 def test_a_shift_of_one_field_moves_that_field_alone() -> None:
@@ -84,12 +84,12 @@ def test_a_drill_plants_the_drift_that_it_is_given_and_names_what_is_wrong_with_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PERENNIAL_HOME", str(tmp_path))
-    asked = ["clicks", "2024-01-01", "2024-01-02", "--rows", "400", "--drift"]
-    monkeypatch.setattr("sys.argv", [*asked, '{"at": "2024-01-01", "field": "i3", "size": 2}'])
+    arguments = ["clicks", "2024-01-01", "2024-01-02", "--rows", "400", "--drift"]
+    monkeypatch.setattr("sys.argv", [*arguments, '{"at": "2024-01-01", "field": "i3", "size": 2}'])
     clicks.main()
     delivered = pl.read_parquet(tmp_path / "inbox" / "clicks" / "2024-01-01.parquet")
     assert delivered["i3"].equals(Clicks(schedule=[PlannedDrift(DAY, field="i3", size=2)]).day(DAY, 400).rows["i3"])
-    monkeypatch.setattr("sys.argv", [*asked, '{"at": "2024-01-01", "field": "i33", "strength": 2}'])
+    monkeypatch.setattr("sys.argv", [*arguments, '{"at": "2024-01-01", "field": "i33", "strength": 2}'])
     with pytest.raises(SystemExit):
         clicks.main()
     progress = capsys.readouterr().err

@@ -75,8 +75,8 @@ def made(tmp_path: Path) -> clicks.Day:
 
 
 def test_the_shipped_specs_load() -> None:
-    specs, faults = load_all(SHIPPED)
-    assert not faults
+    specs, errors = load_all(SHIPPED)
+    assert not errors
     assert {spec.name for spec in specs} == {"avazu", "criteo"}
 
 

@@ -118,8 +118,8 @@ def test_a_commit_names_its_run_and_window(tmp_path: Path) -> None:
     tables = DeltaTables(tmp_path)
     tables.replace("t", {DAYS[0]: rows(1)}, "first")
     tables.replace("t", {DAYS[1]: rows(1), DAYS[2]: rows(1)}, "second")
-    told = [(h["run"], h["windows"]) for h in DeltaTable(str(tmp_path / "t")).history()]
-    assert told == [("second", "2026-01-02, 2026-01-03"), ("first", "2026-01-01")]
+    history = [(h["run"], h["windows"]) for h in DeltaTable(str(tmp_path / "t")).history()]
+    assert history == [("second", "2026-01-02, 2026-01-03"), ("first", "2026-01-01")]
 
 
 def test_a_column_that_changed_its_type_is_named(tmp_path: Path) -> None:
@@ -131,24 +131,24 @@ def test_a_column_that_changed_its_type_is_named(tmp_path: Path) -> None:
 
 def test_two_writers_creating_and_filling_a_table_at_once_lose_nothing(tmp_path: Path) -> None:
     windows = list(Window(parse_utc("2026-01-01"), parse_utc("2026-01-21")).split(Grain.DAY))
-    faults: list[BaseException] = []
+    errors: list[BaseException] = []
 
     def write(part: list[Window]) -> None:
         tables = DeltaTables(tmp_path)
         try:
             for window in part:
                 tables.replace("t", {window: rows(1, 2)}, "run")
-        except BaseException as fault:
-            faults.append(fault)
+        except BaseException as error:
+            errors.append(error)
             raise
 
     _together(lambda: write(windows[::2]), lambda: write(windows[1::2]))
-    assert not faults
+    assert not errors
     assert DeltaTables(tmp_path).read("t", windows).num_rows == 40
 
 
 def test_a_reader_sees_the_old_or_the_new_window_never_a_mixture(tmp_path: Path) -> None:
-    writer, reader, seen, done = DeltaTables(tmp_path), DeltaTables(tmp_path), [], threading.Event()
+    writer, reader, readings, done = DeltaTables(tmp_path), DeltaTables(tmp_path), [], threading.Event()
     writer.replace("t", {DAYS[0]: rows(*[0.0] * 1000)}, "run 0")
 
     def write() -> None:
@@ -158,11 +158,11 @@ def test_a_reader_sees_the_old_or_the_new_window_never_a_mixture(tmp_path: Path)
 
     def read() -> None:
         while not done.is_set():
-            seen.append(reader.read("t", DAYS[:1])["x"].to_pylist())
+            readings.append(reader.read("t", DAYS[:1])["x"].to_pylist())
 
     _together(write, read)
-    assert len(seen) > 1
-    assert all(len(values) == 1000 and len(set(values)) == 1 for values in seen)
+    assert len(readings) > 1
+    assert all(len(values) == 1000 and len(set(values)) == 1 for values in readings)
 
 
 def test_files_name_the_windows_rows_for_an_engine(tmp_path: Path) -> None:
@@ -191,14 +191,14 @@ def test_what_is_added_once_stays_once(tables: Tables) -> None:
 def test_two_that_add_the_same_at_once_add_it_once(tmp_path: Path) -> None:
     more = rows(1).append_column("window", pa.array(["2026-01-01"]))
     DeltaTables(tmp_path).append("t", more, "run", "first")
-    start, faults = threading.Barrier(4), list[Conflict]()
+    start, errors = threading.Barrier(4), list[Conflict]()
 
     def add(tables: DeltaTables) -> None:
         start.wait()
         try:
             tables.append("t", more, "run", "same")
-        except Conflict as fault:
-            faults.append(fault)
+        except Conflict as error:
+            errors.append(error)
 
     threads = [threading.Thread(target=add, args=(DeltaTables(tmp_path),)) for _ in range(4)]
     for thread in threads:

@@ -45,9 +45,9 @@ class PassAll:
 
 @pytest.fixture(scope="module")
 def spec() -> ModelSpec:
-    known = find("flights")
-    return known.model_copy(
-        update={"features": known.features.model_copy(update={"aggregates": Aggregates(2 * HOUR, GROUPS)})}
+    spec = find("flights")
+    return spec.model_copy(
+        update={"features": spec.features.model_copy(update={"aggregates": Aggregates(2 * HOUR, GROUPS)})}
     )
 
 
@@ -82,8 +82,8 @@ def test_times_are_moments_across_the_clock_change(tables: DeltaTables) -> None:
 
 def test_the_label_is_whether_it_came_more_than_15_minutes_late(tables: DeltaTables) -> None:
     landed = frame(tables, "landed")
-    known = landed.drop_nulls("late")
-    assert (known["late"] == (known["arr_delay"] > 15).cast(pl.Int8)).all()
+    labelled = landed.drop_nulls("late")
+    assert (labelled["late"] == (labelled["arr_delay"] > 15).cast(pl.Int8)).all()
     assert landed.filter(pl.col("late").is_null())["arr_delay"].null_count() == landed["late"].null_count() > 0
 
 
@@ -118,12 +118,12 @@ def test_aggregates_are_what_one_counts_by_hand_from_the_outcomes_known_then(tab
         for group in GROUPS:
             who = entity_name(row, group.by)
             for span in group.over:
-                seen = [o for o in outcomes if who is not None and entity_name(o, group.by) == who
+                visible = [o for o in outcomes if who is not None and entity_name(o, group.by) == who
                         and cut - span <= o["arrived"].replace(minute=0, second=0) < cut]  # fmt: skip
                 for name in group.mean:
                     value = row[f"{name}_mean_{group.name}_{_name(span)}"]
-                    expected = np.mean([o[name] for o in seen]) if seen else None
-                    assert value == (pytest.approx(expected) if seen else None), (row["flight_id"], group.name, span)
+                    expected = np.mean([o[name] for o in visible]) if visible else None
+                    assert value == (pytest.approx(expected) if visible else None), (row["flight_id"], group.name, span)
 
 
 def test_no_event_changes_by_what_came_after_it(tables: DeltaTables, spec: ModelSpec) -> None:
@@ -131,23 +131,23 @@ def test_no_event_changes_by_what_came_after_it(tables: DeltaTables, spec: Model
     rows = frame(tables, "landed").filter(pl.col("window") < "2013-03-10")
     full = aggregation.read_histories(spec, tables, DAYS[0], DAYS[-1])
     cut = aggregation.read_histories(spec, tables, DAYS[0], DAYS[1])
-    with_all, with_past = (aggregation.with_aggregates(spec, rows, known) for known in (full, cut))
+    with_all, with_past = (aggregation.with_aggregates(spec, rows, histories) for histories in (full, cut))
     assert with_all.equals(with_past, null_equal=True)
 
 
 def test_one_row_by_itself_gives_what_the_table_holds(tables: DeltaTables, spec: ModelSpec) -> None:
     """What a server does with a row that asks for a prediction."""
     built = frame(tables, "features")
-    known = aggregation.read_histories(spec, tables, DAYS[0], DAYS[-1])
+    histories = aggregation.read_histories(spec, tables, DAYS[0], DAYS[-1])
     for row in built.sample(40, seed=2).to_dicts():
         before = spec.features.aggregates.cutoff_hours(
             np.array([int(row["departure"].replace(tzinfo=UTC).timestamp())])
         )
         for group in GROUPS:
-            found = known[group.name].as_of([entity_name(row, group.by)], before)
+            features = histories[group.name].as_of([entity_name(row, group.by)], before)
             for name in group.features:
                 table = np.nan if row[name] is None else row[name]
-                assert np.array_equal(found[name], [table], equal_nan=True)
+                assert np.array_equal(features[name], [table], equal_nan=True)
 
 
 def _name(span: timedelta) -> str:

@@ -51,7 +51,7 @@ def test_missing_values_of_a_column_that_may_be_missing_only_warn(tmp_path: Path
 
 
 def test_the_users_expectations_judge_each_windows_rows(tmp_path: Path) -> None:
-    asked = [
+    expectations = [
         {"expect": "expect_column_values_to_be_between", "arguments": {"column": "x", "min_value": 0}},
         {
             "expect": "expect_column_mean_to_be_between",
@@ -61,25 +61,27 @@ def test_the_users_expectations_judge_each_windows_rows(tmp_path: Path) -> None:
     ]
     rows = pa.table({"x": [1.0, 2.0, -3.0, 9.0], "window": ["a", "a", "b", "c"]})
     profiles = [Profile(w, {"rows": 1.0}) for w in "abc"]
-    verdicts = judge(tmp_path, profiles, rows, validation={"expectations": asked})
+    verdicts = judge(tmp_path, profiles, rows, validation={"expectations": expectations})
     assert [v.outcome for v in verdicts.values()] == [Outcome.PASS, Outcome.FAIL, Outcome.PASS]
     assert "100% of the values are not as expected" in verdicts["b"].reasons[0]
     assert verdicts["c"].checks[-1].sentence == "warning: expect_column_mean_to_be_between.x: observed 9.0"
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("expectation", "words"),
     [
         ({"expect": "expect_miracles"}, "expectations.0: expect_miracles: Great Expectations has none of that name"),
         ({"expect": "expect_column_values_to_be_between", "arguments": {"colum": "x"}}, "expectations.0: .*colum"),
     ],
 )
-def test_an_expectation_that_cannot_be_is_named_by_its_place(tmp_path: Path, asked: dict[str, Any], words: str) -> None:
+def test_an_expectation_that_cannot_be_is_named_by_its_place(
+    tmp_path: Path, expectation: dict[str, Any], words: str
+) -> None:
     with pytest.raises(UserMistake, match=words):
-        judge(tmp_path, [Profile("a", {"rows": 1.0})], validation={"expectations": [asked]})
+        judge(tmp_path, [Profile("a", {"rows": 1.0})], validation={"expectations": [expectation]})
 
 
 def test_an_expectation_on_a_column_that_is_not_there_is_an_error_not_a_pass(tmp_path: Path) -> None:
-    asked = {"expect": "expect_column_values_to_not_be_null", "arguments": {"column": "gone"}}
-    verdict = judge(tmp_path, [Profile("a", {"rows": 1.0})], validation={"expectations": [asked]})["a"]
+    expectation = {"expect": "expect_column_values_to_not_be_null", "arguments": {"column": "gone"}}
+    verdict = judge(tmp_path, [Profile("a", {"rows": 1.0})], validation={"expectations": [expectation]})["a"]
     assert verdict.outcome is Outcome.ERROR

@@ -44,7 +44,7 @@ def many_windows(path: Path) -> dict[str, str]:
     """Land forty windows of the home at `path`, four a run; their digests."""
     spec = toy(source={"path": "inbox/toy", "format": "csv"})
     tables, records = DeltaTables(path / "tables"), JsonRecords(path / "records")
-    digests = {}
+    digests: dict[str, str] = {}
     for n in range(0, len(WINDOWS), 4):
         report = landing.land(spec, WINDOWS[n : n + 4], FileSource(spec.source, path), tables, records, f"run{n}")
         digests |= {w.window: w.digest for w in report.windows}
@@ -73,9 +73,9 @@ def await_(condition: Callable[[], bool], seconds: float = 60) -> None:
 def test_disk_full_leaves_nothing_half_written_and_a_second_run_finishes(home: Home) -> None:
     home.give(forty_days(400))
     program = start(home.path, 4096)
-    _, said = program.communicate(timeout=120)
+    _, output = program.communicate(timeout=120)
     assert program.returncode != 0
-    assert "Unavailable" in said
+    assert "Unavailable" in output
     assert home.tables.version("landed") is None
     undisturbed = Home(home.path / "other")
     undisturbed.give(forty_days(400))

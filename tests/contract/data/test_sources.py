@@ -54,7 +54,7 @@ def csv(table: pa.Table) -> bytes:
 def parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue().to_pybytes())
 
 
 def give(place: str, content: bytes) -> None:
@@ -86,15 +86,15 @@ class Home:
     def __init__(self, path: Path) -> None:
         self.path, self.tables, self.records = path, DeltaTables(path / "tables"), JsonRecords(path / "records")
 
-    def source(self, path: str, kind: str, given: dict[str, str] | None = None) -> Source:
-        return Parts(Settings(home=self.path)).source(toy(source={"path": path, "format": kind}), given or {})
+    def source(self, path: str, kind: str, credentials: dict[str, str] | None = None) -> Source:
+        return Parts(Settings(home=self.path)).source(toy(source={"path": path, "format": kind}), credentials or {})
 
-    def land(self, path: str, kind: str, given: dict[str, str] | None = None) -> LandingReport:
+    def land(self, path: str, kind: str, credentials: dict[str, str] | None = None) -> LandingReport:
         spec = toy(
             source={"path": path, "format": kind},
             columns={"time": "at", "label": "y", "keys": ["at", "key"], "numeric": ["x"], "categorical": ["c"]},
         )
-        return landing.land(spec, DAYS, self.source(path, kind, given), self.tables, self.records, "run")
+        return landing.land(spec, DAYS, self.source(path, kind, credentials), self.tables, self.records, "run")
 
     def landed(self, *names: str) -> list[tuple[Any, ...]]:
         table = self.tables.read("landed", DAYS)
@@ -204,24 +204,24 @@ def test_a_delta_table_whose_deleted_rows_only_a_newer_reader_sees(home: Home) -
 PLACES = [("a.csv", "csv"), ("*.parquet", "parquet"), ("{window:%Y}", "csv"), ("t", "delta")]
 
 
-def told(home: Home, path: str, kind: str, given: dict[str, str] | None = None) -> PerennialError:
-    with pytest.raises(UserMistake) as fault:
-        home.land(path, kind, given)
-    assert "\n" not in str(fault.value)
-    assert str(fault.value).startswith("s3://")
-    return fault.value
+def landing_error(home: Home, path: str, kind: str, credentials: dict[str, str] | None = None) -> PerennialError:
+    with pytest.raises(UserMistake) as raised:
+        home.land(path, kind, credentials)
+    assert "\n" not in str(raised.value)
+    assert str(raised.value).startswith("s3://")
+    return raised.value
 
 
 @pytest.mark.parametrize(("path", "kind"), PLACES)
 def test_wrong_credentials_are_told_in_a_line(uri: str, home: Home, path: str, kind: str) -> None:
     give(f"{uri}/secret/a.csv", csv(rows("a")))
-    fault = told(home, f"{uri}/secret/{path}", kind, dict(zip(KEYS, ("any", "wrong"), strict=True)))
-    assert "S3 refuses the credentials; correct AWS_ACCESS_KEY_ID" in str(fault)
+    error = landing_error(home, f"{uri}/secret/{path}", kind, dict(zip(KEYS, ("any", "wrong"), strict=True)))
+    assert "S3 refuses the credentials; correct AWS_ACCESS_KEY_ID" in str(error)
 
 
 @pytest.mark.parametrize(("path", "kind"), PLACES)
 def test_a_missing_bucket_is_told_in_a_line(uri: str, home: Home, path: str, kind: str) -> None:
-    assert "there is no such bucket" in str(told(home, f"{uri}-missing/{path}", kind))
+    assert "there is no such bucket" in str(landing_error(home, f"{uri}-missing/{path}", kind))
 
 
 @pytest.mark.parametrize(("path", "kind"), [("a.csv", "csv"), ("t", "delta")])
@@ -231,7 +231,7 @@ def test_a_connection_goes_before_the_environment(
     give(f"{uri}/connected/a.csv", csv(rows("a", "b")))
     write_deltalake(f"{uri}/connected/t", rows("a", "b"), mode="overwrite")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    told(home, f"{uri}/connected/{path}", kind)
+    landing_error(home, f"{uri}/connected/{path}", kind)
     assert home.land(f"{uri}/connected/{path}", kind, dict.fromkeys(KEYS, "any")).landed == 2
 
 

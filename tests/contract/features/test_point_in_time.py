@@ -33,7 +33,7 @@ SPEC = ModelSpec(
     features=Features(aggregates=Aggregates(LEAD, GROUPS)),
 )  # fmt: skip
 DAYS = [Window(START + n * 24 * HOUR, START + (n + 1) * 24 * HOUR) for n in range(4)]
-TYPES = {"at": pl.Datetime("us", "UTC"), "known": pl.Datetime("us", "UTC"), "y": pl.Int8, "v": pl.Float64,
+TYPES: dict[str, Any] = {"at": pl.Datetime("us", "UTC"), "known": pl.Datetime("us", "UTC"), "y": pl.Int8, "v": pl.Float64,
          "who": pl.String, "kind": pl.String, "key": pl.String, "window": pl.String}  # fmt: skip
 EVENT = st.fixed_dictionaries({
     "at": st.integers(0, 4 * 24 * 60 - 1), "delay": st.none() | st.integers(0, 2000), "y": st.integers(0, 1),
@@ -46,33 +46,33 @@ def rows(events: Sequence[dict[str, Any]]) -> pl.DataFrame:
     made = []
     for n, event in enumerate(events):
         at = START + timedelta(minutes=event["at"])
-        known = None if event["delay"] is None else at + timedelta(minutes=event["delay"])
-        outcome = {"y": None, "v": None} if known is None else {"y": event["y"], "v": event["v"]}
+        known_at = None if event["delay"] is None else at + timedelta(minutes=event["delay"])
+        outcome = {"y": None, "v": None} if known_at is None else {"y": event["y"], "v": event["v"]}
         window = window_label(SPEC.window.floor(at))
-        made.append({"key": str(n), "at": at, "known": known, "window": window, "who": event["who"],
+        made.append({"key": str(n), "at": at, "known": known_at, "window": window, "who": event["who"],
                      "kind": event["kind"], **outcome})  # fmt: skip
     return pl.DataFrame(made, schema=TYPES)
 
 
 def by_hand(landed: Sequence[dict[str, Any]], row: dict[str, Any]) -> dict[str, float | None]:
     cut = (row["at"] - LEAD).replace(minute=0, second=0)
-    found: dict[str, float | None] = {}
+    features: dict[str, float | None] = {}
     for group in GROUPS:
         who = entity_name(row, group.by)
-        known = [o for o in landed if o["known"] and who is not None and entity_name(o, group.by) == who]
-        hour = [o["known"].replace(minute=0, second=0) for o in known]
+        own = [o for o in landed if o["known"] and who is not None and entity_name(o, group.by) == who]
+        hour = [o["known"].replace(minute=0, second=0) for o in own]
         for span in group.over:
-            seen = [o for o, h in zip(known, hour, strict=True) if cut - span <= h < cut]
+            visible = [o for o, h in zip(own, hour, strict=True) if cut - span <= h < cut]
             for name in group.mean:
-                values = [o[name] for o in seen if o[name] is not None]
-                found[f"{name}_mean_{group.name}_{span_name(span)}"] = sum(values) / len(values) if values else None
+                values = [o[name] for o in visible if o[name] is not None]
+                features[f"{name}_mean_{group.name}_{span_name(span)}"] = sum(values) / len(values) if values else None
             if group.rows:
-                found[f"rows_{group.name}_{span_name(span)}"] = sum(o["y"] is not None for o in seen)
-        seen = [o for o, h in zip(known, hour, strict=True) if cut - max(group.over) <= h < cut]
-        newest = max((o["known"] for o in seen), default=None)
-        values = [o["v"] for o in seen if o["known"] == newest and o["v"] is not None]
-        found |= {f"v_last_{group.name}": max(values, default=None)} if group.last else {}
-    return found
+                features[f"rows_{group.name}_{span_name(span)}"] = sum(o["y"] is not None for o in visible)
+        visible = [o for o, h in zip(own, hour, strict=True) if cut - max(group.over) <= h < cut]
+        newest = max((o["known"] for o in visible), default=None)
+        values = [o["v"] for o in visible if o["known"] == newest and o["v"] is not None]
+        features |= {f"v_last_{group.name}": max(values, default=None)} if group.last else {}
+    return features
 
 
 @settings(deadline=None, max_examples=8)

@@ -107,20 +107,21 @@ def write_artifact(folder: Path, encoding: Encoding, rows: pl.DataFrame) -> Path
 
 
 def test_the_server_used_what_training_recomputes(world: World) -> None:
-    asked, told = (of(LIVE.start.date(), LIVE.end.date()) for of in (flights.requests, flights.outcomes))
-    stream = OutcomeFeed(world.store, told, SPEC.features.aggregates, SPEC.columns.time)
-    with TrafficReplay(world.server.url, asked, 2000, "flight_id", stream) as replay:
+    first, last = LIVE.start.date(), LIVE.end.date()
+    requests, outcomes = flights.requests(first, last), flights.outcomes(first, last)
+    stream = OutcomeFeed(world.store, outcomes, SPEC.features.aggregates, SPEC.columns.time)
+    with TrafficReplay(world.server.url, requests, 2000, "flight_id", stream) as replay:
         wait_for(lambda: not replay.running, "the replay to end")
     assert replay.counts.failures == 0
-    used = {line["key"]: [line["features"][name] for name in NAMES] for line in world.logged(len(asked))}
+    used = {line["key"]: [line["features"][name] for name in NAMES] for line in world.logged(len(requests))}
     world.land(LIVE)
     trained = world.built(LIVE)
-    assert len(used) == trained.height == len(asked)
+    assert len(used) == trained.height == len(requests)
     rows = {row["flight_id"]: [row[name] for name in NAMES] for row in trained.to_dicts()}
     gap = np.nanmax([np.abs(np.subtract(_numbers(used[key]), _numbers(rows[key]))) for key in rows])
     missing = sum((u is None) != (t is None) for key in rows for u, t in zip(used[key], rows[key], strict=True))
     assert (gap, missing) == (0, 0)
-    assert np.isfinite(_numbers(used[asked[-1]["flight_id"]])).mean() > 0.5, "much was known at the end"
+    assert np.isfinite(_numbers(used[requests[-1]["flight_id"]])).mean() > 0.5, "much was known at the end"
 
 
 def test_a_landing_replaces_what_was_streamed_and_the_server_follows(world: World) -> None:
@@ -135,7 +136,8 @@ def test_a_landing_replaces_what_was_streamed_and_the_server_follows(world: Worl
     trained = next(r for r in world.built(Window(parse_utc("2013-03-12"), parse_utc("2013-03-13"))).to_dicts()
                    if r["flight_id"] == row["flight_id"])  # fmt: skip
     used = world.logged(before + 1)[-1]["features"]
-    assert np.array_equal(*(_numbers([row[name] for name in NAMES]) for row in (used, trained)), equal_nan=True)
+    served, built = (_numbers([row[name] for name in NAMES]) for row in (used, trained))
+    assert np.array_equal(served, built, equal_nan=True)
 
 
 def test_an_entity_that_nobody_knows_is_answered_and_counted(world: World) -> None:
@@ -160,9 +162,9 @@ def test_a_version_that_takes_over_tells_the_same_past_without_reading_it_again(
     assert len(opened) == 1
     other = load_model(version, LoadOptions(), opening, Lookups(opened[0], Aggregates(), ()))
     assert len(opened) == 2
-    known, *others = ([model.rows.read(body)[0].numbers] for model in (first, second, other))
-    assert others == [known, known]
-    assert np.isfinite(np.frombuffer(known[0], np.float32)[-len(NAMES) :]).mean() > 0.5
+    expected, *others = ([model.rows.read(body)[0].numbers] for model in (first, second, other))
+    assert others == [expected, expected]
+    assert np.isfinite(np.frombuffer(expected[0], np.float32)[-len(NAMES) :]).mean() > 0.5
 
 
 def test_aggregates_are_never_taken_from_the_caller(world: World) -> None:

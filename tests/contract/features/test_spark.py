@@ -46,6 +46,6 @@ def test_both_engines_give_the_same(tables: DeltaTables, spec: ModelSpec) -> Non
     assert duckdb.height > 5000
     before = pl.DataFrame(pl.from_arrow(tables.read("features", DAYS)))
     aggregation.write_sums(spec, DAYS, tables, Collected(spark), "spark")
-    known = aggregation.read_histories(spec, tables, DAYS[0], DAYS[-1])
+    histories = aggregation.read_histories(spec, tables, DAYS[0], DAYS[-1])
     raw = before.drop(spec.features.aggregates.features)
-    assert aggregation.with_aggregates(spec, raw, known).select(before.columns).equals(before, null_equal=True)
+    assert aggregation.with_aggregates(spec, raw, histories).select(before.columns).equals(before, null_equal=True)

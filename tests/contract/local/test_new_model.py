@@ -58,11 +58,11 @@ NORTH, SOUTH = 1 / 3, 1 / 5  #: of whom has left, every day
 
 
 def line(day: int, n: int, fee: str | None = None, region: str | None = None) -> str:
-    seen = int((START + day * DAY).timestamp()) + n * 20 * 60
+    seconds = int((START + day * DAY).timestamp()) + n * 20 * 60
     left = n % 3 == 0 if n % 2 == 0 else n % 5 == 0
     minutes = "NA" if n == 7 else str(n * 10)
     where = region or ("south" if n % 2 else "north")
-    return f"a, b;{day}-{n};{seen};{('basic', 'plus')[n % 3 == 0]};{where};{minutes};{fee or 9.5 + n};{str(left).lower()}\n"
+    return f"a, b;{day}-{n};{seconds};{('basic', 'plus')[n % 3 == 0]};{where};{minutes};{fee or 9.5 + n};{str(left).lower()}\n"
 
 
 def lines(first: int, last: int) -> list[str]:
@@ -128,8 +128,8 @@ def test_every_row_is_accounted_for_and_typed_as_the_yaml_says(landed: Landed) -
     rows = pl.DataFrame(pl.from_arrow(landed.world.parts.tables(landed.world.spec).read("landed", WINDOWS[1:2])))
     row = rows.filter(pl.col("visit") == "1-7").to_dicts()[0]
     assert row["seen"] == START + DAY + timedelta(minutes=140)
-    told = ("fee", "minutes", "plan", "region", "has_left")
-    assert [row[name] for name in told] == [16.5, None, "basic", "south", 0]
+    names = ("fee", "minutes", "plan", "region", "has_left")
+    assert [row[name] for name in names] == [16.5, None, "basic", "south", 0]
     assert "remark" not in rows.columns
     bad = landed.world.parts.tables(landed.world.spec).read("quarantine", WINDOWS).to_pylist()
     assert [(r["column"], r["reason"]) for r in bad] == [("fee", "not a finite number: free")]
@@ -139,11 +139,11 @@ def test_windows_pass_and_features_hold_what_was_known_of_the_region(landed: Lan
     assert [v.outcome for v in landed.verdicts] == [Outcome.PASS] * DAYS
     assert len(landed.built) == DAYS
     rows = landed.world.newest()
-    known = pl.col("has_left_mean_region_1d")
-    assert rows.filter(pl.col("seen") < START + DAY).select(known).null_count().item() == VISITS
+    mean = pl.col("has_left_mean_region_1d")
+    assert rows.filter(pl.col("seen") < START + DAY).select(mean).null_count().item() == VISITS
     later = rows.filter(pl.col("seen") >= START + 2 * DAY)
     expected = later["region"].replace_strict({"north": NORTH, "south": SOUTH})
-    assert later.select(known).to_series().to_list() == pytest.approx(expected.to_list())
+    assert later.select(mean).to_series().to_list() == pytest.approx(expected.to_list())
 
 
 def test_the_dataset_has_every_window_in_its_split(landed: Landed) -> None:

@@ -84,11 +84,11 @@ def test_each_server_of_a_slot_is_a_process_on_a_port_that_is_free() -> None:
 def test_no_one_else_of_the_serving_path_runs_on_a_stable_server_s_core() -> None:
     if len(cores := os.sched_getaffinity(0)) < 2:
         pytest.skip("one core: all share it")
-    asked = [sys.executable, "-c", "import os; print(*os.sched_getaffinity(0))"]
+    command = [sys.executable, "-c", "import os; print(*os.sched_getaffinity(0))"]
 
     def runs_on(name: str) -> set[int]:
-        said = subprocess.run([*pinned(Settings(), name), *asked], check=True, capture_output=True, text=True)
-        return set(map(int, said.stdout.split()))
+        ended = subprocess.run([*pinned(Settings(), name), *command], check=True, capture_output=True, text=True)
+        return set(map(int, ended.stdout.split()))
 
     assert len(stable := runs_on("stable")) == 1
     assert runs_on("canary") == runs_on("gateway") == cores - stable

@@ -43,7 +43,7 @@ class World:
         return record
 
     def keys(self, day: int) -> list[str]:
-        return self.tables.read("landed", [window(day)])["key"].to_pylist()
+        return list(self.tables.read("landed", [window(day)])["key"].to_pylist())
 
 
 def test_rows_land_in_their_windows_typed_and_in_order_of_time() -> None:
@@ -177,9 +177,9 @@ def test_too_many_unreadable_rows_land_nothing_and_name_the_commonest_reasons() 
     rows = [*(row(f"k{n}", 0.1, x="oops") for n in range(5)), *(row(f"t{n}", 0, at="soon") for n in range(3)),
             row("y", 0.1, y="2"), row("", 0.1), *(row(f"g{n}", 0.1) for n in range(90))]  # fmt: skip
     world = World()
-    with pytest.raises(UserMistake) as fault:
+    with pytest.raises(UserMistake) as raised:
         world.land(MemorySource({"f": rows}), 0)
-    lines = str(fault.value).splitlines()
+    lines = str(raised.value).splitlines()
     assert "10 of 100 rows (10.0%) cannot be read, more than 1.0%" in lines[0]
     assert lines[1].strip() == "5 × x: not a finite number: oops (f line 1)"
     assert lines[2].strip() == "3 × at: not a time in UTC: soon (f line 6)"
@@ -219,6 +219,6 @@ def test_what_a_run_touched_is_remembered_with_its_late_windows() -> None:
     [({"c": None}, "no column c"), ({"extra": "1"}, "unknown column extra; name it in the spec")],
 )
 def test_missing_and_extra_columns_are_named(columns: dict[str, Any], words: str) -> None:
-    given = {k: v for k, v in {**row("a", 0), **columns}.items() if v is not None}
+    values = {k: v for k, v in {**row("a", 0), **columns}.items() if v is not None}
     with pytest.raises(UserMistake, match=words):
-        World().land(MemorySource({"f": [given]}), 0)
+        World().land(MemorySource({"f": [values]}), 0)

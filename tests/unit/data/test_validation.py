@@ -29,12 +29,12 @@ class Judge:
     """Fails the windows it is told to."""
 
     def __init__(self, *bad: str) -> None:
-        self.bad, self.seen = bad, [""]
+        self.bad, self.windows = bad, [""]
 
     def validate(
         self, rows: Iterable[pa.Table], profiles: Sequence[Profile], run: str
     ) -> tuple[Mapping[str, Verdict], str]:
-        self.seen = [p.window for p in profiles]
+        self.windows = [p.window for p in profiles]
         outcomes = {p.window: Outcome.FAIL if p.window in self.bad else Outcome.PASS for p in profiles}
         return {w: Verdict(w, (Check("rows", o, "rows"),)) for w, o in outcomes.items()}, "page"
 
@@ -64,17 +64,17 @@ def rows_of(day: int, count: int, **values: Any) -> list[dict[str, Any]]:
 
 def test_a_window_is_measured_by_itself_and_against_the_last() -> None:
     rows = [r for d in range(4) for r in rows_of(d, 100)] + rows_of(4, 50, c="new", x=None, y=1)
-    found = measures(rows, 4)
-    assert (found["rows"], found["volume"], found["nulls.x"]) == (50, 0.5, 1)
-    assert (found["unseen.c"], found["label_rate"], found["label_shift"]) == (1, 1, 0.5)
-    assert found["silence"] == pytest.approx(1 - 49 / 1440)
+    measured = measures(rows, 4)
+    assert (measured["rows"], measured["volume"], measured["nulls.x"]) == (50, 0.5, 1)
+    assert (measured["unseen.c"], measured["label_rate"], measured["label_shift"]) == (1, 1, 0.5)
+    assert measured["silence"] == pytest.approx(1 - 49 / 1440)
 
 
 def test_a_first_window_is_compared_with_none() -> None:
-    found = measures(rows_of(0, 10), 0)
-    assert found["volume"] is None
-    assert found["label_shift"] is None
-    assert "unseen.c" not in found
+    measured = measures(rows_of(0, 10), 0)
+    assert measured["volume"] is None
+    assert measured["label_shift"] is None
+    assert "unseen.c" not in measured
 
 
 def test_an_old_category_that_comes_back_within_the_last_windows_is_not_unseen() -> None:
@@ -104,7 +104,7 @@ def test_windows_with_late_rows_are_judged_with_the_run_that_brought_them() -> N
     source = MemorySource({"2026-01-02": [made.row("late", 0.9), made.row("b", 1.5)]}, by_window=True)
     there.land(source, 1, spec=made.BY_WINDOW)
     validation.validate(made.BY_WINDOW, [made.window(1)], there.tables, judge, there.records, "run1")
-    assert judge.seen == ["2026-01-01", "2026-01-02"]
+    assert judge.windows == ["2026-01-01", "2026-01-02"]
 
 
 def test_features_hold_no_outcome_and_are_not_written_twice() -> None:

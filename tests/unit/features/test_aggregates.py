@@ -28,13 +28,13 @@ def history(outcomes: list[tuple[str, int, int]]) -> AggregateHistory:
 def test_what_is_seen_is_what_became_known_within_the_span_before(
     outcomes: list[tuple[str, int, int]], who: str, before: int
 ) -> None:
-    found = history(outcomes).as_of([who], np.array([before]))
+    features = history(outcomes).as_of([who], np.array([before]))
     for span in GROUP.over:
-        seen = [v for w, h, v in outcomes if w == who and before - span / HOUR <= h < before]
+        visible = [v for w, h, v in outcomes if w == who and before - span / HOUR <= h < before]
         name = span_name(span)
-        assert found[f"rows_who_{name}"][0] == len(seen)
-        mean = found[f"late_mean_who_{name}"][0]
-        assert mean == pytest.approx(np.mean(seen)) if seen else np.isnan(mean)
+        assert features[f"rows_who_{name}"][0] == len(visible)
+        mean = features[f"late_mean_who_{name}"][0]
+        assert mean == pytest.approx(np.mean(visible)) if visible else np.isnan(mean)
 
 
 @settings(deadline=None)
@@ -48,8 +48,8 @@ def test_one_row_is_told_what_a_table_is_whether_outcomes_landed_or_came_one_by_
         series.as_of(before)
         if name == who:
             series.add(hour, hour * 3600, [float(value)])
-    found = history([*landed, *streamed]).as_of([who], np.array([before]))
-    assert np.array_equal(series.as_of(before), [found[name][0] for name in GROUP.features], equal_nan=True)
+    features = history([*landed, *streamed]).as_of([who], np.array([before]))
+    assert np.array_equal(series.as_of(before), [features[name][0] for name in GROUP.features], equal_nan=True)
 
 
 @given(st.lists(OUTCOMES, max_size=3))
@@ -77,8 +77,8 @@ def test_damaged_sums_are_refused() -> None:
 
 
 def test_the_last_is_the_newest_hours_and_none_older_than_the_longest_span() -> None:
-    known = history([("a", 10, 1), ("a", 12, 2), ("b", 12, 9)])
-    last = known.as_of(["a", "a", "a", "a"], np.array([11, 13, 36, 37]))["late_last_who"]
+    histories = history([("a", 10, 1), ("a", 12, 2), ("b", 12, 9)])
+    last = histories.as_of(["a", "a", "a", "a"], np.array([11, 13, 36, 37]))["late_last_who"]
     assert last[:3].tolist() == [1, 2, 2]
     assert np.isnan(last[3])
 
@@ -88,8 +88,8 @@ def test_an_outcome_of_the_very_hour_is_not_seen() -> None:
 
 
 def test_nobody_and_strangers_have_no_past() -> None:
-    found = history([("a", 10, 1)]).as_of([None, "z"], np.array([11, 11]))
-    assert np.isnan(found["late_mean_who_2h"]).all()
+    features = history([("a", 10, 1)]).as_of([None, "z"], np.array([11, 11]))
+    assert np.isnan(features["late_mean_who_2h"]).all()
     assert np.isnan(history([]).as_of(["a"], np.array([11]))["late_last_who"]).all()
 
 
@@ -112,8 +112,8 @@ def test_an_entity_is_named_by_all_its_parts_or_not_at_all() -> None:
 def test_every_fault_of_the_section_is_named() -> None:
     wrong = Aggregates(groups=(AggregateGroup(by=("nope",), over=(timedelta(minutes=90),), mean=("gone",)),
                                AggregateGroup(by=("c",), over=(HOUR,))))  # fmt: skip
-    told = list(find_errors(wrong, ["c"], ["y"]))
-    assert len(told) == 4
+    errors = list(find_errors(wrong, ["c"], ["y"]))
+    assert len(errors) == 4
     twice = Aggregates(groups=(AggregateGroup(by=("c",), over=(HOUR,), mean=("y",)),) * 2)
     assert "has a group already" in next(iter(find_errors(twice, ["c"], ["y"])))
-    assert told[0] == "groups.0.by: nope: not a categorical column"
+    assert errors[0] == "groups.0.by: nope: not a categorical column"

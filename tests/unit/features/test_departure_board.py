@@ -31,8 +31,8 @@ def test_the_board_shows_what_had_happened_by_then(drawn: list[tuple[int, int | 
         for n, (at, delay, origin) in enumerate(drawn)
     ]  # fmt: skip
     flights = pl.DataFrame(rows, schema_overrides={"left": pl.Datetime("us", "UTC")})
-    shown = zip(*(column.to_list() for column in board(flights, ["origin"], "origin")), strict=True)
-    for row, (waiting, overdue, delay) in zip(rows, shown, strict=True):
+    entries = zip(*(column.to_list() for column in board(flights, ["origin"], "origin")), strict=True)
+    for row, (waiting, overdue, delay) in zip(rows, entries, strict=True):
         expected = by_hand(rows, row)
         assert (waiting, overdue) == expected[:2]
         assert delay == (None if expected[2] is None else pytest.approx(expected[2]))

@@ -1,6 +1,7 @@
 import json
 import math
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from include.domain.features.encoding import MISSING, UNKNOWN, Encoding, as_numb
 from include.domain.features.row_encoding import RowEncoder
 from include.domain.features.times import as_time, time_part
 
-ROWS = {
+ROWS: dict[str, list[Any]] = {
     "at": ["2013-01-01T05:15:00Z", "2013-07-01T05:15:00Z", None],
     "carrier": ["UA", "UA", "AA"],
     "gate": [1, 1.0, "1"],
@@ -38,7 +39,7 @@ def test_encode_gives_ids_by_vocabulary_and_raw_numbers() -> None:
     assert (ids[:, 1:] == MISSING).all()
     assert numbers[0, 0] == 7.5
     assert np.isnan(numbers[1:, 0]).all()
-    assert (ids.dtype, numbers.dtype) == (np.int64, np.float32)
+    assert (ids.dtype, numbers.dtype) == (np.dtype(np.int64), np.dtype(np.float32))
 
 
 def test_time_parts_are_of_the_zone_also_across_summer_time() -> None:
@@ -104,8 +105,8 @@ def test_one_row_is_encoded_as_in_a_column(at: object, carrier: object, gate: ob
     values = [at, carrier, gate, distance]
     try:
         ids, numbers = encoding.encode({k: [v] for k, v in zip(RowEncoder(encoding).fields, values, strict=True)})
-    except ValueError as fault:
-        with pytest.raises(ValueError, match=str(fault).partition(":")[0]):
+    except ValueError as error:
+        with pytest.raises(ValueError, match=str(error).partition(":")[0]):
             RowEncoder(encoding)(values)
         return
     encoder = RowEncoder(encoding)

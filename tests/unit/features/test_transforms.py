@@ -69,7 +69,12 @@ def test_on_real_flights_rows_and_tables_agree() -> None:
 
 
 def test_a_class_that_training_never_saw_is_unknown() -> None:
-    columns = {"t": [None] * 4, "a": ["u", "u", "v", "v"], "b": ["x", "x", "y", "y"], "x": [1.0] * 4}
+    columns: dict[str, list[Any]] = {
+        "t": [None] * 4,
+        "a": ["u", "u", "v", "v"],
+        "b": ["x", "x", "y", "y"],
+        "x": [1.0] * 4,
+    }
     made = fit(columns, time="t", zone="UTC", time_parts=(), categorical=("a", "b"), numeric=("x",), min_frequency=2,
                transforms=(CROSS,))  # fmt: skip
     ids, _ = made.encode({"a": ["u", "u", None], "b": ["x", "y", "y"], "x": [1.0] * 3})
@@ -81,5 +86,5 @@ def test_every_fault_of_the_section_is_named() -> None:
         Transform("n", "log", ("a",)), Transform("x", "cross", ("a",)), Transform("m", "bucket", ("x",), at=(2.0, 1.0)),
         Transform("h", "hash", ("a",)),
     ]  # fmt: skip
-    told = list(find_errors(wrong, ["x"], ["a"]))
-    assert [t.partition(":")[0] for t in told] == ["0.of", "1.of", "1.name", "2.at", "3.into"]
+    errors = list(find_errors(wrong, ["x"], ["a"]))
+    assert [t.partition(":")[0] for t in errors] == ["0.of", "1.of", "1.name", "2.at", "3.into"]

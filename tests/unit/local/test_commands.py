@@ -36,9 +36,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
-    shown = capsys.readouterr().out
+    output = capsys.readouterr().out
     for verb in VERBS:
-        assert re.search(rf"^│ {verb} +\S", shown, flags=re.MULTILINE), verb
+        assert re.search(rf"^│ {verb} +\S", output, flags=re.MULTILINE), verb
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -291,16 +291,16 @@ def test_the_timeline_shows_every_window_since_the_training_and_when_a_request_w
 ) -> None:
     scenario.live(range(42, 50), land=reversed_truth)
     scenario.decide()
-    shown = built(scenario)
+    result = built(scenario)
     served = window_label(START + timedelta(days=45))
     windows = [window_label(START + timedelta(days=d)) for d in range(28, 50)]
-    assert list(shown.metrics) == windows == list(shown.feature_drift)
-    auc, estimated = shown.metrics[served].auc, shown.metrics[served].estimated_auc
+    assert list(result.metrics) == windows == list(result.feature_drift)
+    auc, estimated = result.metrics[served].auc, result.metrics[served].estimated_auc
     assert auc is not None
     assert estimated is not None
-    assert auc[2] < shown.test_metrics["auc"] - 0.1 < estimated
-    assert shown.metrics[window_label(START + timedelta(days=30))].auc is None
-    assert [decision.start for decision in shown.decisions] == [True]
+    assert auc[2] < result.test_metrics["auc"] - 0.1 < estimated
+    assert result.metrics[window_label(START + timedelta(days=30))].auc is None
+    assert [decision.start for decision in result.decisions] == [True]
 
 
 def test_without_a_champion_there_is_no_timeline(scenario: WatchScenario) -> None:
