@@ -174,7 +174,9 @@ def test_a_fragment_is_noticed(text: str | None) -> None:
 
 
 def test_the_glossary_has_each_word_once_in_order() -> None:
-    rows = [line.split("|") for line in (ROOT / "docs" / "glossary.md").read_text().splitlines() if line.startswith("|")]
+    rows = [
+        line.split("|") for line in (ROOT / "docs" / "glossary.md").read_text().splitlines() if line.startswith("|")
+    ]
     words = [row[1].strip() for row in rows[2:]]
     assert words == sorted(set(words))
     assert all(len(row) == 4 and row[2].strip() for row in rows)
