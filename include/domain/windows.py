@@ -101,7 +101,8 @@ class Window:
 
 def window_label(start: datetime) -> str:
     """Return the label of the window that starts there: `2013-04-01`, or `2013-04-01T05` within a day."""
-    return start.astimezone(UTC).strftime("%Y-%m-%d" if start.hour == 0 else "%Y-%m-%dT%H")
+    text = start.astimezone(UTC).isoformat()  # strftime leaves the zeros of a year before 1000 out
+    return text[: len("2013-04-01")] if start.hour == 0 else text[: len("2013-04-01T05")]
 
 
 def window_of(label: str, grain: Grain) -> Window:

@@ -52,6 +52,7 @@ def test_a_text_without_zone_is_utc() -> None:
 def test_a_label_names_its_window() -> None:
     assert window_of("2013-04-01T05", Grain.HOUR) == Grain.HOUR.window_at(DAY + timedelta(hours=5, minutes=59))
     assert window_of("2013-04-01", Grain.DAY).label == "2013-04-01"
+    assert window_of("0001-01-02T05", Grain.HOUR).label == "0001-01-02T05"
 
 
 def test_windows_are_counted_in_their_own_length() -> None:

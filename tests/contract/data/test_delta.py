@@ -53,6 +53,12 @@ def test_a_windows_content_has_another_name_once_it_was_replaced_and_is_read_in_
     assert list(tables.pieces("t", DAYS[2])) == []
 
 
+def test_no_windows_hold_no_rows(tables: Tables) -> None:
+    tables.replace("t", {DAYS[0]: rows(1, 2)}, "a")
+    empty = tables.read("t", [])
+    assert (len(empty), empty.column_names) == (0, tables.read("t", DAYS[:1]).column_names)
+
+
 def test_old_versions_are_read_by_number(tables: Tables) -> None:
     first = tables.replace("t", {DAYS[0]: rows(1, 2)}, "a")
     tables.replace("t", {DAYS[0]: rows(9)}, "b")
