@@ -98,7 +98,9 @@ class DeltaTables:
         options = ParquetReadOptions(dictionary_columns=set(dictionary_columns))
         dataset = self._existing(table, version).to_pyarrow_dataset(parquet_read_options=options)
         names = list(columns) if columns is not None else None
-        labels = pa.array([w.label for w in windows], pa.string())  # an empty list alone has no type that fits the column
+        labels = pa.array(
+            [w.label for w in windows], pa.string()
+        )  # an empty list alone has no type that fits the column
         return dataset.to_table(columns=names, filter=pa.compute.field("window").isin(labels))
 
     def pieces(self, table: str, window: Window) -> Iterator[pa.Table]:
