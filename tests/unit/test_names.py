@@ -59,10 +59,15 @@ HOOKS = {
     "airflow.triggers.base.BaseTrigger": {"run", "serialize"},
     "asyncio.Protocol": {"connection_made", "connection_lost", "pause_writing", "resume_writing", "data_received"},
     "httptools.HttpRequestParser": {
-        "on_message_begin", "on_url", "on_header", "on_headers_complete", "on_body", "on_message_complete",
+        "on_message_begin",
+        "on_url",
+        "on_header",
+        "on_headers_complete",
+        "on_body",
+        "on_message_complete",
     },
     "pynvml": {"nvmlDeviceGetUtilizationRates", "nvmlDeviceGetMemoryInfo"},
-}  # fmt: skip
+}
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 

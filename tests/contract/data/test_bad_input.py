@@ -100,8 +100,15 @@ def test_a_column_turns_to_text_half_way(home: Home) -> None:
 
 
 def test_mixed_time_zones_and_forms_are_one_time(home: Home) -> None:
-    times = ["2026-01-01T05:00:00Z", "2026-01-01T00:00:00-05:00", "2026-01-01 06:00:00+0100", "2026-01-01 05:00:00",
-             "1767243600", "1767243600000", "2026-01-01T05:00"]  # fmt: skip
+    times = [
+        "2026-01-01T05:00:00Z",
+        "2026-01-01T00:00:00-05:00",
+        "2026-01-01 06:00:00+0100",
+        "2026-01-01 05:00:00",
+        "1767243600",
+        "1767243600000",
+        "2026-01-01T05:00",
+    ]
     home.give(HEADER + "".join(f"{t},{n},0,1,a\n" for n, t in enumerate(times)))
     home.land()
     assert set(home.landed("at")) == {parse_utc("2026-01-01T05:00:00Z")}
@@ -110,8 +117,14 @@ def test_mixed_time_zones_and_forms_are_one_time(home: Home) -> None:
 
 def test_daylight_saving_jump(home: Home) -> None:
     home.give(HEADER + "2025-11-02 01:30:00,a,0,1,a\n2025-03-09 02:30:00,b,0,1,a\n")
-    columns = {"time": "at", "zone": "America/New_York", "label": "y", "keys": ["key"], "numeric": ["x"],
-               "categorical": ["c"]}  # fmt: skip
+    columns = {
+        "time": "at",
+        "zone": "America/New_York",
+        "label": "y",
+        "keys": ["key"],
+        "numeric": ["x"],
+        "categorical": ["c"],
+    }
     spec = toy(source={"path": "inbox/toy", "format": "csv"}, columns=columns, validation=LENIENT)
     days = [Window(parse_utc(d), parse_utc(d) + timedelta(days=1)) for d in ("2025-03-09", "2025-11-02")]
     landing.land(spec, days, FileSource(spec.source, home.path), home.tables, home.records, "run")

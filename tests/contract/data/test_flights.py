@@ -118,8 +118,13 @@ def test_aggregates_are_what_one_counts_by_hand_from_the_outcomes_known_then(tab
         for group in GROUPS:
             who = entity_name(row, group.by)
             for span in group.over:
-                visible = [o for o in outcomes if who is not None and entity_name(o, group.by) == who
-                        and cut - span <= o["arrived"].replace(minute=0, second=0) < cut]  # fmt: skip
+                visible = [
+                    o
+                    for o in outcomes
+                    if who is not None
+                    and entity_name(o, group.by) == who
+                    and cut - span <= o["arrived"].replace(minute=0, second=0) < cut
+                ]
                 for name in group.mean:
                     value = row[f"{name}_mean_{group.name}_{_name(span)}"]
                     expected = np.mean([o[name] for o in visible]) if visible else None

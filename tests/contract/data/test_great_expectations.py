@@ -25,11 +25,14 @@ def judge(tmp_path: Path, profiles: list[Profile], rows: pa.Table | None = None,
 
 
 def test_each_window_out_of_bounds_fails_by_itself_with_its_numbers(tmp_path: Path) -> None:
-    verdicts = judge(tmp_path, [
-        Profile("a", {"rows": 10.0, "volume": None, "nulls.x": 0.1}),
-        Profile("b", {"rows": 10.0, "volume": 1.1, "nulls.x": 0.9}),
-        Profile("c", {"rows": 0.0, "volume": 0.1, "nulls.x": 0.0}),
-    ])  # fmt: skip
+    verdicts = judge(
+        tmp_path,
+        [
+            Profile("a", {"rows": 10.0, "volume": None, "nulls.x": 0.1}),
+            Profile("b", {"rows": 10.0, "volume": 1.1, "nulls.x": 0.9}),
+            Profile("c", {"rows": 0.0, "volume": 0.1, "nulls.x": 0.0}),
+        ],
+    )
     assert [v.outcome for v in verdicts.values()] == [Outcome.PASS, Outcome.FAIL, Outcome.FAIL]
     assert verdicts["b"].reasons == ["nulls.x is 0.9, asked for at most 0.5"]
     assert verdicts["c"].reasons == ["rows is 0, asked for at least 1", "volume is 0.1, asked for 0.3 to 3"]

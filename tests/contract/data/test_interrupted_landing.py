@@ -54,8 +54,9 @@ def many_windows(path: Path) -> dict[str, str]:
 def forty_days(rows: int) -> str:
     return HEADER + "".join(
         f"{w.start:%Y-%m-%d}T05:00:00Z,{w.start:%d%m}-{n},1,{n / 7},{'abc'[n % 3]}{n * 7919}\n"
-        for w in WINDOWS for n in range(rows)
-    )  # fmt: skip
+        for w in WINDOWS
+        for n in range(rows)
+    )
 
 
 def start(path: Path, limit: int) -> "subprocess.Popen[str]":

@@ -42,8 +42,15 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def rows(*keys: str, day: str = "2026-01-01", x: float = 1.5) -> pa.Table:
-    return pa.table({"at": [f"{day}T05:00:00Z"] * len(keys), "key": keys, "y": [1] * len(keys), "x": [x] * len(keys),
-                     "c": ["a"] * len(keys)})  # fmt: skip
+    return pa.table(
+        {
+            "at": [f"{day}T05:00:00Z"] * len(keys),
+            "key": keys,
+            "y": [1] * len(keys),
+            "x": [x] * len(keys),
+            "c": ["a"] * len(keys),
+        }
+    )
 
 
 def csv(table: pa.Table) -> bytes:

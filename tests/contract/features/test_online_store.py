@@ -169,9 +169,21 @@ def test_outcomes_are_stored_under_the_keys_that_older_stores_hold() -> None:
 
 
 GROUP = AggregateGroup(by=("who",), over=(timedelta(hours=2),), mean=("late",), rows=True)
-LANDED = LandedSums("2026-01-02", 1, 7000, pack({"who": HourlySums(
-    ["a"], np.array([1]), np.array([7000]), *({"late": np.array([v])} for v in (2.0, 1.0, 1.0)),
-)}))  # fmt: skip
+LANDED = LandedSums(
+    "2026-01-02",
+    1,
+    7000,
+    pack(
+        {
+            "who": HourlySums(
+                ["a"],
+                np.array([1]),
+                np.array([7000]),
+                *({"late": np.array([v])} for v in (2.0, 1.0, 1.0)),
+            )
+        }
+    ),
+)
 
 
 def aggregates_at_hour_3(server: Lookups, who: str) -> list[float]:

@@ -28,17 +28,34 @@ GROUPS = (
     AggregateGroup(by=("who", "kind"), over=(24 * HOUR,), mean=("v",)),
 )
 SPEC = ModelSpec(
-    name="toy", description="", source=SourceSpec(path="none"), schedule=Schedule(start=START),
+    name="toy",
+    description="",
+    source=SourceSpec(path="none"),
+    schedule=Schedule(start=START),
     columns=Columns(time="at", label="y", keys=("key",), categorical=("who", "kind"), outcomes=("v",), known="known"),
     features=Features(aggregates=Aggregates(LEAD, GROUPS)),
-)  # fmt: skip
+)
 DAYS = [Window(START + n * 24 * HOUR, START + (n + 1) * 24 * HOUR) for n in range(4)]
-TYPES: dict[str, Any] = {"at": pl.Datetime("us", "UTC"), "known": pl.Datetime("us", "UTC"), "y": pl.Int8, "v": pl.Float64,
-         "who": pl.String, "kind": pl.String, "key": pl.String, "window": pl.String}  # fmt: skip
-EVENT = st.fixed_dictionaries({
-    "at": st.integers(0, 4 * 24 * 60 - 1), "delay": st.none() | st.integers(0, 2000), "y": st.integers(0, 1),
-    "v": st.none() | st.integers(-9, 9), "who": st.sampled_from(["a", "b", None]), "kind": st.sampled_from("xy"),
-})  # fmt: skip
+TYPES: dict[str, Any] = {
+    "at": pl.Datetime("us", "UTC"),
+    "known": pl.Datetime("us", "UTC"),
+    "y": pl.Int8,
+    "v": pl.Float64,
+    "who": pl.String,
+    "kind": pl.String,
+    "key": pl.String,
+    "window": pl.String,
+}
+EVENT = st.fixed_dictionaries(
+    {
+        "at": st.integers(0, 4 * 24 * 60 - 1),
+        "delay": st.none() | st.integers(0, 2000),
+        "y": st.integers(0, 1),
+        "v": st.none() | st.integers(-9, 9),
+        "who": st.sampled_from(["a", "b", None]),
+        "kind": st.sampled_from("xy"),
+    }
+)
 
 
 def rows(events: Sequence[dict[str, Any]]) -> pl.DataFrame:
@@ -49,8 +66,17 @@ def rows(events: Sequence[dict[str, Any]]) -> pl.DataFrame:
         known_at = None if event["delay"] is None else at + timedelta(minutes=event["delay"])
         outcome = {"y": None, "v": None} if known_at is None else {"y": event["y"], "v": event["v"]}
         window = window_label(SPEC.window.floor(at))
-        made.append({"key": str(n), "at": at, "known": known_at, "window": window, "who": event["who"],
-                     "kind": event["kind"], **outcome})  # fmt: skip
+        made.append(
+            {
+                "key": str(n),
+                "at": at,
+                "known": known_at,
+                "window": window,
+                "who": event["who"],
+                "kind": event["kind"],
+                **outcome,
+            }
+        )
     return pl.DataFrame(made, schema=TYPES)
 
 

@@ -84,12 +84,15 @@ def write_artifact(folder: Path, encoding: Encoding, rows: pl.DataFrame) -> Path
         "numbers": (TensorProto.FLOAT, len(encoding.numeric)),
     }
     inputs = [helper.make_tensor_value_info(n, kind, ["batch", width]) for n, (kind, width) in widths.items()]
-    steps = [helper.make_node("Cast", ["ids"], ["float"], to=TensorProto.FLOAT),
-             helper.make_node("ReduceMax", ["float"], ["most"], axes=[1], keepdims=0),
-             helper.make_node("Sigmoid", ["most"], ["score"])]  # fmt: skip
+    steps = [
+        helper.make_node("Cast", ["ids"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["float"], ["most"], axes=[1], keepdims=0),
+        helper.make_node("Sigmoid", ["most"], ["score"]),
+    ]
     score = helper.make_tensor_value_info("score", TensorProto.FLOAT, ["batch"])
-    model = helper.make_model(helper.make_graph(steps, "same", inputs, [score]),
-                              opset_imports=[helper.make_opsetid("", 17)], ir_version=9)  # fmt: skip
+    model = helper.make_model(
+        helper.make_graph(steps, "same", inputs, [score]), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+    )
     onnx.checker.check_model(model)
     folder.mkdir()
     files = {
@@ -133,8 +136,11 @@ def test_a_landing_replaces_what_was_streamed_and_the_server_follows(world: Worl
     before = len(world.server.logged())
     world.server.predict(row)
     world.land(Window(parse_utc("2013-03-12"), parse_utc("2013-03-13")))
-    trained = next(r for r in world.built(Window(parse_utc("2013-03-12"), parse_utc("2013-03-13"))).to_dicts()
-                   if r["flight_id"] == row["flight_id"])  # fmt: skip
+    trained = next(
+        r
+        for r in world.built(Window(parse_utc("2013-03-12"), parse_utc("2013-03-13"))).to_dicts()
+        if r["flight_id"] == row["flight_id"]
+    )
     used = world.logged(before + 1)[-1]["features"]
     served, built = (_numbers([row[name] for name in NAMES]) for row in (used, trained))
     assert np.array_equal(served, built, equal_nan=True)

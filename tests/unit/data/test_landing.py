@@ -67,9 +67,11 @@ def test_a_long_range_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, caplog
     caplog.set_level("INFO", "include.stages.data.landing")
     World().land(MemorySource({"f": [row("a", 0), row("b", 1)], "g": [row("c", 2)]}), 0, 1, 2)
     assert [record.getMessage() for record in caplog.records] == [
-        "toy: read 1 of 2 files, 2 rows", "toy: read 2 of 2 files, 3 rows",
-        "toy: landed 2 of 3 windows, 2 rows", "toy: landed 3 of 3 windows, 3 rows",
-    ]  # fmt: skip
+        "toy: read 1 of 2 files, 2 rows",
+        "toy: read 2 of 2 files, 3 rows",
+        "toy: landed 2 of 3 windows, 2 rows",
+        "toy: landed 3 of 3 windows, 3 rows",
+    ]
 
 
 def test_a_run_builds_on_what_another_wrote_while_it_wrote() -> None:
@@ -174,8 +176,13 @@ def test_a_row_after_its_files_window_is_quarantined() -> None:
 
 
 def test_too_many_unreadable_rows_land_nothing_and_name_the_commonest_reasons() -> None:
-    rows = [*(row(f"k{n}", 0.1, x="oops") for n in range(5)), *(row(f"t{n}", 0, at="soon") for n in range(3)),
-            row("y", 0.1, y="2"), row("", 0.1), *(row(f"g{n}", 0.1) for n in range(90))]  # fmt: skip
+    rows = [
+        *(row(f"k{n}", 0.1, x="oops") for n in range(5)),
+        *(row(f"t{n}", 0, at="soon") for n in range(3)),
+        row("y", 0.1, y="2"),
+        row("", 0.1),
+        *(row(f"g{n}", 0.1) for n in range(90)),
+    ]
     world = World()
     with pytest.raises(UserMistake) as raised:
         world.land(MemorySource({"f": rows}), 0)

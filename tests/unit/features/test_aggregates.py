@@ -110,8 +110,12 @@ def test_an_entity_is_named_by_all_its_parts_or_not_at_all() -> None:
 
 
 def test_every_fault_of_the_section_is_named() -> None:
-    wrong = Aggregates(groups=(AggregateGroup(by=("nope",), over=(timedelta(minutes=90),), mean=("gone",)),
-                               AggregateGroup(by=("c",), over=(HOUR,))))  # fmt: skip
+    wrong = Aggregates(
+        groups=(
+            AggregateGroup(by=("nope",), over=(timedelta(minutes=90),), mean=("gone",)),
+            AggregateGroup(by=("c",), over=(HOUR,)),
+        )
+    )
     errors = list(find_errors(wrong, ["c"], ["y"]))
     assert len(errors) == 4
     twice = Aggregates(groups=(AggregateGroup(by=("c",), over=(HOUR,), mean=("y",)),) * 2)

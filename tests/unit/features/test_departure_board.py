@@ -26,10 +26,15 @@ def by_hand(flights: list[dict[str, Any]], one: dict[str, Any]) -> tuple[int, fl
 @given(st.lists(FLIGHT, min_size=1, max_size=30))
 def test_the_board_shows_what_had_happened_by_then(drawn: list[tuple[int, int | None, str]]) -> None:
     rows = [
-        {"number": n, "origin": origin, "departure": START + at * MINUTE, "asked": START + (at - 120) * MINUTE,
-         "left": None if delay is None else START + (at + delay) * MINUTE}
+        {
+            "number": n,
+            "origin": origin,
+            "departure": START + at * MINUTE,
+            "asked": START + (at - 120) * MINUTE,
+            "left": None if delay is None else START + (at + delay) * MINUTE,
+        }
         for n, (at, delay, origin) in enumerate(drawn)
-    ]  # fmt: skip
+    ]
     flights = pl.DataFrame(rows, schema_overrides={"left": pl.Datetime("us", "UTC")})
     entries = zip(*(column.to_list() for column in board(flights, ["origin"], "origin")), strict=True)
     for row, (waiting, overdue, delay) in zip(rows, entries, strict=True):

@@ -23,9 +23,14 @@ ROWS: dict[str, list[Any]] = {
 
 def fitted(min_frequency: int = 1) -> Encoding:
     return fit(
-        ROWS, time="at", zone="America/New_York", time_parts=("hour", "month"), categorical=("carrier", "gate"),
-        numeric=("distance",), min_frequency=min_frequency,
-    )  # fmt: skip
+        ROWS,
+        time="at",
+        zone="America/New_York",
+        time_parts=("hour", "month"),
+        categorical=("carrier", "gate"),
+        numeric=("distance",),
+        min_frequency=min_frequency,
+    )
 
 
 def test_commonest_value_comes_first_and_rare_ones_are_unknown() -> None:
@@ -58,9 +63,20 @@ def test_encoding_survives_json() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, None), ("", None), (math.nan, None), (np.float32("nan"), None), (1, "1"), (1.0, "1"), ("1", "1"),
-     (np.int64(1), "1"), (1.5, "1.5"), (True, "true"), (np.bool_(False), "false")],
-)  # fmt: skip
+    [
+        (None, None),
+        ("", None),
+        (math.nan, None),
+        (np.float32("nan"), None),
+        (1, "1"),
+        (1.0, "1"),
+        ("1", "1"),
+        (np.int64(1), "1"),
+        (1.5, "1.5"),
+        (True, "true"),
+        (np.bool_(False), "false"),
+    ],
+)
 def test_as_text_has_one_spelling_for_a_category(value: object, text: str | None) -> None:
     assert as_text(value) == text
 

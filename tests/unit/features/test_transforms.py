@@ -40,8 +40,16 @@ def test_what_each_gives() -> None:
 @given(ROWS)
 def test_a_row_alone_is_encoded_as_in_a_table(rows: list[dict[str, Any]]) -> None:
     columns = {name: [row[name] for row in rows] for name in rows[0]} | {"t": [None] * len(rows)}
-    made = fit(columns, time="t", zone="UTC", time_parts=("hour",), categorical=("a", "b"), numeric=("x",),
-               min_frequency=1, transforms=ALL)  # fmt: skip
+    made = fit(
+        columns,
+        time="t",
+        zone="UTC",
+        time_parts=("hour",),
+        categorical=("a", "b"),
+        numeric=("x",),
+        min_frequency=1,
+        transforms=ALL,
+    )
     again = Encoding.from_dict(json.loads(json.dumps(made.to_dict())))
     one, (ids, numbers) = RowEncoder(again), made.encode(columns)
     for n, row in enumerate(rows):
@@ -53,12 +61,22 @@ def test_on_real_flights_rows_and_tables_agree() -> None:
     rows = flights.recorded(flights.data_folder()).filter(pl.col("departure").dt.date() == date(2013, 2, 8))
     numeric, categorical = ("distance", "wind_speed"), ("origin", "dest", "tailnum")
     transforms = (
-        Transform("route", "cross", ("origin", "dest")), Transform("far", "bucket", ("distance",), at=(500.0, 1000.0)),
-        Transform("tail", "hash", ("tailnum",), into=64), Transform("log_wind", "log", ("wind_speed",)),
-    )  # fmt: skip
+        Transform("route", "cross", ("origin", "dest")),
+        Transform("far", "bucket", ("distance",), at=(500.0, 1000.0)),
+        Transform("tail", "hash", ("tailnum",), into=64),
+        Transform("log_wind", "log", ("wind_speed",)),
+    )
     columns = rows.select("departure", *categorical, *numeric).to_dict(as_series=False)
-    made = fit(columns, time="departure", zone=flights.ZONE, time_parts=("weekday",), categorical=categorical,
-               numeric=numeric, min_frequency=2, transforms=transforms)  # fmt: skip
+    made = fit(
+        columns,
+        time="departure",
+        zone=flights.ZONE,
+        time_parts=("weekday",),
+        categorical=categorical,
+        numeric=numeric,
+        min_frequency=2,
+        transforms=transforms,
+    )
     ids, numbers = (of.astype(kind) for of, kind in zip(encode_rows(made, rows), ("int64", "float32"), strict=True))
     one = RowEncoder(made)
     for n, row in enumerate(rows.to_dicts()):
@@ -75,16 +93,26 @@ def test_a_class_that_training_never_saw_is_unknown() -> None:
         "b": ["x", "x", "y", "y"],
         "x": [1.0] * 4,
     }
-    made = fit(columns, time="t", zone="UTC", time_parts=(), categorical=("a", "b"), numeric=("x",), min_frequency=2,
-               transforms=(CROSS,))  # fmt: skip
+    made = fit(
+        columns,
+        time="t",
+        zone="UTC",
+        time_parts=(),
+        categorical=("a", "b"),
+        numeric=("x",),
+        min_frequency=2,
+        transforms=(CROSS,),
+    )
     ids, _ = made.encode({"a": ["u", "u", None], "b": ["x", "y", "y"], "x": [1.0] * 3})
     assert ids[:, 2].tolist() == [2, UNKNOWN, MISSING]
 
 
 def test_every_fault_of_the_section_is_named() -> None:
     wrong = [
-        Transform("n", "log", ("a",)), Transform("x", "cross", ("a",)), Transform("m", "bucket", ("x",), at=(2.0, 1.0)),
+        Transform("n", "log", ("a",)),
+        Transform("x", "cross", ("a",)),
+        Transform("m", "bucket", ("x",), at=(2.0, 1.0)),
         Transform("h", "hash", ("a",)),
-    ]  # fmt: skip
+    ]
     errors = list(find_errors(wrong, ["x"], ["a"]))
     assert [t.partition(":")[0] for t in errors] == ["0.of", "1.of", "1.name", "2.at", "3.into"]
